@@ -12,9 +12,9 @@ import (
 // surely not executed. After ErrTimeout its outcome is unknown. It is unknown too if the
 // context is cancelled during the call: then the error of client is the context's.
 var (
-	// ErrNotFound means that the key has no value, or, for a read without Fresh, that the
-	// host that owns it cannot be asked. For a cache this is a normal answer: load the
-	// value, or use GetOrLoad.
+	// ErrNotFound means that the key has no value, or, for a read without Fresh in a namespace
+	// without an origin, that the host that owns it cannot be asked. For a cache this is a
+	// normal answer: load the value, or use GetOrLoad.
 	ErrNotFound = errors.New("not found")
 	// ErrAbsent is an ErrNotFound: the origin of the namespace has no such key. A load
 	// would find nothing either.
@@ -74,3 +74,26 @@ func (e *VersionError) Error() string {
 
 // Unwrap returns ErrExists.
 func (e *VersionError) Unwrap() error { return ErrExists }
+
+// BatchError is the error of a call of several keys, some of which have failed. The result beside it is that of the
+// others. It is each of its errors: errors.Is finds them.
+type BatchError struct {
+	Keys   []string         // that have failed, each once
+	Errors map[string]error // by key
+}
+
+func (e *BatchError) Error() string {
+	first := e.Keys[0]
+	if len(e.Keys) == 1 {
+		return fmt.Sprintf("key %.64q: %v", first, e.Errors[first])
+	}
+	return fmt.Sprintf("%d keys have failed: key %.64q: %v", len(e.Keys), first, e.Errors[first])
+}
+
+// Unwrap returns the errors, in the order of Keys.
+func (e *BatchError) Unwrap() (list []error) {
+	for _, key := range e.Keys {
+		list = append(list, e.Errors[key])
+	}
+	return list
+}

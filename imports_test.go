@@ -78,7 +78,7 @@ var allowed = []struct {
 	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
 	{"unixsock", nil},
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
-	{"internal/calls", []string{".", "internal/wire"}},
+	{"internal/calls", []string{".", "internal/kv", "internal/wire"}},
 	{"client", []string{".", "internal/calls", "internal/kv", "internal/rpc", "internal/settings", "internal/shm", "internal/transport", "internal/wire", "invalidation", "unixsock"}},
 	{"clients/conformance", []string{".", "client", "internal/kv", "internal/wire"}},
 	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/inspect", "internal/kv", "internal/quota", "internal/settings", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},

@@ -90,7 +90,7 @@ func (c *Client) InNamespace(name string) *Client {
 	return &Client{shared: c.shared, namespace: []byte(name), near: c.near.in(name)}
 }
 
-// Close closes all connections, the near cache and every Watch. Calls in flight fail.
+// Close closes all connections, the near cache and every Watch. Calls in flight fail, and later ones get ErrClosed.
 // Close cancels the context of functions that load, and waits for them.
 func (c *Client) Close() error {
 	last, cancel := context.WithTimeout(c.closed, c.cfg.DialTimeout)
@@ -99,6 +99,7 @@ func (c *Client) Close() error {
 	c.loads.close()
 	c.shared.close()
 	c.tasks.Wait()
+	c.memory.reader.Store(nil) // no task attaches it again
 	for _, s := range c.slots {
 		s.Redialer.Close()
 	}

@@ -34,8 +34,8 @@ func item(r *wire.Reply) cachesidecar.Item {
 	return it
 }
 
-// GetMulti returns the values of the keys that have one. A key without a value is no
-// error. If GetMulti returns an error beside a result, it could not ask for some keys.
+// GetMulti returns the values of the keys that have one. A key without a value is no error. If keys have failed, the
+// error is a *cachesidecar.BatchError, and the values are those of all other keys.
 func (c *Client) GetMulti(
 	ctx context.Context, keys []string, o cachesidecar.GetOptions,
 ) (map[string]cachesidecar.Item, error) {
@@ -52,40 +52,24 @@ func (c *Client) GetMulti(
 		}
 		keys = left
 	}
-	for len(keys) > 0 {
-		n := min(len(keys), wire.MaxKeys)
-		answered, err := getSome(ctx, c, keys[:n], found, o)
-		if err != nil {
-			return found, err
+	var sent asked
+	var from *answer
+	err := calls.Many(keys, func(some []string, tell func(string, *wire.Reply)) error {
+		q := calls.GetMulti(calls.Keys(some), o)
+		q.Options |= c.memory.option()
+		sent = c.near.ask(&q)
+		a, err := c.do(ctx, c.anySlot(), &q)
+		defer a.release()
+		from = &a
+		for i := range a.Items {
+			tell(some[i], &a.Items[i])
 		}
-		keys = keys[answered:]
-	}
-	return found, nil
-}
-
-// getSome asks for up to MaxKeys keys. It returns how many of them, counted from the
-// first, were answered: the sidecar ends an answer early if it would become too long.
-func getSome(
-	ctx context.Context, c *Client, keys []string, found map[string]cachesidecar.Item, o cachesidecar.GetOptions,
-) (answered int, err error) {
-	q := calls.GetMulti(calls.Keys(keys), o)
-	q.Options |= c.memory.option()
-	sent := c.near.ask(&q)
-	a, err := c.do(ctx, c.anySlot(), &q)
-	defer a.release()
-	if err != nil {
-		return 0, err
-	}
-	for i := range a.Items {
-		switch r := &a.Items[i]; {
-		case r.Status == wire.OK || r.Status == wire.Stale:
-			found[keys[i]] = item(r)
-			c.near.keep(keys[i], sent, &a, r)
-		case r.Status == wire.Busy && i > 0:
-			return i, nil // the caller asks again for the rest
-		case r.Status != wire.Miss:
-			return i, calls.Err(r)
+		return err
+	}, func(key string, r *wire.Reply) {
+		if r.Status != wire.Miss {
+			found[key] = item(r)
+			c.near.keep(key, sent, from, r)
 		}
-	}
-	return len(keys), nil
+	})
+	return found, err
 }

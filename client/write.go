@@ -80,60 +80,51 @@ func join(
 // Delete removes a key's value from the whole cluster. It returns ErrNotFound if the key
 // has none.
 func (c *Client) Delete(ctx context.Context, key string, o cachesidecar.DeleteOptions) error {
-	had, err := deleteSome(ctx, c, []string{key}, o)
+	had, err := c.DeleteMulti(ctx, []string{key}, o)
 	if err == nil && had == 0 {
 		return cachesidecar.ErrNotFound
 	}
-	return err
+	return calls.Of(err, key)
 }
 
 // DeleteMulti removes the values of keys from the whole cluster. It returns how many of
-// the keys had a value. A key without a value is no error. After an error some of the keys
-// may have been deleted, whatever the error says of the others.
+// the keys had a value. A key without a value is no error. If keys have failed, the error is a
+// *cachesidecar.BatchError; after an ErrTimeout its key may have been deleted.
 func (c *Client) DeleteMulti(ctx context.Context, keys []string, o cachesidecar.DeleteOptions) (had int, err error) {
-	for len(keys) > 0 && err == nil {
-		some := keys[:min(len(keys), wire.MaxKeys)]
-		keys = keys[len(some):]
-		var n int
-		n, err = deleteSome(ctx, c, some, o)
-		had += n
-	}
-	return had, err
-}
-
-// deleteSome deletes up to MaxKeys keys and returns how many of them had a value.
-func deleteSome(ctx context.Context, c *Client, keys []string, o cachesidecar.DeleteOptions) (had int, err error) {
-	q, err := calls.Delete(calls.Keys(keys), o)
+	q, err := calls.Delete(nil, o)
 	if err != nil {
 		return 0, err
 	}
-	s := c.anySlot()
-	if len(q.Keys) == 1 {
-		s = c.slotFor(q.Keys[0])
-	}
-	a, err := c.do(ctx, s, &q)
-	defer a.release()
-	if err != nil {
-		for _, key := range q.Keys {
-			c.near.wrote(key, 0, err)
+	err = calls.Many(keys, func(some []string, tell func(string, *wire.Reply)) error {
+		q := q
+		q.Keys = calls.Keys(some)
+		s := c.anySlot()
+		if len(some) == 1 {
+			s = c.slotFor(q.Keys[0])
 		}
-	}
-	for i := range a.Items {
-		r := &a.Items[i]
-		// A deletion that found no value counts as a change too: the owner may have lost
-		// a value that the near cache still has.
-		failed := calls.Err(r)
-		if r.Status == wire.Miss {
-			failed = nil
+		a, err := c.do(ctx, s, &q)
+		defer a.release()
+		for i, key := range q.Keys {
+			if err != nil {
+				c.near.wrote(key, 0, err)
+				continue
+			}
+			r := &a.Items[i]
+			// A deletion that found no value counts as a change too: the owner may have lost
+			// a value that the near cache still has.
+			failed := calls.Err(r)
+			if r.Status == wire.Miss {
+				failed = nil
+			}
+			c.near.wrote(key, r.Version, failed)
+			tell(some[i], r)
 		}
-		c.near.wrote(q.Keys[i], r.Version, failed)
+		return err
+	}, func(_ string, r *wire.Reply) {
 		if r.Status == wire.OK {
 			had++
 		}
-		if err == nil {
-			err = failed
-		}
-	}
+	})
 	return had, err
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -267,7 +266,7 @@ func (w *world) told(k *vkey, read *history.Running, value []byte, err error) in
 // lease reads a key as an app does that loads missing values itself.
 func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) {
 	r, err := s.execute(ctx, &wire.Request{Op: wire.OpLease, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault})
-	if r.Status == wire.Lease || engine.Degraded(&r) {
+	if r.Status == wire.Lease || r.Status == wire.Miss && r.Why == wire.Degraded {
 		v, err := w.origin.Load(ctx, k.name)
 		if r.Status != wire.Lease || err != nil {
 			return v.Bytes, err

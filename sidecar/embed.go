@@ -26,43 +26,36 @@ func (s *Sidecar) Get(
 	return calls.Item(&r), nil
 }
 
-// GetMulti returns the values of the keys that have one. A key without a value is no
-// error. If GetMulti returns an error beside a result, it could not ask for some keys.
+// GetMulti returns the values of the keys that have one. A key without a value is no error. If keys have failed, the
+// error is a *cachesidecar.BatchError, and the values are those of all other keys.
 func (s *Sidecar) GetMulti(
 	ctx context.Context, namespace string, keys []string, o cachesidecar.GetOptions,
 ) (map[string]cachesidecar.Item, error) {
 	found := make(map[string]cachesidecar.Item, len(keys))
-	for len(keys) > 0 {
-		answered, err := getSome(ctx, s, namespace, keys[:min(len(keys), wire.MaxKeys)], found, o)
-		if err != nil {
-			return found, err
+	err := many(ctx, s, namespace, calls.GetMulti(nil, o), keys, func(key string, r *wire.Reply) {
+		if r.Status != wire.Miss {
+			found[key] = calls.Item(r)
 		}
-		keys = keys[answered:]
-	}
-	return found, nil
+	})
+	return found, err
 }
 
-// getSome asks for up to MaxKeys keys. It returns how many of them, counted from the
-// first, were answered: an answer ends early if it would become too long.
-func getSome(
-	ctx context.Context, s *Sidecar, namespace string, keys []string, found map[string]cachesidecar.Item,
-	o cachesidecar.GetOptions,
-) (answered int, err error) {
-	r, err := s.call(ctx, namespace, calls.GetMulti(calls.Keys(keys), o))
-	answered = len(keys)
-	for i := range r.Items {
-		switch item := &r.Items[i]; {
-		case item.Status == wire.OK || item.Status == wire.Stale:
-			if i < answered {
-				found[keys[i]] = calls.Item(item)
+// many makes a call of many keys. Each request may be passed on to another host.
+func many(
+	ctx context.Context, s *Sidecar, namespace string, q wire.Request, keys []string,
+	take func(key string, r *wire.Reply),
+) error {
+	return calls.Many(keys, func(some []string, tell func(string, *wire.Reply)) error {
+		q := q
+		q.Keys = calls.Keys(some)
+		r, err := s.call(ctx, namespace, q)
+		if err == nil {
+			for i := range r.Items {
+				tell(some[i], &r.Items[i])
 			}
-		case item.Status == wire.Busy && i > 0:
-			answered = min(answered, i) // the caller asks again for the rest
-		case item.Status != wire.Miss && err == nil:
-			err = calls.Err(item)
 		}
-	}
-	return answered, err
+		return err
+	}, take)
 }
 
 // Set stores a value and returns its version. The caller may reuse value after Set has
@@ -140,33 +133,24 @@ func (s *Sidecar) Delete(ctx context.Context, namespace, key string, o cacheside
 	if err == nil && had == 0 {
 		return cachesidecar.ErrNotFound
 	}
-	return err
+	return calls.Of(err, key)
 }
 
 // DeleteMulti removes the values of keys from the whole cluster. It returns how many of
-// the keys had a value. A key without a value is no error. After an error some of the keys
-// may have been deleted, whatever the error says of the others.
+// the keys had a value. A key without a value is no error. If keys have failed, the error is a
+// *cachesidecar.BatchError; after an ErrTimeout its key may have been deleted.
 func (s *Sidecar) DeleteMulti(
 	ctx context.Context, namespace string, keys []string, o cachesidecar.DeleteOptions,
 ) (had int, err error) {
-	for len(keys) > 0 && err == nil {
-		some := keys[:min(len(keys), wire.MaxKeys)] // of one request to another host
-		keys = keys[len(some):]
-		var q wire.Request
-		if q, err = calls.Delete(calls.Keys(some), o); err != nil {
-			break
-		}
-		var r wire.Reply
-		r, err = s.call(ctx, namespace, q)
-		for i := range r.Items {
-			switch item := &r.Items[i]; {
-			case item.Status == wire.OK:
-				had++
-			case item.Status != wire.Miss && err == nil:
-				err = calls.Err(item)
-			}
-		}
+	q, err := calls.Delete(nil, o)
+	if err != nil {
+		return 0, err
 	}
+	err = many(ctx, s, namespace, q, keys, func(_ string, r *wire.Reply) {
+		if r.Status == wire.OK {
+			had++
+		}
+	})
 	return had, err
 }
 
@@ -275,8 +259,10 @@ func (s *Sidecar) execute(ctx context.Context, q *wire.Request) (r wire.Reply, e
 		s.engine.Node.CheckPause(now.Boot)
 		deadline, until := s.engine.Deadlines.Of(q, now), now.Boot+s.engine.Deadlines.Timeout(q)
 		if d, ok := ctx.Deadline(); ok {
-			deadline = now.Boot + time.Until(d)
+			left := time.Until(d)
+			deadline = now.Boot + left
 			until = deadline
+			q.TimeoutMS = uint32(min(max(left.Milliseconds(), 1), wire.MaxTimeout))
 		}
 		s.engine.Deadlines.Limit(q, until)
 		// Other hosts may own some of several keys.

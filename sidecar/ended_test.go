@@ -83,7 +83,7 @@ func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read fu
 		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
 	}
 	var answers transport.Answers
-	a.engine.Remote.Finish(&answers, []*engine.Call{cl}, &came, nil)
+	a.engine.Remote.Finish(&answers, cl, &came, nil)
 	answers.Write()
 	return <-answer, joined
 }

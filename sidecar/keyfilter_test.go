@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -193,8 +194,8 @@ func TestVirtualKeyFilterWithoutOwner(t *testing.T) {
 		o.set(there, []byte("value"))
 		w.net.Cut(owner.ip, v.ip)
 		time.Sleep(w.bound + time.Second)
-		if r := v.get("k", 0); r.Status != wire.Miss || r.Why != wire.Degraded {
-			t.Errorf("%s, why %d: want MISS, degraded", r.Status, r.Why)
+		if r := v.get("k", 0); r.Status != wire.Unavailable || !strings.HasPrefix(string(r.Message), owner.name+", which owns") {
+			t.Errorf("%s %s: want UNAVAILABLE, with the owner's name", r.Status, r.Message)
 		}
 		if n := o.asked("k"); n != 0 {
 			t.Errorf("the origin was asked %d times", n)

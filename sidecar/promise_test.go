@@ -54,6 +54,9 @@ func (w *world) begin(o history.Op) *history.Running {
 // endLocked ends an operation. The caller holds the lock.
 func (w *world) endLocked(r *history.Running, out history.Outcome) {
 	r.Outcome, r.Ended = out, w.now()
+	if out == history.Absent && r.Kind == history.Read && w.rows[r.Key] {
+		w.breaks("a read of %s through %s says that there is none, but there is a row", r.Key, r.Host)
+	}
 	if v := w.history.End(r); v.Rule != "" {
 		w.breaks("%v", v)
 	}

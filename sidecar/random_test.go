@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -227,6 +228,21 @@ func (w *world) loaded() {
 	}
 }
 
+// fillOrigin gives each key a row, which is never deleted, if the sidecars load.
+func (w *world) fillOrigin() {
+	if w.apps {
+		return
+	}
+	w.rows = map[string]bool{}
+	for _, k := range w.keys {
+		w.rows[string(k.name)] = true
+		r, _ := w.commit(k, history.Op{Kind: history.Set})
+		w.mu.Lock()
+		w.endLocked(r, history.Done)
+		w.mu.Unlock()
+	}
+}
+
 // keepsIn reports whether the hosts of a run keep their entries while they are started again.
 func keepsIn(seed uint64) bool { return seed/4%2 == 1 && runtime.GOOS == "linux" }
 
@@ -253,6 +269,7 @@ func randomWith(t *testing.T, seed uint64, keeps bool, faults int, fault, edit f
 		}
 		if w.rnd.IntN(2) == 0 {
 			w.loaded()
+			w.fillOrigin()
 		}
 		if w.rnd.IntN(2) == 0 {
 			w.ns.Quota = smallQuota

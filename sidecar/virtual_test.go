@@ -77,9 +77,10 @@ type world struct {
 	bound  time.Duration
 	voters []string // under policy consistent; empty: policy available
 
-	origin *database // the origin of the namespace; nil: none
-	apps   bool      // readers load with lease tokens, instead of the sidecars
-	ns     Namespace // settings of the default namespace
+	origin *database       // the origin of the namespace; nil: none
+	apps   bool            // readers load with lease tokens, instead of the sidecars
+	rows   map[string]bool // keys of which the origin has a row at all times
+	ns     Namespace       // settings of the default namespace
 
 	events    int  // size of the logs; zero: the default
 	noRelay   bool // events come by the logs alone

@@ -305,6 +305,8 @@ func (o *outcome) compare(c call) error {
 	}
 	missed := errors.Is(o.err, cachesidecar.ErrNotFound)
 	switch {
+	case w.Error != nil && w.Values != nil: // the values beside the failures
+		return errors.Join(o.isError(w.Error), o.areItems(w))
 	case w.Error != nil:
 		return o.isError(w.Error)
 	case w.Cancelled:

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -147,8 +148,9 @@ type Call struct {
 	until    time.Duration // when it is given up, on the boot clock
 	slotless bool          // this host has no slot for the namespace, and keeps no copy
 
-	done chan struct{} // closed when it ends; nil if no caller waits
-	told []*Wait       // reads that are told of its end
+	done  chan struct{} // closed when it ends; nil if no caller waits
+	heard atomic.Bool   // the owner has said that its load goes on
+	told  []*Wait       // reads that are told of its end
 
 	copy   *l1.Copy      // the value
 	source wire.Source   // of the value
@@ -167,9 +169,16 @@ func (cl *Call) Serves(began time.Duration) bool {
 }
 
 // ofOne reports whether the answer is of use to the caller alone that has asked: a token, or that
-// there was none in its time.
-func (cl *Call) ofOne() bool {
-	return cl.asks.Lease && (cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout)
+// there was no answer in its time.
+func (cl *Call) ofOne() bool { return cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout }
+
+// goesOn reports whether the owner's answer says that its load takes longer than it was asked to wait, and notes that.
+func (cl *Call) goesOn(r *wire.Reply) bool {
+	if r.Status != wire.Timeout {
+		return false
+	}
+	cl.heard.Store(true)
+	return true
 }
 
 // Question is what a call asks about its key. Reads share a call only if they ask the
@@ -257,23 +266,17 @@ func (m *Remote) outcome(cl *Call, q *wire.Request, began time.Duration) wire.Re
 		// The value was alive when the read began; the copy may have ended since.
 		return m.reply(q, cl.copy, cl.source, 0, m.Clock.Read())
 	case cl.reply.Status == wire.Unavailable:
-		return unanswered(q, cl.owner)
+		return degraded(q, "%s, which owns the key, cannot answer for it: %s", cl.owner.Node, cl.reply.Message)
 	}
 	return cl.reply
 }
 
-// Finish ends calls that were made at once, with the owner's answer, and answers all reads that have joined them.
-func (m *Remote) Finish(a *transport.Answers, list []*Call, r *wire.Reply, err error) {
-	for i, cl := range list {
-		one := r
-		if err == nil && len(list) > 1 && r.Status == wire.OK {
-			one = &r.Items[i]
-		}
-		if cl.err = err; err == nil {
-			m.Take(cl, one)
-		}
-		for _, w := range m.End(cl) {
-			w.tell(a, cl)
-		}
+// Finish ends a call with the owner's answer, and answers all reads that have joined it.
+func (m *Remote) Finish(a *transport.Answers, cl *Call, r *wire.Reply, err error) {
+	if cl.err = err; err == nil {
+		m.Take(cl, r)
+	}
+	for _, w := range m.End(cl) {
+		w.tell(a, cl)
 	}
 }

@@ -115,6 +115,11 @@ func (d *Deadlines) Timeout(q *wire.Request) time.Duration {
 	return time.Duration(q.TimeoutMS) * time.Millisecond
 }
 
+// halfOf returns the moment at which half of a request's time is left, less AnswerBefore.
+func (d *Deadlines) halfOf(q *wire.Request, deadline time.Duration) time.Duration {
+	return deadline - d.Timeout(q)/2
+}
+
 // AnswerBefore returns how long before a request's deadline the slow way gives up: the
 // answer must arrive before the app gives up.
 func AnswerBefore(timeout time.Duration) time.Duration { return min(timeout/10, 20*time.Millisecond) }

@@ -122,10 +122,8 @@ func (e *Engine) ServeNow(
 		return e.Admin.ForgetEverywhere(ctx, q)
 	}
 	r := e.serve(ctx, q, pins, deadline)
-	if Degraded(&r) {
-		if loaded, ok := e.Loads.withoutOwner(ctx, q, deadline); ok {
-			return loaded
-		}
+	if e.Loads.unsaid(q, &r) {
+		return e.Loads.loadUnsaid(ctx, q, &r, deadline)
 	}
 	return r
 }

@@ -21,7 +21,7 @@ func (m *Remote) forward(
 	deadline time.Duration,
 ) wire.Reply {
 	if q.Op == wire.OpGet || q.Op == wire.OpLease {
-		return m.read(ctx, owner, q, ns, key, deadline)
+		return m.read(ctx, owner, q, ns, key, patience{m.patience(ns, q, deadline), deadline})
 	}
 	return m.write(ctx, owner, q, key, deadline)
 }
@@ -29,7 +29,7 @@ func (m *Remote) forward(
 // join returns the call that answers a read, with lead set if the caller must make it. If
 // there is no need to ask the owner, the call is nil and r is the answer.
 func (m *Remote) join(
-	owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key, now kv.Moment, deadline time.Duration,
+	owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key, now kv.Moment, wait patience,
 ) (cl *Call, lead bool, r wire.Reply) {
 	if !q.Has(wire.Fresh) {
 		if ns != nil {
@@ -37,60 +37,69 @@ func (m *Remote) join(
 				return nil, false, m.reply(q, cp, wire.SourceL1, owner.LeasedAt(), now)
 			}
 		}
-		if !owner.Answers(now.Boot, m.Node.Bound()) {
+		if !owner.Answers(now.Boot, m.Node.Bound()) || wait.loads() && now.Boot >= wait.silent {
 			return nil, false, unanswered(q, owner) // not worth the wait
 		}
 	}
 	if ns == nil { // the key names no slot, by which calls are found
 		m.Counts.PeerReads.Add(1)
-		cl = newCall(owner, key, questionOf(q), now, deadline)
+		cl = newCall(owner, key, questionOf(q), now, wait.deadline)
 		cl.slotless = true
 		return cl, true, r
 	}
-	cl, lead = m.Join(owner, key, questionOf(q), now, deadline, nil)
+	cl, lead = m.Join(owner, key, questionOf(q), now, wait.deadline, nil)
 	return cl, lead, r
 }
 
 // read asks a key's owner, once for all readers at the same time. A token answers only the LEASE that
 // asked; then the next one that waits asks on behalf of the rest.
 func (m *Remote) read(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key,
-	deadline time.Duration,
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key, wait patience,
 ) wire.Reply {
 	began := m.Clock.Read().Boot
 	for {
-		cl, lead, r := m.join(owner, q, ns, key, m.Clock.Read(), deadline)
+		cl, lead, r := m.join(owner, q, ns, key, m.Clock.Read(), wait)
 		switch {
 		case cl == nil:
 			return r
 		case lead:
-			m.ask(ctx, q.Namespace, []*Call{cl}, deadline)
+			m.ask(ctx, q.Namespace, []*Call{cl}, wait)
 			return m.outcome(cl, q, began)
-		case !m.waitFor(ctx, cl, deadline):
-			return inVain(q, owner)
+		case !m.waitFor(ctx, cl, wait):
+			return inVain(q, owner, wait)
 		case cl.Serves(began) && !cl.ofOne():
 			return m.outcome(cl, q, began)
 		}
 		// The caller that made the call may have had less time than this one.
-		switch over := m.Clock.Read().Boot >= deadline; {
+		switch over := m.Clock.Read().Boot >= wait.deadline; {
 		case over && q.Op == wire.OpLease:
-			return inVain(q, owner)
+			return inVain(q, owner, wait)
 		case over:
 			return m.outcome(cl, q, began)
 		}
 	}
 }
 
-// inVain answers a read that has waited until its time was over.
-func inVain(q *wire.Request, owner *cluster.Owner) wire.Reply {
-	if q.Op == wire.OpLease {
+// patience is until when a read waits for an owner.
+type patience struct {
+	silent   time.Duration // if the owner says nothing
+	deadline time.Duration // if it has said that its load goes on
+}
+
+// loads says whether the read has its key loaded without an owner that is silent.
+func (p patience) loads() bool { return p.silent < p.deadline }
+
+// inVain answers a read that has waited for another one's call until its time for that was over.
+func inVain(q *wire.Request, owner *cluster.Owner, wait patience) wire.Reply {
+	if q.Op == wire.OpLease && !wait.loads() {
 		return wire.ErrorReply(waitedInVain)
 	}
 	return unanswered(q, owner)
 }
 
-// ask makes one request for the keys of some calls to their owner, and ends the calls.
-func (m *Remote) ask(ctx context.Context, ns []byte, list []*Call, deadline time.Duration) {
+// ask makes one request for the keys of some calls to their owner, and ends the calls. It asks again for those whose
+// load takes longer than the wait for a silent owner.
+func (m *Remote) ask(ctx context.Context, ns []byte, list []*Call, wait patience) {
 	owner := list[0].owner
 	if list[0].asks.Lease {
 		ctx = context.WithoutCancel(ctx) // the answer may be a token, which must be given back if no client wants it
@@ -98,14 +107,28 @@ func (m *Remote) ask(ctx context.Context, ns []byte, list []*Call, deadline time
 	var a peer.Answer
 	defer a.Release()
 	err := errNoTime
-	if left := deadline - m.Clock.Read().Boot; left > 0 {
+	if left := wait.silent - m.Clock.Read().Boot; left > 0 {
 		waited := inspect.BeginWait(ctx, inspect.Owner, string(owner.Node))
 		err = m.Node.Do(ctx, owner.Process, left, questionFor(ns, list), &a)
 		waited()
 	}
 	var answers transport.Answers
-	m.Finish(&answers, list, &a.Reply, err)
+	var goOn []*Call
+	for i, cl := range list {
+		r := &a.Reply
+		if err == nil && len(list) > 1 && r.Status == wire.OK {
+			r = &a.Items[i]
+		}
+		if err == nil && wait.loads() && cl.goesOn(r) {
+			goOn = append(goOn, cl)
+			continue
+		}
+		m.Finish(&answers, cl, r, err)
+	}
 	answers.Write()
+	if len(goOn) > 0 {
+		m.ask(ctx, ns, goOn, patience{wait.deadline, wait.deadline})
+	}
 }
 
 // questionFor returns the request that asks the owner of some calls.
@@ -130,17 +153,23 @@ func questionFor(ns []byte, list []*Call) *wire.Request {
 var errNoTime = errors.New("no time was left")
 
 // waitFor waits until a call has ended, and reports whether it has in time.
-func (m *Remote) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
+func (m *Remote) waitFor(ctx context.Context, cl *Call, wait patience) bool {
 	defer inspect.BeginWait(ctx, inspect.Owner, string(cl.owner.Node))()
-	t := time.NewTimer(max(deadline-m.Clock.Read().Boot, 0))
+	t := time.NewTimer(max(wait.silent-m.Clock.Read().Boot, 0))
 	defer t.Stop()
-	select {
-	case <-cl.done:
-		return true
-	case <-t.C:
-	case <-ctx.Done():
+	for heard := !wait.loads(); ; heard = true {
+		select {
+		case <-cl.done:
+			return true
+		case <-t.C:
+			if heard || !cl.heard.Load() {
+				return false
+			}
+			t.Reset(max(wait.deadline-m.Clock.Read().Boot, 0))
+		case <-ctx.Done():
+			return false
+		}
 	}
-	return false
 }
 
 // sourceOf returns the source of a value in an owner's answer, as this host tells it.

@@ -118,7 +118,7 @@ func (e *Engine) local(
 		return r, false // not owned any more
 	}
 	pins.Release()
-	asked, err := e.fetchEntry(ctx, q, key, deadline-now.Boot)
+	asked, err := e.fetchEntry(ctx, q, key, e.patience(ns, q, deadline)-now.Boot)
 	if err != nil {
 		return wire.ErrorReply(err), true
 	}
@@ -142,6 +142,9 @@ func (e *Engine) local(
 		now := e.Clock.Read()
 		r = e.inPlace(ctx, q, k, pins, now, epoch)
 		if r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
+			if ns.Origin != nil && r.Status == wire.Miss && r.Why != wire.Absent {
+				r = failed(wire.Timeout, "no load of the key has lasted until the end of the request's time: ask again")
+			}
 			return r, r.Status != wire.Moved
 		}
 	}

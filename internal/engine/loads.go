@@ -286,8 +286,10 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	if filter := ns.Now().KeyFilter; filter != nil && !filter.MayExist(ns.Hash(q.Key)) {
 		return r, false // the key may exist all the same: other hosts know of it
 	}
-	ctx, cancel := context.WithTimeout(ctx, left)
+	// Cancelled, not timed out: that a reader has no more time is no failure of the origin, and opens no breaker.
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer time.AfterFunc(left, cancel).Stop()
 	ns.WithoutOwner.Add(1)
 	version := c.Stamp().Version
 	waited := inspect.BeginWait(ctx, inspect.Load, "")
@@ -304,14 +306,42 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	return uncached(v, version), true
 }
 
-// mayWithoutOwner reports whether a read without an owner may have its key loaded
-// here.
-func (c *Loads) mayWithoutOwner(q *wire.Request) bool {
-	return mayWithoutOwner(c.Namespaces.Lookup(q.Namespace), q)
+// unsaid reports whether the miss of a read is none that it may be told. In a namespace with an origin only the
+// origin, a remembered absence and the owner's key filter say that there is nothing: absent. Every read that may
+// load passes this gate, here or, without a goroutine, in Wait.tell.
+func (c *Loads) unsaid(q *wire.Request, r *wire.Reply) bool {
+	reads := ReadOp(q.Op) || q.Op == wire.OpMetaGet
+	if r.Status != wire.Miss || r.Why == wire.Absent || !reads || q.Has(wire.NoLoad) {
+		return false
+	}
+	ns := c.Namespaces.Lookup(q.Namespace)
+	return ns != nil && ns.Origin != nil
 }
 
+// loadUnsaid answers a read whose miss must not be told: with a load without the owner, or with an error.
+func (c *Loads) loadUnsaid(
+	ctx context.Context, q *wire.Request, miss *wire.Reply, deadline time.Duration,
+) wire.Reply {
+	why := miss.Message
+	if miss.Why != wire.Degraded {
+		why = []byte("the key's owner has not asked the origin")
+	}
+	switch r, ok := c.withoutOwner(ctx, q, deadline); {
+	case ok && (!r.Status.IsError() || r.Status == wire.BadRequest):
+		return r
+	case c.Clock.Read().Boot >= deadline, r.Status == wire.Timeout:
+		return failed(wire.Timeout, "%s; the origin has not answered in the rest of the request's time: ask again, "+
+			"or give more time", why)
+	case ok:
+		return failed(r.Status, "%s; %s", why, r.Message)
+	}
+	return failed(wire.Unavailable, "%s", why)
+}
+
+// mayWithoutOwner reports whether a read without an owner may have its key loaded
+// here.
 func mayWithoutOwner(ns *namespaces.Namespace, q *wire.Request) bool {
-	return ns != nil && ns.Origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
+	return ns != nil && ns.Origin != nil && ReadOp(q.Op) && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }
 
 // staleReply returns the answer with a stale value, if there is one that may be given

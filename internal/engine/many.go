@@ -116,12 +116,12 @@ func (e *Engine) readMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	r := mget{
-		e: e, ctx: ctx, q: q, pins: pins, deadline: deadline, began: e.Clock.Read().Boot,
-		items: make([]wire.Reply, len(q.Keys)),
+		e: e, ctx: ctx, q: q, pins: pins, began: e.Clock.Read().Boot, items: make([]wire.Reply, len(q.Keys)),
+		wait: patience{e.patience(e.Namespaces.Lookup(q.Namespace), q, deadline), deadline},
 	}
 	noOwner := func(i int) { r.items[i] = e.replyNoOwner(r.one(i)) }
 	e.rounds(ctx, len(r.items), pins, e.waitLimit(q, deadline), r.round, noOwner)
-	r.loadWithoutOwners()
+	r.loadUnsaid()
 	total := 0
 	for i := range r.items {
 		if total > wire.MaxMGetAnswer {
@@ -136,14 +136,14 @@ var tooLong = wire.Errorf(wire.Busy, "the answer has become too long: ask again 
 
 // mget is an MGET under way.
 type mget struct {
-	e        *Engine
-	ctx      context.Context
-	q        *wire.Request
-	pins     *namespaces.Pins
-	deadline time.Duration // deadline and began are on the boot clock
-	began    time.Duration
-	items    []wire.Reply
-	has      atomic.Int64 // bytes of the values that no other host has sent
+	e     *Engine
+	ctx   context.Context
+	q     *wire.Request
+	pins  *namespaces.Pins
+	wait  patience
+	began time.Duration // on the boot clock
+	items []wire.Reply
+	has   atomic.Int64 // bytes of the values that no other host has sent
 }
 
 // full says whether the answer has become too long for further values of this host. The first
@@ -178,6 +178,7 @@ func (r *mget) one(i int) *wire.Request {
 	q := r.q
 	return &wire.Request{
 		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App, Region: q.Region,
+		TimeoutMS: q.TimeoutMS,
 	}
 }
 
@@ -191,7 +192,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	r.pins.Release()
 	var asked sync.WaitGroup
 	for _, list := range of.leads {
-		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, r.deadline) })
+		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, r.wait) })
 	}
 	e.eachAtOnce(len(of.slow), r.pins.Client, func(n int, pins *namespaces.Pins) {
 		i := of.slow[n]
@@ -199,16 +200,16 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 			r.items[i] = wire.ErrorReply(tooLong)
 			return
 		}
-		r.items[i] = e.serve(r.ctx, r.one(i), pins, r.deadline)
+		r.items[i] = e.serve(r.ctx, r.one(i), pins, r.wait.deadline)
 		r.has.Add(int64(len(r.items[i].Value)))
 		r.hold(i)
 	})
 	asked.Wait()
 	for _, c := range of.calls {
 		switch {
-		case !c.lead && !e.Remote.waitFor(r.ctx, c.call, r.deadline):
+		case !c.lead && !e.Remote.waitFor(r.ctx, c.call, r.wait):
 			r.items[c.i] = unanswered(c.q, c.call.owner)
-		case !c.lead && !c.call.Serves(r.began): // its maker may have had less time: ask anew
+		case !c.lead && (!c.call.Serves(r.began) || c.call.ofOne()): // its maker may have had less time: ask anew
 			of.left = append(of.left, c.i)
 		default:
 			if r.items[c.i] = e.Remote.outcome(c.call, c.q, r.began); r.items[c.i].Status == wire.Moved {
@@ -245,7 +246,7 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 		of.left = append(of.left, i)
 		return
 	}
-	call, lead, answer := e.Remote.join(owner, q, ns, key, now, r.deadline)
+	call, lead, answer := e.Remote.join(owner, q, ns, key, now, r.wait)
 	if call == nil {
 		r.items[i] = answer
 		return
@@ -256,18 +257,16 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 	of.calls = append(of.calls, mgetCall{i, q, call, lead})
 }
 
-// loadWithoutOwners loads the keys for which no owner was found, where that is possible.
-func (r *mget) loadWithoutOwners() {
+// loadUnsaid loads the keys that no owner has answered for, where that is possible.
+func (r *mget) loadUnsaid() {
 	var left []int
 	for i := range r.items {
-		if Degraded(&r.items[i]) && r.e.Loads.mayWithoutOwner(r.q) {
+		if r.e.Loads.unsaid(r.q, &r.items[i]) {
 			left = append(left, i)
 		}
 	}
 	r.e.eachAtOnce(len(left), nil, func(n int, _ *namespaces.Pins) {
 		i := left[n]
-		if loaded, ok := r.e.Loads.withoutOwner(r.ctx, r.one(i), r.deadline); ok {
-			r.items[i] = loaded
-		}
+		r.items[i] = r.e.Loads.loadUnsaid(r.ctx, r.one(i), &r.items[i], r.wait.deadline)
 	})
 }

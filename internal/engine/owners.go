@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -67,6 +68,7 @@ func (b *deps) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
 	case !b.Node.Quorum():
 		return &waitLimit{0, deadline}
 	case ReadOp(q.Op) && !q.Has(wire.Fresh):
+		left -= deadline - b.patience(b.Namespaces.Lookup(q.Namespace), q, deadline)
 		return &waitLimit{min(left, cmp.Or(b.Config.ReadPatience, readPatience)), deadline}
 	default:
 		return &waitLimit{left, deadline}
@@ -76,13 +78,23 @@ func (b *deps) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
 // replyNoOwner answers a request for which no owner was found in time. The request was
 // not executed.
 func (b *deps) replyNoOwner(q *wire.Request) wire.Reply {
-	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
-		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
+	why := "no host owns the key's partition at this moment: try again"
+	if out := b.Node.Outcast(); out != "" {
+		why = "this host is in no cluster: " + out
 	}
-	if why := b.Node.Outcast(); why != "" {
-		return failed(wire.Unavailable, "this host is in no cluster: %s", why)
+	if ReadOp(q.Op) {
+		return degraded(q, "%s", why)
 	}
-	return failed(wire.Unavailable, "no host owns the key's partition at this moment: try again")
+	return failed(wire.Unavailable, "%s", why)
+}
+
+// patience returns until when a request waits for other hosts that say nothing. A read that may be loaded without
+// an owner keeps half of its time for the load.
+func (b *deps) patience(ns *namespaces.Namespace, q *wire.Request, deadline time.Duration) time.Duration {
+	if mayWithoutOwner(ns, q) {
+		return b.Deadlines.halfOf(q, deadline)
+	}
+	return deadline
 }
 
 // reaches reports whether it makes sense to pass a write on to an owner. An owner that

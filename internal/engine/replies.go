@@ -18,9 +18,6 @@ func uncached(v loader.Value, version kv.Version) wire.Reply {
 	return wire.Reply{Value: v.Bytes, Flags: v.Flags, Version: uint64(version), Source: wire.SourceOrigin, TTLMS: 1}
 }
 
-// Degraded reports whether a read has found no owner.
-func Degraded(r *wire.Reply) bool { return r.Status == wire.Miss && r.Why == wire.Degraded }
-
 // oldReply answers with a stale value.
 func oldReply(value []byte, old *segment.Stale, now kv.Moment) wire.Reply {
 	return wire.Reply{
@@ -94,10 +91,16 @@ func owned(r *wire.Reply) wire.Reply {
 }
 
 func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
-	if q.Has(wire.Fresh) {
-		return failed(wire.Unavailable, "%s, which owns the key, did not answer in time", owner.Node)
+	return degraded(q, "%s, which owns the key, did not answer in time", owner.Node)
+}
+
+// degraded answers a read that no owner of its key has answered. The reason of a miss is for loadUnsaid.
+func degraded(q *wire.Request, why string, args ...any) wire.Reply {
+	r := failed(wire.Unavailable, why, args...)
+	if !q.Has(wire.Fresh) {
+		r.Status, r.Why = wire.Miss, wire.Degraded
 	}
-	return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
+	return r
 }
 
 // deleted reports whether a deletion has been executed.

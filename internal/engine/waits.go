@@ -6,8 +6,10 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -36,6 +38,7 @@ type Wait struct {
 	host  string        // that is asked
 	began time.Duration // on the boot clock
 	call  *Call         // that this GET makes itself
+	until time.Duration // the present call of the owner is given up, on the boot clock
 	lease flight.LeaseWaiter
 	over  func() // a LEASE has its reply
 }
@@ -70,8 +73,8 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 	if owner == nil || owner.Process == e.Node.Self() || e.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
 		return false
 	}
-	left := w.Deadline - now.Boot
-	if left <= 0 || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, e.Node.Bound()) {
+	w.until = e.patience(ns, q, w.Deadline)
+	if now.Boot >= w.until || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, e.Node.Bound()) {
 		return false
 	}
 	to := e.Node.Live(owner.Process)
@@ -85,15 +88,30 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 	}
 	w.call = cl
 	w.Conn.FlushLater(to)
-	out := questionFor(q.Namespace, []*Call{cl})
-	out.TimeoutMS = uint32(max(left.Milliseconds(), 1))
-	err := to.Start(out, left, w)
+	err := w.ask(to, now)
 	if err != nil { // else the call is Answered's
 		var a transport.Answers
-		e.Remote.Finish(&a, []*Call{cl}, nil, err)
+		e.Remote.Finish(&a, cl, nil, err)
 		a.Write()
 	}
 	return err == nil
+}
+
+// ask begins to ask the owner.
+func (w *Wait) ask(to *rpc.Client, now kv.Moment) error {
+	out, left := questionFor(w.Request.Namespace, []*Call{w.call}), w.until-now.Boot
+	out.TimeoutMS = uint32(max(left.Milliseconds(), 1))
+	return to.Start(out, left, w)
+}
+
+// askAgain asks the owner again, whose load takes longer than it was asked to wait. It reports whether it does.
+func (w *Wait) askAgain() bool {
+	now, to := w.e.Clock.Read(), w.e.Node.Live(w.call.owner.Process)
+	if w.until = w.Deadline; now.Boot >= w.until || to == nil || w.ask(to, now) != nil {
+		return false
+	}
+	to.Flush()
+	return true
 }
 
 // TraceWait notes the wait, which ends at a moment on the boot clock.
@@ -118,7 +136,10 @@ func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
 	if err == nil {
 		err = e.Node.CheckVersion(cl.owner.Process, r.NewestVersion())
 	}
-	e.Remote.Finish(a, []*Call{cl}, &r, err)
+	if err == nil && w.until < w.Deadline && cl.goesOn(&r) && w.askAgain() {
+		return
+	}
+	e.Remote.Finish(a, cl, &r, err)
 	w.tell(a, cl)
 }
 
@@ -126,12 +147,12 @@ func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
 func (w *Wait) tell(a *transport.Answers, cl *Call) {
 	e := w.e
 	// The caller that made the call may have had less time than this one.
-	if w.call != cl && !cl.Serves(w.began) && e.Clock.Read().Boot < w.Deadline {
+	if w.call != cl && (!cl.Serves(w.began) || cl.ofOne()) && e.Clock.Read().Boot < w.Deadline {
 		w.Asker.Tell(a, Moved())
 		return
 	}
 	r := e.Remote.outcome(cl, &w.Request, w.began)
-	if Degraded(&r) && e.Loads.mayWithoutOwner(&w.Request) {
+	if e.Loads.unsaid(&w.Request, &r) {
 		r = Moved()
 	}
 	w.Asker.Tell(a, r)

@@ -153,7 +153,8 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 func (p *Pending) long() []byte {
 	c := p.Session.Core
 	if p.Session.reading.Err() != nil { // no client takes the answer
-		return p.end(nil, &wire.Reply{Status: wire.Miss, Why: wire.Degraded})
+		answer, _ := p.dropped()
+		return answer
 	}
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
