@@ -3,6 +3,14 @@ export type ErrorCode =
   | 'bad_request' | 'too_large' | 'unauthorized' | 'unavailable' | 'timeout' | 'busy' | 'origin' | 'unsupported'
   | 'internal' | 'not_stored' | 'encoding' | 'closed';
 
+/** What the error of a call of several keys carries. */
+interface Carried {
+  readonly values: ReadonlyMap<string | Uint8Array, unknown>;
+  readonly errors: ReadonlyMap<string | Uint8Array, CacheError>;
+}
+
+const carried = new WeakMap<CacheError, Carried>(); // no properties: a log would print all values with the error
+
 /** The base of all errors of this package, but for TypeError (a wrong argument) and AbortError (a signal). */
 export class CacheError extends Error {
   /** Says what happened; the same in every language. */
@@ -13,8 +21,14 @@ export class CacheError extends Error {
     this.code = code;
   }
 
-  static {
-    this.prototype.name = 'CacheError';
+  /** Of a call of several keys: the results of those that have not failed, by key. */
+  get values(): ReadonlyMap<string | Uint8Array, unknown> {
+    return carried.get(this)?.values ?? new Map();
+  }
+
+  /** Of a call of several keys: the errors of those that have failed, by key. */
+  get errors(): ReadonlyMap<string | Uint8Array, CacheError> {
+    return carried.get(this)?.errors ?? new Map();
   }
 }
 
@@ -59,8 +73,17 @@ const classes: Record<ErrorCode, Subclass> = {
   encoding: EncodingError,
   closed: ClosedError,
 };
-for (const subclass of Object.values(classes)) {
-  subclass.prototype.name = subclass.name;
+// The names are given in words, since those of the classes are shortened where an app is minified.
+Object.entries({
+  CacheError, BadRequestError, TooLargeError, UnauthorizedError, UnavailableError, TimeoutError, BusyError, OriginError,
+  UnsupportedError, InternalError, NotStoredError, EncodingError, ClosedError,
+}).forEach(([name, { prototype }]) => {
+  prototype.name = name;
+});
+
+/** Gives an error what a call of several keys has brought. */
+export function carry(error: CacheError, what: Carried): void {
+  carried.set(error, what);
 }
 
 /** Returns the error of a code. */
