@@ -59,27 +59,24 @@ export class ClosedError extends CacheError {}
 
 type Subclass = new (code: ErrorCode, message: string, options?: ErrorOptions) => CacheError;
 
-const classes: Record<ErrorCode, Subclass> = {
-  bad_request: BadRequestError,
-  too_large: TooLargeError,
-  unauthorized: UnauthorizedError,
-  unavailable: UnavailableError,
-  timeout: TimeoutError,
-  busy: BusyError,
-  origin: OriginError,
-  unsupported: UnsupportedError,
-  internal: InternalError,
-  not_stored: NotStoredError,
-  encoding: EncodingError,
-  closed: ClosedError,
+/** The classes, with their names in words: where an app is minified they have lost their own. */
+const classes: Record<ErrorCode, readonly [Subclass, string]> = {
+  bad_request: [BadRequestError, 'BadRequestError'],
+  too_large: [TooLargeError, 'TooLargeError'],
+  unauthorized: [UnauthorizedError, 'UnauthorizedError'],
+  unavailable: [UnavailableError, 'UnavailableError'],
+  timeout: [TimeoutError, 'TimeoutError'],
+  busy: [BusyError, 'BusyError'],
+  origin: [OriginError, 'OriginError'],
+  unsupported: [UnsupportedError, 'UnsupportedError'],
+  internal: [InternalError, 'InternalError'],
+  not_stored: [NotStoredError, 'NotStoredError'],
+  encoding: [EncodingError, 'EncodingError'],
+  closed: [ClosedError, 'ClosedError'],
 };
-// The names are given in words, since those of the classes are shortened where an app is minified.
-Object.entries({
-  CacheError, BadRequestError, TooLargeError, UnauthorizedError, UnavailableError, TimeoutError, BusyError, OriginError,
-  UnsupportedError, InternalError, NotStoredError, EncodingError, ClosedError,
-}).forEach(([name, { prototype }]) => {
-  prototype.name = name;
-});
+for (const [subclass, name] of [[CacheError, 'CacheError'] as const, ...Object.values(classes)]) {
+  subclass.prototype.name = name;
+}
 
 /** Gives an error what a call of several keys has brought. */
 export function carry(error: CacheError, what: Carried): void {
@@ -88,7 +85,7 @@ export function carry(error: CacheError, what: Carried): void {
 
 /** Returns the error of a code. */
 export function cacheError(code: ErrorCode, message: string, cause?: unknown): CacheError {
-  return new classes[code](code, message, cause === undefined ? undefined : { cause });
+  return new classes[code][0](code, message, cause === undefined ? undefined : { cause });
 }
 
 const statusCodes: Record<number, ErrorCode> = {
