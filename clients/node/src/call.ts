@@ -27,11 +27,11 @@ export type ReadAnswer = (call: Call, status: number, elements: number, r: Reade
 /** Call is one request and its outcome. It is settled once. */
 export class Call {
   id = 0;
-  deadline = 0; // ms, by performance.now(); 0: not begun
+  deadline = 0; // ms, by the monotonic clock; 0: not begun
   chunk = 0; // the write that has the request
   settled = false;
   conn: CallConnection | undefined; // where it is in flight
-  began = 0; // ms, by performance.now(): when it was sent last
+  began = 0; // ms, by the monotonic clock: when it was sent last
   resolve!: (v: never) => void;
   reject!: (e: unknown) => void;
   /** Is told of a failure before the caller is. */

@@ -17,6 +17,15 @@ export interface GetOptions extends CallOptions {
   staleOk?: boolean | undefined;
 }
 
+/** An option of the calls of several keys. */
+export interface ManyOptions {
+  /**
+   * Return the results, and the errors of the keys that have failed, as `{ values, errors }`, and reject for neither.
+   * Default: a call of which a key has failed rejects with an error that has both.
+   */
+  partial?: boolean | undefined;
+}
+
 export interface WriteOptions extends CallOptions {
   /** Return once no host can serve what was there before. */
   ackAll?: boolean | undefined;

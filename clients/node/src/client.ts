@@ -1,12 +1,14 @@
+import { Batch, type Results } from './batch.js';
 import { Call, type ReadAnswer } from './call.js';
-import { Bit, limits, Mode, Op, Status } from './codes.js';
+import { Bit, limits, Mode, Op } from './codes.js';
 import type {
-  AppendOptions, CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
+  AppendOptions, CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, ManyOptions, SetOptions,
+  TouchOptions, WriteOptions,
 } from './calloptions.js';
 import { type Clock, systemClock } from './clock.js';
 import { AbortError, Core } from './core.js';
 import { decodeValue, encodeValue } from './encoding.js';
-import { cacheError, mayHaveChanged } from './errors.js';
+import { type CacheError, cacheError, mayHaveChanged } from './errors.js';
 import { Feed } from './feed.js';
 import { Hits } from './hits.js';
 import type { Kept } from './kept.js';
@@ -100,6 +102,15 @@ export class Client {
     return new Client({}, { client: this, namespace: name });
   }
 
+  /** What JSON has of a client, and what console.log prints: no settings, which have a token. */
+  toJSON(): { namespace: string } {
+    return { namespace: this.ns ?? this.core.settings.namespace };
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return `Client ${JSON.stringify(this)}`;
+  }
+
   /** Returns the key's value, or undefined if it has none. */
   get<T = unknown>(key: Key, o?: GetOptions): Promise<T | undefined> {
     return this.read<T | undefined>(key, o, replies.value);
@@ -152,41 +163,63 @@ export class Client {
     return this.core.run(call, o?.signal);
   }
 
-  /** Returns the values of those keys that have one. */
-  async getMany<T = unknown, K extends Key = Key>(keys: Iterable<K>, o?: GetOptions): Promise<Map<K, T>> {
+  /**
+   * Returns the values of those keys that have one. If a key fails, the call rejects with an error of the class of the
+   * first failure, whose `values` has those of the other keys, and `errors` the errors by key; see `partial`.
+   */
+  getMany<T = unknown, K extends Key = Key>(
+    keys: Iterable<K>, o: GetOptions & ManyOptions & { partial: true },
+  ): Promise<Results<K, T>>;
+  getMany<T = unknown, K extends Key = Key>(
+    keys: Iterable<K>, o?: GetOptions & { partial?: false | undefined },
+  ): Promise<Map<K, T>>;
+  async getMany<T, K extends Key>(
+    keys: Iterable<K>, o?: GetOptions & ManyOptions,
+  ): Promise<Map<K, T> | Results<K, T>> {
     if (o?.signal?.aborted) {
       throw new AbortError(o.signal);
     }
-    const found = new Map<K, T>();
-    let left: [K, Key][] = []; // the caller's own keys name the values
+    const time = this.time(o);
+    const batch = new Batch<K, T>();
+    const left: [K, Key][] = []; // the caller's own keys name the values
     for (const given of keys) {
-      const key = keyOf<Key>(given);
-      const kept = this.space !== undefined && !o?.fresh && !this.core.closed
-        ? this.space.near.get(this.space, nameOf(key)) : undefined;
-      if (kept === undefined) {
-        left.push([given, key]);
-      } else {
-        found.set(given, this.fromNear(kept, key) as T);
-      }
+      batch.attempt(given, () => {
+        const key = keyOf<Key>(given);
+        const kept = this.space !== undefined && !o?.fresh && !this.core.closed
+          ? this.space.near.get(this.space, nameOf(key)) : undefined;
+        if (kept === undefined) {
+          left.push([given, key]);
+        } else {
+          batch.values.set(given, this.fromNear(kept, key) as T);
+        }
+      });
     }
     while (left.length > 0) {
-      const some = left.slice(0, limits.keys).map(([, key]) => key);
-      const call = new Call(Op.mget, this.time(o), writeInNamespace, replies.several(some), this.ns, '', 0);
+      const asked = left.splice(0, limits.keys);
+      const some = asked.map(([, key]) => key);
+      const call = new Call(Op.mget, time, writeInNamespace, replies.several(some), this.ns, '', 0);
       call.options = o === undefined ? 0 : readBits(o);
       prepareNear(call, this.space);
       call.args = [bytesOf(some), optional(call.options)];
-      const got = await this.core.run<replies.Several>(call, o?.signal);
-      got.values.forEach((v, i) => {
-        if (v !== undefined) {
-          found.set(left[i]![0], v as T);
-        }
-      });
-      if (got.error !== undefined && (got.error.status !== Status.busy || got.values.length === 0)) {
-        throw got.error.error;
+      try {
+        const got = await this.core.run<replies.Got[]>(call, o?.signal);
+        const again = got.some((one) => !one.busy); // mostly the answer would be too long
+        asked.forEach(([given, key], i) => {
+          const { value, error, busy } = got[i]!;
+          if (busy && again) {
+            left.push([given, key]);
+          } else if (error !== undefined) {
+            batch.failed(given, error);
+          } else if (value !== undefined) {
+            batch.values.set(given, value as T);
+          }
+        });
+      } catch (e) {
+        asked.forEach(([given]) => batch.failed(given, e));
       }
-      left = left.slice(got.values.length);
     }
-    return found;
+    batch.end(o?.partial);
+    return o?.partial ? batch.results : batch.values;
   }
 
   /** Stores a value and returns its version. */
@@ -279,43 +312,99 @@ export class Client {
     }
   }
 
-  /** Stores several values, one request each. It fails with the first error after all have ended. */
-  async setMany(entries: Iterable<readonly [Key, unknown]>, o?: SetOptions): Promise<void> {
+  /**
+   * Stores several values, one request each. If a key fails, the call rejects after all have ended, with an error that
+   * has the versions and the errors by key, as that of getMany has.
+   */
+  setMany<K extends Key = Key>(
+    entries: Iterable<readonly [K, unknown]>, o: SetOptions & ManyOptions & { partial: true },
+  ): Promise<Results<K, bigint>>;
+  setMany<K extends Key = Key>(
+    entries: Iterable<readonly [K, unknown]>, o?: SetOptions & { partial?: false | undefined },
+  ): Promise<void>;
+  async setMany<K extends Key>(
+    entries: Iterable<readonly [K, unknown]>, o?: SetOptions & ManyOptions,
+  ): Promise<void | Results<K, bigint>> {
+    this.time(o);
+    ttlArg(o?.ttl);
+    markedFlags(0, o?.flags);
     const list = [...entries];
+    const batch = new Batch<K, bigint>();
     const width = Math.max(1, this.core.settings.maxInFlight >> 1);
     for (let i = 0; i < list.length; i += width) {
-      const all = await Promise.allSettled(list.slice(i, i + width).map(([key, value]) => this.set(key, value, o)));
-      for (const one of all) {
-        if (one.status === 'rejected') {
-          throw one.reason;
+      const some = list.slice(i, i + width);
+      const all = await Promise.allSettled(some.map(([key, value]) => this.set(key, value, o)));
+      all.forEach((one, j) => {
+        const key = some[j]![0];
+        if (one.status === 'fulfilled') {
+          batch.values.set(key, one.value);
+        } else {
+          batch.failed(key, one.reason);
         }
-      }
+      });
     }
+    batch.end(o?.partial);
+    return o?.partial ? batch.results : undefined;
   }
 
   /** Removes the key's value from the whole cluster, and returns whether it had one. */
   async delete(key: Key, o?: DeleteOptions): Promise<boolean> {
-    return (await this.deleteMany([key], o))[0]!;
+    const { values, errors } = await this.deleteMany([key], { ...o, partial: true });
+    for (const e of errors.values()) {
+      throw e;
+    }
+    return values.get(key)!;
   }
 
-  /** Removes the keys' values from the whole cluster, and returns which of them had one. */
-  async deleteMany(keys: Iterable<Key>, o?: DeleteOptions): Promise<boolean[]> {
-    const list = Array.from(keys, keyOf);
+  /**
+   * Removes the keys' values from the whole cluster, and returns which of them had one, in their order. If a key fails,
+   * the call rejects with an error that has this by key, as that of getMany has.
+   */
+  deleteMany<K extends Key = Key>(
+    keys: Iterable<K>, o: DeleteOptions & ManyOptions & { partial: true },
+  ): Promise<Results<K, boolean>>;
+  deleteMany<K extends Key = Key>(
+    keys: Iterable<K>, o?: DeleteOptions & { partial?: false | undefined },
+  ): Promise<boolean[]>;
+  async deleteMany<K extends Key>(
+    keys: Iterable<K>, o?: DeleteOptions & ManyOptions,
+  ): Promise<boolean[] | Results<K, boolean>> {
     const lag = o?.replicaLag ?? 0;
     if (!(lag >= 0 && lag <= limits.timeout)) {
       throw cacheError('bad_request', `a replicaLag of ${lag} ms: give 0 to ${limits.timeout}`);
     }
+    const time = this.time(o);
     const bits = (o?.ackAll ? Bit.ackAll : 0) | (o?.soft ? Bit.soft : 0) | (o?.cacheOnly ? Bit.cacheOnly : 0);
+    const batch = new Batch<K, boolean>();
+    const list: [K, Key][] = [];
+    for (const given of keys) {
+      batch.attempt(given, () => list.push([given, keyOf<Key>(given)]));
+    }
     const had: boolean[] = [];
     for (let i = 0; i < list.length; i += limits.keys) {
-      const some = list.slice(i, i + limits.keys);
-      const call = new Call(Op.delete, this.time(o), writeInNamespace, replies.deleted(some), this.ns, '', 0);
+      const asked = list.slice(i, i + limits.keys);
+      const some = asked.map(([, key]) => key);
+      const call = new Call(Op.delete, time, writeInNamespace, replies.deleted(some), this.ns, '', 0);
       call.args = [bytesOf(some), optional(bits), optional(Math.ceil(lag))];
       call.since = o?.cacheOnly ? 2 : 1;
       this.noting(call, some);
-      had.push(...await this.core.run<boolean[]>(call, o?.signal));
+      try {
+        const got = await this.core.run<(boolean | CacheError)[]>(call, o?.signal);
+        asked.forEach(([given], j) => {
+          const one = got[j]!;
+          if (typeof one === 'boolean') {
+            batch.values.set(given, one);
+            had.push(one);
+          } else {
+            batch.failed(given, one);
+          }
+        });
+      } catch (e) {
+        asked.forEach(([given]) => batch.failed(given, e));
+      }
     }
-    return had;
+    batch.end(o?.partial);
+    return o?.partial ? batch.results : had;
   }
 
   /** Gives the key's value a new TTL, and returns whether there is one. */

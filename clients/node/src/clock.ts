@@ -1,3 +1,5 @@
+import { monotonic, wall } from './timers.js';
+
 /**
  * A reading of both clocks, in milliseconds. mono is CLOCK_MONOTONIC: it goes on while the process is stopped, but not
  * while the machine sleeps. wall goes on then too, but can be set.
@@ -13,7 +15,7 @@ export interface Clock {
   wall(): number;
 }
 
-export const systemClock: Clock = { mono: () => performance.now(), wall: () => Date.now() };
+export const systemClock: Clock = { mono: monotonic, wall };
 
 /**
  * How far the two clocks may move against each other between two readings before that counts as a pause, in

@@ -4,6 +4,7 @@ import { limits, Op, Status } from './codes.js';
 import { cacheError, statusError } from './errors.js';
 import { Input } from './input.js';
 import { Malformed, Reader } from './reader.js';
+import { clearTimeout, monotonic, nextTick, setImmediate, setTimeout } from './timers.js';
 import type { Welcome } from './welcome.js';
 import { type Arg, Writer } from './writer.js';
 
@@ -107,7 +108,7 @@ export class Connection implements CallConnection {
     }
     const slot = this.free.length > 0 ? this.free.pop()! : this.slots.length;
     const generation = this.nextGeneration(slot);
-    const now = this.now || (this.now = performance.now());
+    const now = this.now || (this.now = monotonic());
     if (call.deadline === 0) {
       call.deadline = now + call.timeout;
     }
@@ -205,7 +206,7 @@ export class Connection implements CallConnection {
       await new Promise<void>((resolve) => doubt.waiting.push(resolve));
     }
     if (this.doubt === doubt && !this.retiring) {
-      const time = ((performance.now() - doubt.since) / 1000).toFixed(1);
+      const time = ((monotonic() - doubt.since) / 1000).toFixed(1);
       throw cacheError('unavailable', `the sidecar has not answered for ${time} s: it hangs or is stopped: `
         + 'look at it with "cachesidecar health", or restart it');
     }
@@ -226,7 +227,7 @@ export class Connection implements CallConnection {
   private schedule(): void {
     if (!this.scheduled) {
       this.scheduled = true;
-      process.nextTick(this.flushNow);
+      nextTick(this.flushNow);
     }
   }
 
@@ -366,7 +367,7 @@ export class Connection implements CallConnection {
       this.rest();
       call.fail(error);
       if (!Number.isFinite(this.sweepAt)) {
-        this.sweepBy(call.deadline + overdue, performance.now());
+        this.sweepBy(call.deadline + overdue, monotonic());
       }
     }
   }
@@ -380,7 +381,7 @@ export class Connection implements CallConnection {
   private wake(at: number, now: number, more: number): void {
     this.timer = setTimeout(() => {
       // An event loop that was blocked reads the answers first, also those for which the socket had no room.
-      const woken = performance.now();
+      const woken = monotonic();
       if (woken - at > late && more > 0) {
         this.wake(woken + Math.min(woken - at, catchUp), woken, more - 1);
       } else {
@@ -394,7 +395,7 @@ export class Connection implements CallConnection {
     if (this.ended || this.used === 0 && this.doubt === undefined) {
       return;
     }
-    const now = performance.now();
+    const now = monotonic();
     let next = Infinity;
     for (const call of this.slots) {
       if (call === undefined) {

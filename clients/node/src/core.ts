@@ -5,6 +5,7 @@ import type { Connection, Owner } from './connection.js';
 import { Dialer, Moves } from './dialer.js';
 import { CacheError, cacheError, closedError } from './errors.js';
 import type { Settings } from './options.js';
+import { clearTimeout, monotonic, setTimeout } from './timers.js';
 
 /** The error of a call whose signal was aborted, as Node's own: cause is the signal's reason. */
 export class AbortError extends Error {
@@ -49,9 +50,9 @@ export class Core implements Owner {
     if (this.settings.onCall === undefined) {
       return;
     }
-    const began = performance.now();
+    const began = monotonic();
     call.over = (e) => {
-      this.tell(call.op, call.ns, performance.now() - began, e === undefined
+      this.tell(call.op, call.ns, monotonic() - began, e === undefined
         ? (call.status === 1 ? 'miss' : 'ok') : e instanceof CacheError ? e.code : 'error', false);
     };
   }
@@ -108,7 +109,7 @@ export class Core implements Owner {
       call.fail(cacheError('busy', `${this.waiting.size} calls wait for a connection: make fewer at once`));
       return;
     }
-    const now = performance.now();
+    const now = monotonic();
     if (call.deadline === 0) {
       call.deadline = now + call.timeout;
     }

@@ -5,7 +5,8 @@ import { Connection, type Owner } from './connection.js';
 import { isPermissionDenied, permissionError } from './permission.js';
 import { type CacheError, cacheError, closedError } from './errors.js';
 import type { Settings } from './options.js';
-import { findSocket, readToken } from './paths.js';
+import { findSocket } from './paths.js';
+import { clearTimeout, monotonic, setImmediate, setTimeout } from './timers.js';
 import { type Welcome, readWelcome } from './welcome.js';
 import type { Arg, Writer } from './writer.js';
 
@@ -20,10 +21,10 @@ const inputSize = 64 << 10;
 export class Moves {
   private at = -Infinity;
   moved(): void {
-    this.at = performance.now();
+    this.at = monotonic();
   }
   get moving(): boolean {
-    return performance.now() - this.at < moveFor;
+    return monotonic() - this.at < moveFor;
   }
 }
 
@@ -58,7 +59,7 @@ export class Dialer {
       return Promise.reject(closedError());
     }
     if (this.dialing === undefined) {
-      if (this.failed !== undefined && performance.now() < this.until) {
+      if (this.failed !== undefined && monotonic() < this.until) {
         return Promise.reject(this.failed);
       }
       this.dialing = this.dial().finally(() => {
@@ -88,10 +89,10 @@ export class Dialer {
     } catch (e) {
       this.failed = e as Error;
       if (this.moving) {
-        this.until = performance.now() + moveAgain - 1;
+        this.until = monotonic() + moveAgain - 1;
       } else {
         this.pause = Math.min(Math.max(2 * this.pause, firstPause), lastPause);
-        this.until = performance.now() + this.pause * (0.5 + Math.random());
+        this.until = monotonic() + this.pause * (0.5 + Math.random());
       }
       throw e;
     }
@@ -100,15 +101,15 @@ export class Dialer {
   private async attempt(): Promise<Connection> {
     const s = this.settings;
     const path = findSocket(s.socket);
-    const token = s.tokenFile === undefined ? s.token : readToken(s.tokenFile);
+    const token = s.secret();
     // The socket may be there before the sidecar is.
-    const by = performance.now() + (this.moving ? Math.max(moveFor, s.connectTimeout) : s.connectTimeout);
+    const by = monotonic() + (this.moving ? Math.max(moveFor, s.connectTimeout) : s.connectTimeout);
     for (let again = true; ; again = false) {
       try {
         return await this.greet(path, token, by);
       } catch (e) {
         // A sidecar that ends closes what it has just accepted. The next connection may wait for the next sidecar.
-        if (!again || this.closed || !(e instanceof Dropped) || performance.now() >= by) {
+        if (!again || this.closed || !(e instanceof Dropped) || monotonic() >= by) {
           throw e instanceof Dropped ? e.error : e;
         }
       }
@@ -139,7 +140,7 @@ export class Dialer {
   private hello(conn: Connection, token: string | undefined, path: string, by: number): Promise<Welcome> {
     return new Promise((resolve, reject) => {
       // What is left may have gone by while the event loop was blocked.
-      const left = Math.max(this.settings.connectTimeout / 2, by - performance.now());
+      const left = Math.max(this.settings.connectTimeout / 2, by - monotonic());
       const call = new Call(Op.hello, left, (_, w, id, timeout) => {
         writeHello(w, id, timeout, this.settings, token);
       }, (_call, _status, _elements, r) => readWelcome(r), null, '', 0);
@@ -164,7 +165,7 @@ export class Dialer {
       try {
         return await this.connectOnce(path, by, received, buffer);
       } catch (e) {
-        if ((e as NodeJS.ErrnoException).code === 'EAGAIN' && performance.now() < by && !this.closed) {
+        if ((e as NodeJS.ErrnoException).code === 'EAGAIN' && monotonic() < by && !this.closed) {
           await this.nextTry(); // more connections come than the sidecar takes at once
           continue;
         }
@@ -194,7 +195,7 @@ export class Dialer {
         if (this.attempts.has(socket)) {
           socket.destroy(new Error('no connection in time'));
         }
-      }), by - performance.now());
+      }), by - monotonic());
       timer.unref();
       const over = (e?: Error): void => {
         clearTimeout(timer);

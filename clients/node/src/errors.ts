@@ -3,6 +3,14 @@ export type ErrorCode =
   | 'bad_request' | 'too_large' | 'unauthorized' | 'unavailable' | 'timeout' | 'busy' | 'origin' | 'unsupported'
   | 'internal' | 'not_stored' | 'encoding' | 'closed';
 
+/** What the error of a call of several keys carries. */
+interface Carried {
+  readonly values: ReadonlyMap<string | Uint8Array, unknown>;
+  readonly errors: ReadonlyMap<string | Uint8Array, CacheError>;
+}
+
+const carried = new WeakMap<CacheError, Carried>(); // no properties: a log would print all values with the error
+
 /** The base of all errors of this package, but for TypeError (a wrong argument) and AbortError (a signal). */
 export class CacheError extends Error {
   /** Says what happened; the same in every language. */
@@ -13,8 +21,14 @@ export class CacheError extends Error {
     this.code = code;
   }
 
-  static {
-    this.prototype.name = 'CacheError';
+  /** Of a call of several keys: the results of those that have not failed, by key. */
+  get values(): ReadonlyMap<string | Uint8Array, unknown> {
+    return carried.get(this)?.values ?? new Map();
+  }
+
+  /** Of a call of several keys: the errors of those that have failed, by key. */
+  get errors(): ReadonlyMap<string | Uint8Array, CacheError> {
+    return carried.get(this)?.errors ?? new Map();
   }
 }
 
@@ -45,27 +59,33 @@ export class ClosedError extends CacheError {}
 
 type Subclass = new (code: ErrorCode, message: string, options?: ErrorOptions) => CacheError;
 
-const classes: Record<ErrorCode, Subclass> = {
-  bad_request: BadRequestError,
-  too_large: TooLargeError,
-  unauthorized: UnauthorizedError,
-  unavailable: UnavailableError,
-  timeout: TimeoutError,
-  busy: BusyError,
-  origin: OriginError,
-  unsupported: UnsupportedError,
-  internal: InternalError,
-  not_stored: NotStoredError,
-  encoding: EncodingError,
-  closed: ClosedError,
+/** The classes, with their names in words: where an app is minified they have lost their own. */
+const classes: Record<ErrorCode, readonly [Subclass, string]> = {
+  bad_request: [BadRequestError, 'BadRequestError'],
+  too_large: [TooLargeError, 'TooLargeError'],
+  unauthorized: [UnauthorizedError, 'UnauthorizedError'],
+  unavailable: [UnavailableError, 'UnavailableError'],
+  timeout: [TimeoutError, 'TimeoutError'],
+  busy: [BusyError, 'BusyError'],
+  origin: [OriginError, 'OriginError'],
+  unsupported: [UnsupportedError, 'UnsupportedError'],
+  internal: [InternalError, 'InternalError'],
+  not_stored: [NotStoredError, 'NotStoredError'],
+  encoding: [EncodingError, 'EncodingError'],
+  closed: [ClosedError, 'ClosedError'],
 };
-for (const subclass of Object.values(classes)) {
-  subclass.prototype.name = subclass.name;
+for (const [subclass, name] of [[CacheError, 'CacheError'] as const, ...Object.values(classes)]) {
+  subclass.prototype.name = name;
+}
+
+/** Gives an error what a call of several keys has brought. */
+export function carry(error: CacheError, what: Carried): void {
+  carried.set(error, what);
 }
 
 /** Returns the error of a code. */
 export function cacheError(code: ErrorCode, message: string, cause?: unknown): CacheError {
-  return new classes[code](code, message, cause === undefined ? undefined : { cause });
+  return new classes[code][0](code, message, cause === undefined ? undefined : { cause });
 }
 
 const statusCodes: Record<number, ErrorCode> = {

@@ -7,6 +7,7 @@ import { Dialer } from './dialer.js';
 import { CacheError, cacheError, closedError } from './errors.js';
 import { body } from './replies.js';
 import { writeInNamespace } from './requests.js';
+import { clearTimeout, setTimeout } from './timers.js';
 import { Watched } from './watched.js';
 import type { Welcome } from './welcome.js';
 

@@ -1,5 +1,6 @@
 import type { Connection } from './connection.js';
 import type { Tally } from './tally.js';
+import { clearTimeout, setTimeout } from './timers.js';
 
 const after = 250; // ms from the first read that is not reported to the report
 

@@ -7,8 +7,10 @@
  * @packageDocumentation
  */
 export type {
-  AppendOptions, CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, SetOptions, TouchOptions, WriteOptions,
+  AppendOptions, CallOptions, DeleteOptions, FlushOptions, GetOptions, IncrOptions, ManyOptions, SetOptions,
+  TouchOptions, WriteOptions,
 } from './calloptions.js';
+export type { Results } from './batch.js';
 export { Client } from './client.js';
 export { AbortError } from './core.js';
 export { Encoding } from './encoding.js';

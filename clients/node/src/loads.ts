@@ -10,6 +10,7 @@ import { lateLease, Lease, leased } from './lease.js';
 import { nameOf, type Space } from './near.js';
 import { Miss } from './replies.js';
 import { type Key, markedFlags, type NO_EXPIRY, prepareNear, ttlArg, writeRead } from './requests.js';
+import { clearTimeout, setTimeout } from './timers.js';
 
 /**
  * The function of a getOrSet. The signal ends with the client, with loadTimeout, and if no caller waits any more.

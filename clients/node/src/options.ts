@@ -1,4 +1,5 @@
 import { cacheError } from './errors.js';
+import { readToken } from './paths.js';
 
 /** The settings of a {@link Client}. All times are in milliseconds. */
 export interface ClientOptions {
@@ -58,8 +59,8 @@ export interface Settings {
   socket: string | undefined;
   namespace: string;
   name: string | undefined;
-  token: string | undefined;
-  tokenFile: string | undefined;
+  /** Returns the token. It is no property, which a log would print. */
+  secret: () => string | undefined;
   connectTimeout: number;
   timeout: number;
   loadTimeout: number;
@@ -83,7 +84,8 @@ function number(name: string, v: number | undefined, standard: number, least: nu
 
 /** Checks the settings and adds the defaults. */
 export function settingsOf(o: ClientOptions): Settings {
-  if (o.token !== undefined && o.tokenFile !== undefined) {
+  const { token, tokenFile } = o;
+  if (token !== undefined && tokenFile !== undefined) {
     throw cacheError('bad_request', 'token and tokenFile are given: leave out one of them');
   }
   const near = o.nearCache;
@@ -91,8 +93,7 @@ export function settingsOf(o: ClientOptions): Settings {
     socket: o.socket,
     namespace: namespaceOf(o.namespace ?? 'default'),
     name: o.name,
-    token: o.token,
-    tokenFile: o.tokenFile,
+    secret: () => (tokenFile === undefined ? token : readToken(tokenFile)),
     connectTimeout: number('connectTimeout', o.connectTimeout, 250, 1, day),
     timeout: number('timeout', o.timeout, 1000, 1, 3600_000),
     loadTimeout: number('loadTimeout', o.loadTimeout, 30_000, 1, day),

@@ -1,7 +1,7 @@
 import type { Call, CallConnection, ReadAnswer } from './call.js';
 import { Status, Why } from './codes.js';
 import { decodeValue, narrowed } from './encoding.js';
-import { statusError } from './errors.js';
+import { type CacheError, statusError } from './errors.js';
 import { wrote } from './near.js';
 import { Malformed, type Reader } from './reader.js';
 import type { Key } from './requests.js';
@@ -113,10 +113,11 @@ export const item: ReadAnswer = (_call, status, elements, r) => {
   return found;
 };
 
-/** What an answer to MGET has. */
-export interface Several {
-  values: unknown[]; // undefined: a miss
-  error: { status: number; error: Error } | undefined; // of the first key without an answer
+/** What an answer to MGET has for a key: a value, or an error; neither: a miss. */
+export interface Got {
+  value: unknown;
+  error: unknown;
+  busy: boolean;
 }
 
 /** Reads an answer to MGET for some keys. */
@@ -125,18 +126,30 @@ export function several(keys: readonly (string | Uint8Array)[]): ReadAnswer {
     if (elements < 1 || r.array() !== keys.length) {
       throw new Malformed(`the sidecar's answer is malformed: it has not ${keys.length} items`);
     }
-    const found: Several = { values: [], error: undefined };
-    for (const key of keys) {
+    return keys.map((key): Got => {
       const n = r.array() - 1;
       const status = r.uint();
       if (status >= Status.firstError) {
-        found.error = { status, error: statusError(status, n > 0 ? r.text() : '') };
-        return found; // what follows is asked for again
+        return { value: undefined, error: itemError(status, n, r), busy: status === Status.busy };
       }
-      found.values.push(status === Status.miss ? skipped(r, n) : one(call, key, status, n, r, conn));
-    }
-    return found;
+      try {
+        const value = status === Status.miss ? skipped(r, n) : one(call, key, status, n, r, conn);
+        return { value, error: undefined, busy: false };
+      } catch (error) {
+        if (error instanceof Malformed) {
+          throw error;
+        }
+        return { value: undefined, error, busy: false }; // it cannot be decoded
+      }
+    });
   };
+}
+
+/** Reads an item that has an error. */
+function itemError(status: number, n: number, r: Reader): CacheError {
+  const error = statusError(status, n > 0 ? r.text() : '');
+  r.skip(Math.max(0, n - 1));
+  return error;
 }
 
 function skipped(r: Reader, n: number): undefined {
@@ -198,22 +211,18 @@ export const stored: ReadAnswer = (call, status, elements, r) => {
   return result;
 };
 
-/** Reads an answer to DELETE for some keys: which had a value. */
+/** Reads an answer to DELETE for some keys: which had a value, or why that is not known. */
 export function deleted(keys: readonly (string | Uint8Array)[]): ReadAnswer {
   return (call, _status, elements, r) => {
     if (elements < 1 || r.array() !== keys.length) {
       throw new Malformed(`the sidecar's answer is malformed: it has not ${keys.length} items`);
     }
-    const had: boolean[] = [];
-    let error: unknown;
-    for (const key of keys) {
+    return keys.map((key): boolean | CacheError => {
       const n = r.array() - 1;
       const status = r.uint();
       if (status >= Status.notStored) {
-        error ??= statusError(status, n > 0 ? r.text() : '');
         wrote(call.space, key, 0, 0);
-        r.skip(Math.max(0, n - 1));
-        continue;
+        return itemError(status, n, r);
       }
       if (n < 1) {
         throw few();
@@ -222,12 +231,8 @@ export function deleted(keys: readonly (string | Uint8Array)[]): ReadAnswer {
       r.u64();
       wrote(call.space, key, r.hi, r.lo);
       r.skip(n - 1);
-      had.push(status === Status.ok);
-    }
-    if (error !== undefined) {
-      throw error;
-    }
-    return had;
+      return status === Status.ok;
+    });
   };
 }
 

@@ -11,6 +11,7 @@ import { Malformed, Reader } from '../src/reader.js';
 import * as replies from '../src/replies.js';
 import * as requests from '../src/requests.js';
 import { leased, Lease } from '../src/lease.js';
+import type { CacheError } from '../src/errors.js';
 import { Watched } from '../src/watched.js';
 import { readWelcome } from '../src/welcome.js';
 import { type Arg, Writer } from '../src/writer.js';
@@ -119,9 +120,10 @@ test('answers: what this client reads', () => {
   const vouched = decoded(answer('hit, vouched for').hex, Op.get, replies.item) as replies.Item;
   assert.equal(vouched.source, 'l2');
   assert.ok(decoded(answer('lease').hex, Op.lease, leased) instanceof Lease);
-  const several = decoded(answer('mget').hex, Op.mget, replies.several(['a', 'b', 'c'])) as replies.Several;
-  assert.deepEqual(several.values, [Buffer.from('Ada'), undefined]);
-  assert.equal(several.error?.status, 22);
+  const several = decoded(answer('mget').hex, Op.mget, replies.several(['a', 'b', 'c'])) as replies.Got[];
+  assert.deepEqual(several.map((one) => one.value), [Buffer.from('Ada'), undefined, undefined]);
+  assert.deepEqual(several.map((one) => one.busy), [false, false, true]);
+  assert.deepEqual(several.map((one) => (one.error as CacheError | undefined)?.code), [undefined, undefined, 'busy']);
 });
 
 test('answers: HELLO and WATCH', () => {

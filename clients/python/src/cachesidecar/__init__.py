@@ -3,6 +3,7 @@
 ``Client`` is for threads, ``AsyncClient`` for asyncio. Both talk to the sidecar on this host.
 """
 
+from ._batch import Results
 from ._feed import Event
 from ._item import Item
 from ._near import NearStats
@@ -30,5 +31,5 @@ __version__ = "0.1.0"
 __all__ = [
     "NO_EXPIRY", "AsyncClient", "BadRequestError", "BusyError", "CacheError", "Client", "ClosedError",
     "ConnectionError", "EncodingError", "Event", "InternalError", "Item", "NearStats", "NotStoredError", "OriginError",
-    "TimeoutError", "TooLargeError", "UnauthorizedError", "UnsupportedError",
+    "Results", "TimeoutError", "TooLargeError", "UnauthorizedError", "UnsupportedError",
 ]

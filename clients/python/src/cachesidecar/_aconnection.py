@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from . import _doubt, _wire
+from . import _doubt, _timers, _wire
+from ._clock import monotonic
 from ._frames import Frames
 from .errors import Broken, BusyError, ClosedError, Malformed, NotSent, TimeoutError
 
@@ -43,7 +43,7 @@ class Connection:
         self._asked_at = 0.0  # when the PING was posted
         self._silent = 0.0  # when the call began whose missing answer has led to it
         self._flushing = False  # at the end of this tick, or when the socket has room
-        self._sweeper: Optional[asyncio.TimerHandle] = None
+        self._sweeper: Optional[_timers.Timer] = None
         self._sweep_at = 0.0
         self.frames = Frames()
         self.error: Optional[Exception] = None  # why the connection has ended
@@ -122,12 +122,14 @@ class Connection:
         return id
 
     def _begin(self, id: int, message: bytes, timeout: float, late: Optional[Late]) -> "asyncio.Future[bytes]":
-        deadline = self._loop.time() + timeout
+        deadline = monotonic() + timeout
         future: "asyncio.Future[bytes]" = self._loop.create_future()
         self._waiting[id] = future, deadline, late, timeout
         self._put(id, message)
         if self._sweeper is None or deadline < self._sweep_at - _SWEEP:
             self._sweep_by(deadline)
+        elif not _timers.goes_on(self._sweeper, self._loop):
+            self._sweep_by(self._sweep_at)
         return future
 
     async def _wait(self, id: int, future: "asyncio.Future[bytes]", late: Optional[Late]) -> bytes:
@@ -159,7 +161,7 @@ class Connection:
         began = monotonic()
         wait = min(self._asked_at + _doubt.HESITATION - began, timeout)
         if wait > 0:
-            await asyncio.wait([asked], timeout=wait)
+            await _timers.wait(asked, wait)
         if not asked.done():
             raise _doubt.hangs(self._silent)
         return max(0.001, timeout - (monotonic() - began))
@@ -289,12 +291,12 @@ class Connection:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._sweep_at = deadline
-        self._sweeper = self._loop.call_at(deadline, self._sweep)
+        self._sweeper = _timers.call_later(self._loop, deadline - monotonic(), self._sweep)
 
     def _sweep(self) -> None:
         """Give up the calls whose time is over."""
         self._sweeper = None
-        now, first = self._loop.time(), None
+        now, first = monotonic(), None
         for id, (future, deadline, _, timeout) in list(self._waiting.items()):
             if deadline <= now:
                 if not future.done():

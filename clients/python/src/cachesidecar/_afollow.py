@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, AsyncGenerator, Dict, List, Tuple
 
-from . import _clock, _feed, _wire
+from . import _clock, _feed, _timers, _wire
 from ._alink import Greeted, Link
 from ._feed import Event, Place
 from ._link import Welcomed
@@ -50,7 +50,7 @@ class NearFeed:
                 except Exception:  # whatever it is: nothing is served until the sidecar is followed again
                     self._near.end()
                     place.lost()
-                    await asyncio.sleep(_feed.pause(tries))
+                    await _timers.sleep(_feed.pause(tries))
                     tries += 1
         finally:
             self._near.end()
@@ -76,7 +76,7 @@ async def changes(
                 raise
             except (CacheError, NotSent, Broken):
                 place.lost()
-                await asyncio.sleep(_feed.pause(tries))
+                await _timers.sleep(_feed.pause(tries))
                 tries += 1
                 continue
             for event in _feed.public(told, conn.welcome, namespace, keys):

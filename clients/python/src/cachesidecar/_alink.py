@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from functools import partial
-from time import monotonic
 from typing import Optional, Tuple
 
-from . import _clock, _wire
+from . import _clock, _timers, _wire
 from ._aconnection import Connection
 from ._calls import Call
+from ._clock import monotonic
 from ._hello import Welcome, welcome
 from ._link import LEASE_GRACE, LateAnswer, Welcomed, until_ns
 from ._pace import MOVE_AGAIN, MOVE_FOR, Pace
@@ -78,7 +78,7 @@ class Link:
                 now = monotonic()
                 if not self._pace.moving(now) or now + MOVE_AGAIN > deadline or self.closed:
                     raise
-            await asyncio.sleep(MOVE_AGAIN)
+            await _timers.sleep(MOVE_AGAIN)
 
     async def _get(self, deadline: float) -> Greeted:
         if self.closed:
@@ -93,7 +93,7 @@ class Link:
             self._dialing = asyncio.ensure_future(self._redial())
             self._dialing.add_done_callback(_retrieve)
         dialing = self._dialing
-        await asyncio.wait([dialing], timeout=max(0.0, deadline - monotonic()))
+        await _timers.wait(dialing, max(0.0, deadline - monotonic()))
         if not dialing.done():
             raise ConnectionError("not connected: the sidecar has not answered yet")
         if dialing.cancelled():
@@ -190,4 +190,4 @@ async def _connect(path: str, deadline: float) -> socket.socket:
             sock.close()
             if not full(e) or monotonic() + 0.002 > deadline:
                 raise unreachable(path, e) from e
-        await asyncio.sleep(0.002)
+        await _timers.sleep(0.002)

@@ -7,7 +7,7 @@ import contextvars
 import inspect
 from typing import Any, Callable, List, Tuple
 
-from . import _calls, _encode, _wire
+from . import _calls, _encode, _timers, _wire
 from ._alink import Greeted
 from ._astate import TaskFlight
 from ._aview import TaskView
@@ -136,7 +136,7 @@ class Load:
             value = self._loader()
             if inspect.isawaitable(value):
                 try:
-                    value = await asyncio.wait_for(value, self._client._core.settings.load_timeout)
+                    value = await _timers.within(self._client._core.settings.load_timeout, value)
                 except asyncio.TimeoutError as e:
                     if isinstance(e, CacheError):
                         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Callable, List, Optional
 
+from . import _timers
 from ._afollow import NearFeed
 from ._alink import Link
 from ._core import Core
@@ -35,7 +36,7 @@ class State(Core):
         self.tasks: "set[asyncio.Task[None]]" = set()
         self.near_feed: Optional[NearFeed] = None
         self.loop: Optional[asyncio.AbstractEventLoop] = None
-        self._timer: Optional[asyncio.TimerHandle] = None  # of the next report
+        self._timer: Optional[_timers.Timer] = None  # of the next report
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to a loop. If the loop before it was closed, begin anew."""
@@ -67,7 +68,7 @@ class State(Core):
         if loop is None or loop.is_closed() or self.link.closed or self._elsewhere():
             return False
         if self._timer is None:
-            self._timer = loop.call_later(AFTER, self._reports)
+            self._timer = _timers.call_later(loop, AFTER, self._reports)
         return True
 
     def _elsewhere(self) -> bool:

@@ -9,7 +9,6 @@ import os
 import socket
 import struct
 import sys
-import time
 from contextlib import closing
 from typing import Any, List, Mapping, Optional
 
@@ -17,7 +16,7 @@ import _socket
 import msgpack
 
 from . import _greenlets, errors
-from ._clock import boot_ns, same_clock
+from ._clock import boot_ns, monotonic, same_clock
 from ._region import Region, open_region
 from ._socket import connect
 
@@ -42,7 +41,7 @@ def attach(path: str, hello: Mapping[str, object], timeout: float) -> Optional[R
     """
     if sys.platform != "linux":
         return None
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     try:
         with closing(_Passed(connect(path, deadline), deadline)) as passed:
             return _region(passed, hello)
@@ -83,7 +82,7 @@ class _Passed:
         self.descriptors.clear()
 
     def _left(self) -> float:
-        left = self._deadline - time.monotonic()
+        left = self._deadline - monotonic()
         if left <= 0:
             raise TimeoutError("the time to attach the shared memory is over")
         return left

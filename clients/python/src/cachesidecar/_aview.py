@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 from typing import Any, List, Optional, Tuple
 
 from . import _answers, _calls, _wire
 from ._alink import Greeted
 from ._astate import State
 from ._calls import Call
+from ._clock import monotonic
 from ._core import View
 from ._settings import seconds
 

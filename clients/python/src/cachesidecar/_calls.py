@@ -287,11 +287,26 @@ def present(answer: Sequence[Any]) -> bool:
     return bool(answer[1] == _wire.OK)
 
 
-def deleted(answer: Sequence[Any], n: int) -> List[bool]:
-    """Return which keys of a DELETE had a value. Raise the first error of an item."""
-    had = [present(one) for one in items(answer)]
+def deleted(answer: Sequence[Any], n: int) -> List[Union[bool, CacheError]]:
+    """Return which keys of a DELETE had a value, or the errors of keys."""
+    had: List[Union[bool, CacheError]] = []
+    for one in items(answer):
+        try:
+            had.append(present(one))
+        except Malformed:
+            raise
+        except CacheError as e:
+            had.append(e)
     if len(had) != n:
         raise Malformed(f"the sidecar's answer to DELETE has {len(had)} items for {n} keys")
+    return had
+
+
+def deleted_one(answer: Sequence[Any]) -> bool:
+    """Return whether the one key of a DELETE had a value."""
+    had = deleted(answer, 1)[0]
+    if isinstance(had, CacheError):
+        raise had
     return had
 
 

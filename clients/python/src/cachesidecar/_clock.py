@@ -6,10 +6,11 @@ to the sidecar.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import time
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 CLOCK_ERROR_NS = 2_000_000  # readings of one clock by two processes may differ by as much
 
@@ -17,6 +18,12 @@ if hasattr(time, "CLOCK_BOOTTIME"):
     _CLOCK: int = time.CLOCK_BOOTTIME
 else:  # pragma: no cover
     _CLOCK = time.CLOCK_MONOTONIC
+
+#: The monotonic clock. Time limits are counted on it, and not on time.monotonic, which tests stop (freezegun and
+#: time-machine do): a call without an answer would then last for ever.
+monotonic: Callable[[], float] = functools.partial(
+    time.clock_gettime, getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
+)
 
 
 def boot_ns() -> int:

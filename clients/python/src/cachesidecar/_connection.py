@@ -12,12 +12,12 @@ import errno
 import socket
 import struct
 import time
-from time import monotonic
 from typing import Any, List, Optional, Tuple, Union
 
 import _socket
 
 from . import _doubt, _greenlets, _wire
+from ._clock import monotonic
 from ._reading import Late, Reading, Waiter
 from .errors import Broken, BusyError, CacheError, ClosedError, NotSent, TimeoutError
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from time import monotonic
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
 from . import _answers, _calls, _clock, _encode, _wire, metrics
 from ._answers import Greeted
+from ._batch import Batch
 from ._calls import Call, Key
+from ._clock import monotonic
 from ._hits import Hits, Tally
 from ._item import Item
 from ._memory import Attach, Memory
 from ._near import Asked, Near, NearStats, Space
 from ._nested import Nesting
-from ._settings import TTL, Settings
-from .errors import NOTHING_DONE, BusyError, ConnectionError, TimeoutError, TooLargeError, UnsupportedError
+from ._settings import TTL, Settings, seconds, ttl_ms
+from .errors import (
+    NOTHING_DONE, BusyError, CacheError, ConnectionError, Malformed, TimeoutError, TooLargeError, UnsupportedError,
+)
 
 _BATCH = 256  # requests that are sent together
 
@@ -82,6 +85,12 @@ class Lifetime:
 class View:
     """A namespace of a client: the parts of its calls that do no I/O."""
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied: its connection and locks are of this process. Make a "
+            "client in each process, such as at the top of a module, and pass on what it is made of (socket, namespace)"
+        )
+
     def _view(self, core: Core, namespace: Optional[str]) -> None:
         self._core = core
         self._hook = core.on_call
@@ -104,7 +113,7 @@ class View:
         if self._space is not None and self._near is not None:
             kept = self._near.find(self._space, key, _clock.boot_ns)
             if kept is not None:
-                self._near.value(kept)
+                kept.visited = True
                 self._count(self._space.tally or self._near_tally(self._space), key)
                 now = _clock.boot_ns()
                 ttl = max(0.001, (kept.ends - now) / 1e9) if kept.ends else None
@@ -146,6 +155,10 @@ class View:
         data, flags, version, ttl = found
         return Item(key, data, flags, version, ttl / 1000 if ttl else None, "shared", 0.0, False)
 
+    def _limit(self, timeout: Optional[float]) -> float:
+        """Return the time limit of a call."""
+        return self._timeout if timeout is None else seconds(timeout)
+
     def _options(self, fresh: bool, stale_ok: bool, no_load: bool) -> int:
         options = _calls.read_options(fresh, stale_ok, no_load)
         if self._memory.region is not None:
@@ -172,36 +185,39 @@ class View:
                 _wire.field(answer, 4, int), _wire.field(answer, 5, int), answer[8],
             )
 
-    def _given(
-        self, keys: Iterable[Key], fresh: bool
-    ) -> Tuple[Dict[bytes, Key], Dict[Key, Item], List[bytes]]:
-        """Return keys by their bytes, the items that are near by, and the keys to ask for."""
-        given: Dict[bytes, Key] = {_calls.key_bytes(key): key for key in keys}
-        found: Dict[Key, Item] = {}
-        left: List[bytes] = []
-        for k, key in given.items():
+    def _given(self, keys: Iterable[Key], fresh: bool) -> Tuple[Batch, List[bytes]]:
+        """Return a batch with the items that are near by, and the keys to ask for."""
+        batch, left = Batch(keys), []
+        for k in batch.given:
             local = None if fresh else self._near_by(k)
             if local is None:
                 left.append(k)
             elif isinstance(local, Item):
-                found[key] = local
-        return given, found, left
+                batch.done(k, local)
+        return batch, left
 
     def _take(
-        self, keys: List[bytes], answer: List[Any], conn: Greeted, asked: Optional[Asked], given: Dict[bytes, Key],
-        found: Dict[Key, Item],
-    ) -> int:
-        """Add the items of an answer to MGET to those that were found. Return how many keys are answered."""
-        n = 0
-        for k, one in zip(keys, _answers.items(answer, len(keys), conn)):
-            if one[1] == _wire.BUSY and n:  # not the first one, so that this ends
-                break  # the answer would be too long: the rest is asked for again
-            item = _answers.item(k, one, conn)
+        self, batch: Batch, keys: List[bytes], answer: List[Any], conn: Greeted, asked: Optional[Asked]
+    ) -> List[bytes]:
+        """Add the items of an answer to MGET to a batch. Return the keys that must be asked for again."""
+        items = _answers.items(answer, len(keys), conn)
+        again = [k for k, one in zip(keys, items) if one[1] == _wire.BUSY]  # mostly the answer would be too long
+        if len(again) == len(keys):
+            again = []  # asking again is no use
+        for k, one in zip(keys, items):
+            if one[1] == _wire.BUSY and again:
+                continue
+            try:
+                item = _answers.item(k, one, conn)
+            except Malformed:
+                raise
+            except CacheError as e:
+                batch.failed([k], e)
+                continue
             if item is not None:
-                found[given[k]] = item
+                batch.done(k, item)
                 self._keep(k, asked, conn.welcome.epoch, one)
-            n += 1
-        return n
+        return again
 
     # -- around every call
 
@@ -255,14 +271,21 @@ class View:
 
     def _set_calls(
         self, values: Mapping[Key, Any], ttl: TTL, flags: int, ack_all: bool, max_value: int
-    ) -> List[List[Call]]:
-        """Return the calls that store values, in batches that are sent together."""
-        calls = [
-            self._store_call(key, value, ttl, flags, _wire.MODE_SET, 0, ack_all, max_value)
-            for key, value in values.items()
-        ]
-        batch = min(_BATCH, self._core.settings.max_in_flight)
-        return [calls[at : at + batch] for at in range(0, len(calls), batch)]
+    ) -> Tuple[Batch, List[List[Tuple[bytes, Call]]]]:
+        """Return the calls that store values, with their keys, in parts that are sent together."""
+        ttl_ms(ttl)
+        _encode.app_flags(flags)
+        batch = Batch(values)
+        calls: List[Tuple[bytes, Call]] = []
+        for k, given in batch.given.items():
+            key = given[-1]
+            try:
+                call = self._store_call(key, values[key], ttl, flags, _wire.MODE_SET, 0, ack_all, max_value)
+                calls.append((k, call))
+            except CacheError as e:
+                batch.failed([k], e)
+        size = min(_BATCH, self._core.settings.max_in_flight)
+        return batch, [calls[at : at + size] for at in range(0, len(calls), size)]
 
     # -- loads
 
@@ -279,8 +302,3 @@ class View:
         if answer[1] == _wire.LEASED:
             ns, key, token = call.elements[0], call.elements[1], _wire.data(answer, 2)
             conn.post(_calls.abandon_encoded(ns, key, token).tail(int(self._timeout * 1000), 0))
-
-
-def pages(keys: List[bytes]) -> List[List[bytes]]:
-    """Return keys in pages of what one request may have."""
-    return [keys[at : at + _wire.MAX_KEYS] for at in range(0, len(keys), _wire.MAX_KEYS)]

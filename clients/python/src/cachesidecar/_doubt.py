@@ -6,9 +6,9 @@ wait until HESITATION after the PING was posted, and fail at once later. There i
 
 from __future__ import annotations
 
-from time import monotonic
 
 from . import _wire
+from ._clock import monotonic
 from .errors import ConnectionError
 
 HESITATION = 0.1  # seconds for which calls wait for the answer to the PING

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from time import monotonic
 from typing import Any, Dict, Iterator, List, Tuple
 
 from . import _clock, _feed, _fork, _wire
+from ._clock import monotonic
 from ._feed import Event, Place
 from ._link import Greeted, Link, Welcomed
 from ._near import Near

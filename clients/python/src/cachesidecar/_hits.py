@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from random import getrandbits
-from time import monotonic
+from ._clock import monotonic
 from typing import Dict, Iterator, List, Tuple
 
 from . import _calls, _greenlets, _wire

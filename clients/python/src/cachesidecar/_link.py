@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 from . import _clock, _greenlets, _wire
 from ._calls import Call
+from ._clock import monotonic
 from ._connection import Connection
 from ._hello import Welcome, welcome
 from ._nested import Nesting

@@ -12,10 +12,10 @@ from __future__ import annotations
 import sys
 import threading
 from heapq import heappushpop
-from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from . import _clock, _greenlets
+from ._clock import monotonic
 from ._hello import Welcome
 
 _MARKS = 256

@@ -14,12 +14,12 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from time import monotonic
 from typing import Callable, Dict, List, Optional, Set
 
 import _socket
 
 from . import _greenlets, _wire
+from ._clock import monotonic
 from ._frames import Frames
 from .errors import Broken, ClosedError, Malformed, NotSent, TimeoutError
 

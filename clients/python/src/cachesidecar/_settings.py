@@ -33,7 +33,7 @@ class Settings:
     socket: Optional[str] = None
     namespace: str = "default"
     name: str = ""
-    token: str = ""
+    token: str = dataclasses.field(default="", repr=False)
     token_file: str = ""
     connect_timeout: float = 0.25
     timeout: float = 1.0

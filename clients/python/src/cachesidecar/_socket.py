@@ -10,6 +10,7 @@ from typing import Optional
 
 import _socket
 
+from ._clock import monotonic
 from ._permission import remedy
 from .errors import ConnectionError
 
@@ -73,7 +74,7 @@ def connect(path: str, deadline: float) -> _socket.socket:
             sock.close()
             if not isinstance(e, OSError):
                 raise
-            if not full(e) or time.monotonic() + _CONNECT_AGAIN > deadline:
+            if not full(e) or monotonic() + _CONNECT_AGAIN > deadline:
                 raise unreachable(path, e) from e
         time.sleep(_CONNECT_AGAIN)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from sys import is_finalizing
-from time import monotonic
 from typing import Optional
 
 from . import _greenlets
+from ._clock import monotonic
 from ._core import Core
 from ._follow import NearFeed
 from ._hits import AFTER

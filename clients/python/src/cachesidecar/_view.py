@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any, List, Optional, Tuple
 
 from . import _answers, _calls, _wire
 from ._calls import Call
+from ._clock import monotonic
 from ._core import View
 from ._link import Greeted
 from ._settings import seconds

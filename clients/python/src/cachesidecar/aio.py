@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from time import monotonic
 from types import TracebackType
-from typing import (
-    Any, AsyncIterator, Callable, Dict, Iterable, List, Mapping, Optional, Type, TypeVar, Union, cast,
-)
+from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional, Type, TypeVar, Union, cast
 
 from . import _answers, _calls, _clock, _encode, _feed, _fork, _wire
 from ._afollow import changes
 from ._aloading import Load
+from ._amany import ManyView
 from ._astate import State
-from ._aview import TaskView
 from ._calls import Key
-from ._core import FAIL_OPEN, Lifetime, pages
+from ._clock import monotonic
+from ._core import FAIL_OPEN, Lifetime
 from ._feed import Event, Place
 from ._item import Item
 from ._near import NearStats
@@ -30,7 +28,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _boot_ns = _clock.boot_ns
 
 
-class AsyncClient(TaskView):
+class AsyncClient(ManyView):
     """A client of the sidecar on this host, for asyncio. It is safe after fork.
 
     It connects with the first call. It belongs to the event loop of that call until that loop is closed; a call from
@@ -150,28 +148,6 @@ class AsyncClient(TaskView):
         self._keep(k, asked, conn.welcome.epoch, answer)
         return item
 
-    async def get_many(
-        self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
-        timeout: Optional[float] = None,
-    ) -> Dict[Key, Any]:
-        """Return the values of the keys that have one."""
-        found = await self.get_items(keys, fresh=fresh, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
-        return {key: item.value for key, item in found.items()}
-
-    async def get_items(
-        self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
-        timeout: Optional[float] = None,
-    ) -> Dict[Key, Item]:
-        """Return the values of the keys that have one, as they are stored, and what is known about them."""
-        given, found, left = self._given(keys, fresh)
-        while left:
-            some = left[: _wire.MAX_KEYS]
-            asked = self._asked()
-            call = _calls.mget(self._ns, some, self._options(fresh, stale_ok, no_load))
-            answer, conn = await self._call(call, timeout)
-            left = left[self._take(some, answer, conn, asked, given, found) :]
-        return found
-
     # -- writes
 
     async def set(
@@ -237,20 +213,6 @@ class AsyncClient(TaskView):
         answer, _ = await self._call(call, timeout)
         return _calls.stored(answer)
 
-    async def set_many(
-        self, values: Mapping[Key, Any], *, ttl: TTL = None, flags: int = 0, ack_all: bool = False,
-        timeout: Optional[float] = None,
-    ) -> Dict[Key, int]:
-        """Store values. Return their versions. After an error some of them may be stored."""
-        versions: List[int] = []
-        for calls in self._set_calls(values, ttl, flags, ack_all, self._link.max_value):
-            answers = await asyncio.gather(*[self._call(call, timeout) for call in calls], return_exceptions=True)
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
-                versions.append(cast(int, _calls.stored(answer[0])))
-        return dict(zip(values, versions))
-
     async def delete(
         self, key: Key, *, soft: bool = False, cache_only: bool = False, hold: Optional[float] = None,
         ack_all: bool = False, timeout: Optional[float] = None,
@@ -261,25 +223,9 @@ class AsyncClient(TaskView):
         as it is, and needs version 2 of the protocol. hold is the time, in seconds, for which loaded values are not
         kept, for an origin whose replicas lag.
         """
-        return (await self._delete([_calls.key_bytes(key)], soft, cache_only, hold, ack_all, timeout))[0]
-
-    async def delete_many(
-        self, keys: Iterable[Key], *, soft: bool = False, cache_only: bool = False, hold: Optional[float] = None,
-        ack_all: bool = False, timeout: Optional[float] = None,
-    ) -> Dict[Key, bool]:
-        """Remove the values of keys from the whole cluster. Return which of them had one."""
-        given = list(keys)
-        had: List[bool] = []
-        for page in pages([_calls.key_bytes(key) for key in given]):
-            had += await self._delete(page, soft, cache_only, hold, ack_all, timeout)
-        return dict(zip(given, had))
-
-    async def _delete(
-        self, keys: List[bytes], soft: bool, cache_only: bool, hold: Optional[float], ack_all: bool,
-        timeout: Optional[float],
-    ) -> List[bool]:
-        answer, _ = await self._call(_calls.delete(self._ns, keys, soft, cache_only, hold, ack_all), timeout)
-        return _calls.deleted(answer, len(keys))
+        call = _calls.delete(self._ns, [_calls.key_bytes(key)], soft, cache_only, hold, ack_all)
+        answer, _ = await self._call(call, timeout)
+        return _calls.deleted_one(answer)
 
     async def touch(
         self, key: Key, ttl: TTL = None, *, ack_all: bool = False, timeout: Optional[float] = None

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import weakref
-from time import monotonic
 from types import TracebackType
-from typing import (
-    Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Type, TypeVar, Union, cast,
-)
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Type, TypeVar, Union, cast
 
 from . import _answers, _calls, _clock, _encode, _feed, _fork, _wire
-from ._calls import Call, Key
-from ._core import FAIL_OPEN, Lifetime, pages
+from ._calls import Key
+from ._clock import monotonic
+from ._core import FAIL_OPEN, Lifetime
 from ._feed import Event, Place
 from ._follow import changes
 from ._item import Item
-from ._link import Greeted
 from ._loading import Load
+from ._many import ManyView
 from ._near import NearStats
-from ._settings import TTL, Settings, seconds, ttl_ms
+from ._settings import TTL, Settings, ttl_ms
 from ._state import State
-from ._view import ThreadView
 from .decorators import cached
-from .errors import Broken, CacheError, NotSent
+from .errors import Broken, NotSent
 from .metrics import OnCall
 
 _C = TypeVar("_C", bound="Client")
@@ -31,7 +28,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _boot_ns = _clock.boot_ns
 
 
-class Client(ThreadView):
+class Client(ManyView):
     """A client of the sidecar on this host, for threads. It is safe after fork.
 
     It connects with the first call. All its threads, and its views of other namespaces, share one connection.
@@ -157,28 +154,6 @@ class Client(ThreadView):
         self._keep(k, asked, conn.welcome.epoch, answer)
         return item
 
-    def get_many(
-        self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
-        timeout: Optional[float] = None,
-    ) -> Dict[Key, Any]:
-        """Return the values of the keys that have one."""
-        found = self.get_items(keys, fresh=fresh, stale_ok=stale_ok, no_load=no_load, timeout=timeout)
-        return {key: item.value for key, item in found.items()}
-
-    def get_items(
-        self, keys: Iterable[Key], *, fresh: bool = False, stale_ok: bool = False, no_load: bool = False,
-        timeout: Optional[float] = None,
-    ) -> Dict[Key, Item]:
-        """Return the values of the keys that have one, as they are stored, and what is known about them."""
-        given, found, left = self._given(keys, fresh)
-        while left:
-            some = left[: _wire.MAX_KEYS]
-            asked = self._asked()
-            call = _calls.mget(self._ns, some, self._options(fresh, stale_ok, no_load))
-            answer, conn = self._call(call, timeout)
-            left = left[self._take(some, answer, conn, asked, given, found) :]
-        return found
-
     # -- writes
 
     def set(
@@ -244,52 +219,6 @@ class Client(ThreadView):
         answer, _ = self._call(call, timeout)
         return _calls.stored(answer)
 
-    def set_many(
-        self, values: Mapping[Key, Any], *, ttl: TTL = None, flags: int = 0, ack_all: bool = False,
-        timeout: Optional[float] = None,
-    ) -> Dict[Key, int]:
-        """Store values. Return their versions. After an error some of them may be stored."""
-        limit = self._timeout if timeout is None else seconds(timeout)
-        versions: List[int] = []
-        for calls in self._set_calls(values, ttl, flags, ack_all, self._link.max_value):
-            versions += self._store_some(calls, limit)
-        return dict(zip(values, versions))
-
-    def _store_some(self, calls: List[Call], timeout: float) -> List[int]:
-        began = monotonic()
-        for call in calls:
-            self._before(call)
-        outcomes: List[Union[bytes, Exception]] = []
-        conn: Optional[Greeted] = None
-        failed: BaseException = CacheError("not sent")
-        try:
-            outcomes, conn = self._link.do_many(calls, timeout)
-        except BaseException as e:
-            failed = e
-            raise
-        finally:
-            for call in calls[len(outcomes) :]:
-                self._failed(call, failed, began, timeout)
-        versions: List[int] = []
-        error: Optional[Exception] = None
-        for call, outcome in zip(calls, outcomes):
-            try:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                answer = _answers.decode(outcome, conn)
-            except Exception as e:
-                self._failed(call, e, began, timeout)
-                error = error or e
-                continue
-            self._answered(call, answer, began)
-            try:
-                versions.append(cast(int, _calls.stored(answer)))
-            except CacheError as e:
-                error = error or e
-        if error is not None:
-            raise error
-        return versions
-
     def delete(
         self, key: Key, *, soft: bool = False, cache_only: bool = False, hold: Optional[float] = None,
         ack_all: bool = False, timeout: Optional[float] = None,
@@ -300,25 +229,9 @@ class Client(ThreadView):
         as it is, and needs version 2 of the protocol. hold is the time, in seconds, for which loaded values are not
         kept, for an origin whose replicas lag.
         """
-        return self._delete([_calls.key_bytes(key)], soft, cache_only, hold, ack_all, timeout)[0]
-
-    def delete_many(
-        self, keys: Iterable[Key], *, soft: bool = False, cache_only: bool = False, hold: Optional[float] = None,
-        ack_all: bool = False, timeout: Optional[float] = None,
-    ) -> Dict[Key, bool]:
-        """Remove the values of keys from the whole cluster. Return which of them had one."""
-        given = list(keys)
-        had: List[bool] = []
-        for page in pages([_calls.key_bytes(key) for key in given]):
-            had += self._delete(page, soft, cache_only, hold, ack_all, timeout)
-        return dict(zip(given, had))
-
-    def _delete(
-        self, keys: List[bytes], soft: bool, cache_only: bool, hold: Optional[float], ack_all: bool,
-        timeout: Optional[float],
-    ) -> List[bool]:
-        answer, _ = self._call(_calls.delete(self._ns, keys, soft, cache_only, hold, ack_all), timeout)
-        return _calls.deleted(answer, len(keys))
+        call = _calls.delete(self._ns, [_calls.key_bytes(key)], soft, cache_only, hold, ack_all)
+        answer, _ = self._call(call, timeout)
+        return _calls.deleted_one(answer)
 
     def touch(
         self, key: Key, ttl: TTL = None, *, ack_all: bool = False, timeout: Optional[float] = None

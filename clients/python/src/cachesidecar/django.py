@@ -21,18 +21,19 @@ import logging
 import math
 import pickle
 import threading
-from time import monotonic
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
 
+from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.safestring import SafeString
 
 from . import _encode, errors
 from ._calls import Key
+from ._clock import monotonic
 from ._item import Item
 from .client import Client
-from .errors import BadRequestError
+from .errors import BadRequestError, CacheError
 
 __all__ = ["CacheBackend"]
 
@@ -46,6 +47,7 @@ _MISSING = object()
 _MAX_KEY = 1024  # bytes
 _YEAR = 365 * 24 * 3600  # the longest time that the sidecar takes; a cache may forget earlier
 _OUTAGE = (errors.ConnectionError, errors.TimeoutError, errors.BusyError)
+_UNREAD = (*_OUTAGE, errors.OriginError)  # of a read: with fail_open its key counts as a miss
 
 # The mark of a pickle in the app's part of the flags. The encoding is bytes, so that other
 # languages read the pickle as it is.
@@ -55,6 +57,8 @@ _MAX_INT = (1 << 63) - 1
 _PAGE = "views.decorators.cache.cache_"  # in the keys of pages, and of what they depend on
 _SESSION = "django.contrib.sessions."  # in the keys of sessions
 _FILLS_FOR = 60.0  # seconds after a miss in which a set only fills the cache
+_SAY_AGAIN = 60.0  # seconds between two lines of the log about calls of which some keys have failed
+_NOT_READ = "could not be read, and count as misses"
 _MISSED = 1000  # keys that a thread remembers to have missed
 _PLAIN = (bytes, str, int, bool, float, type(None))  # what comes back as it went
 
@@ -65,6 +69,7 @@ class _Shared:
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
         self.client = Client(location or None, **options)
         self.down = False
+        self._said = -math.inf  # when the log had its last line about some keys
         self._thread = threading.local()
 
     def _missed(self) -> Dict[str, float]:
@@ -91,6 +96,12 @@ class _Shared:
     def fills(self, made: str) -> bool:
         """Reports whether a set fills the cache after a miss. cache_page stores under a key that it has not missed."""
         return monotonic() - self._missed().get(made, -math.inf) < _FILLS_FOR or _PAGE in made
+
+    def partly(self, some: int, keys: int, what: str, error: Exception) -> None:
+        """Notes that the cache answers, but not for some keys."""
+        if monotonic() - self._said >= _SAY_AGAIN:
+            self._said = monotonic()
+            _log.warning("%d of %d keys %s (%s)", some, keys, what, error)
 
     def went(self, error: Optional[Exception]) -> None:
         """Notes the outcome of a call, and logs a change."""
@@ -194,16 +205,23 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
                 f'the value of {key!r} is a pickle: delete it, or set "pickle": True in OPTIONS if you trust all '
                 "who can write to the cache"
             )
-        return pickle.loads(data)
+        try:
+            return pickle.loads(data)
+        except Exception as e:
+            raise errors.EncodingError(f"the pickle of {key!r} cannot be read ({e!r}): delete it") from e
 
     def _write(self, call: Callable[..., _T], key: str, value: Any, ttl: float) -> _T:
         data, flags = self._encode(value)
         with _hint():
             return call(key, data, ttl=ttl, flags=flags)
 
+    def _logs(self, harmless: bool) -> bool:
+        """Reports whether a write that an outage has kept from the cache is logged: its value is as good as evicted."""
+        return self._writes == "log" or self._writes is None and harmless
+
     def _lost(self, error: Exception, harmless: bool) -> None:
-        """Raises an error of a write, or logs it: the value is as good as evicted."""
-        if self._writes == "raise" or self._writes is None and not harmless:
+        """Raises an error of a write, or logs it."""
+        if not self._logs(harmless):
             raise error
         self._shared.went(error)
 
@@ -219,6 +237,11 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
             if not self._fail_open:
                 raise
             self._shared.went(error)
+            return missing
+        except errors.OriginError as error:
+            if not self._fail_open:
+                raise
+            self._shared.partly(1, 1, _NOT_READ, error)
             return missing
         if self._shared.down:
             self._shared.went(None)
@@ -236,12 +259,34 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
         return self._decode(item)
 
     def get_many(self, keys: Iterable[Any], version: _Version = None) -> Dict[Any, Any]:
+        """Returns the values that are there. An error has them, too, and those of the other keys, by the given keys."""
         made: Dict[Key, Any] = {self._key(key, version): key for key in keys}
-        nothing: Dict[Key, Item] = {}
-        items = self._read(lambda: self._client.get_items(made), nothing)
-        for name in made:
+        items, failed = self._client.get_items(made, partial=True)
+        values: Dict[Any, Any] = {}
+        for name, key in made.items():
             (self._shared.known if name in items else self._shared.miss)(str(name))
-        return {made[name]: self._decode(item) for name, item in items.items()}
+            if name in items:
+                try:
+                    values[key] = self._decode(items[name])
+                except CacheError as error:
+                    failed[name] = error
+        self._unread(failed, len(made))
+        if failed:
+            raise errors.of_several(values, {made[name]: error for name, error in failed.items()})
+        return values
+
+    def _unread(self, failed: Dict[Key, CacheError], keys: int) -> None:
+        """With fail_open, takes the keys away that count as misses."""
+        lost = {name: error for name, error in failed.items() if self._fail_open and isinstance(error, _UNREAD)}
+        for name in lost:
+            del failed[name]
+        outage = next((error for error in lost.values() if isinstance(error, _OUTAGE)), None)
+        if outage is not None and len(lost) == keys:
+            self._shared.went(outage)
+        elif lost:
+            self._shared.partly(len(lost), keys, _NOT_READ, next(iter(lost.values())))
+        elif self._shared.down and not failed and keys:
+            self._shared.went(None)
 
     def has_key(self, key: Any, version: _Version = None) -> bool:
         made = self._key(key, version)
@@ -307,29 +352,58 @@ class CacheBackend(BaseCache):  # type: ignore[misc]
     def set_many(
         self, data: Mapping[Any, Any], timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None
     ) -> List[Any]:
-        """Stores values, those of a kind in one call. An error of one raises, so no key is ever returned as failed."""
+        """Stores values, those of a kind in one call. Returns the keys whose value went into the log, as set does."""
         ttl = self._ttl(timeout)
+        given: Dict[str, Any] = {}
         values: Dict[int, Dict[Key, Any]] = {}  # by flags
         for key, value in data.items():
             stored, flags = self._encode(value)
-            values.setdefault(flags, {})[self._key(key, version)] = stored
+            made = self._key(key, version)
+            given[made] = key
+            values.setdefault(flags, {})[made] = stored
+        done: Dict[Any, Any] = {}
+        raised: Dict[Any, CacheError] = {}
+        lost: Dict[Any, CacheError] = {}
         for flags, some in values.items():
-            if ttl <= 0:
-                self._client.delete_many(some, cache_only=True)
-                continue
-            try:
-                with _hint():
-                    self._client.set_many(some, ttl=ttl, flags=flags)
-                for made in some:
-                    self._shared.known(str(made))
-            except _OUTAGE as error:
-                self._lost(error, all(self._shared.fills(str(made)) for made in some))
-        return []
+            with _hint():
+                results, failed = self._client.set_many(
+                    some, ttl=ttl, flags=flags, partial=True
+                ) if ttl > 0 else self._client.delete_many(some, cache_only=True, partial=True)
+            for name, result in results.items():
+                if ttl > 0:
+                    self._shared.known(str(name))
+                done[given[str(name)]] = result
+            for name, error in failed.items():
+                logged = isinstance(error, _OUTAGE) and ttl > 0 and self._logs(self._shared.fills(str(name)))
+                (lost if logged else raised)[given[str(name)]] = error
+        if raised:
+            raise errors.of_several(done, {**raised, **lost})
+        if lost and done:
+            self._shared.partly(len(lost), len(data), "were not stored", next(iter(lost.values())))
+        elif lost:
+            self._shared.went(next(iter(lost.values())))
+        return list(lost)
 
     def delete_many(self, keys: Iterable[Any], version: _Version = None) -> None:
-        made = [self._key(key, version) for key in keys]
-        if made:
-            self._client.delete_many(made)
+        made: Dict[Key, Any] = {self._key(key, version): key for key in keys}
+        had, failed = self._client.delete_many(made, partial=True)
+        if failed:
+            raise errors.of_several(
+                {made[name]: one for name, one in had.items()}, {made[name]: error for name, error in failed.items()}
+            )
+
+    async def aget_many(self, keys: Iterable[Any], version: _Version = None) -> Dict[Any, Any]:
+        values: Dict[Any, Any] = await sync_to_async(self.get_many)(keys, version)
+        return values
+
+    async def aset_many(
+        self, data: Mapping[Any, Any], timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None
+    ) -> List[Any]:
+        failed: List[Any] = await sync_to_async(self.set_many)(data, timeout, version)
+        return failed
+
+    async def adelete_many(self, keys: Iterable[Any], version: _Version = None) -> None:
+        await sync_to_async(self.delete_many)(keys, version)
 
     def get_or_set(
         self, key: Any, default: Any, timeout: _Timeout = DEFAULT_TIMEOUT, version: _Version = None

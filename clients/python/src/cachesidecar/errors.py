@@ -7,7 +7,8 @@ Every error is a CacheError. ConnectionError and TimeoutError are also the built
 from __future__ import annotations
 
 import builtins
-from typing import Dict, Type
+from types import MappingProxyType
+from typing import Any, Dict, Mapping, Type, Union
 
 __all__ = [
     "BadRequestError",
@@ -31,6 +32,10 @@ class CacheError(Exception):
 
     #: The kind of the error, the same word in every language.
     kind = "internal"
+    #: Of a call of several keys: the results of those that have not failed, by key.
+    values: Mapping[Union[str, bytes], Any] = MappingProxyType({})
+    #: Of a call of several keys: the errors of those that have failed, by key.
+    errors: Mapping[Union[str, bytes], CacheError] = MappingProxyType({})
 
 
 class ConnectionError(CacheError, builtins.ConnectionError):
@@ -124,6 +129,17 @@ BY_STATUS: Dict[int, Type[CacheError]] = {
 NOTHING_DONE = (
     ConnectionError, BusyError, BadRequestError, TooLargeError, UnauthorizedError, UnsupportedError, ClosedError,
 )
+
+
+def of_several(
+    values: Mapping[Union[str, bytes], Any], errors: Mapping[Union[str, bytes], CacheError]
+) -> CacheError:
+    """Return the error of a call of several keys. It is of the class of the first failure, and carries the rest."""
+    key, first = next(iter(errors.items()))
+    more = f" (of {len(errors)} keys that have failed this is the first; errors has all)" if len(errors) > 1 else ""
+    error = type(first)(f"key {key!r}: {first}{more}")
+    error.values, error.errors, error.__cause__ = values, errors, first
+    return error
 
 
 class NotSent(Exception):
