@@ -265,21 +265,6 @@ func (n *Table) boundOf(name string, configured time.Duration) time.Duration {
 // All returns the names in use. The map must not be changed.
 func (n *Table) All() map[string]*Namespace { return *n.Table.Load() }
 
-// KeyForms returns regular expressions: a key that is loaded or filled in a namespace matches all of them.
-func (n *Table) KeyForms(ctx context.Context, name string) (forms []string, err error) {
-	ns := n.All()[name]
-	switch {
-	case ns == nil:
-		return nil, nil
-	case ns.Origin != nil && ns.Origin.enter():
-		defer ns.Origin.leave()
-		return ns.Origin.KeyForms(ctx)
-	case ns.Keys.Pattern() != "":
-		forms = append(forms, ns.Keys.Pattern())
-	}
-	return forms, nil
-}
-
 // Bound returns the staleness bound of copies in a slot.
 func (n *Table) Bound(id kv.NamespaceID) time.Duration {
 	return time.Duration(n.bounds[id].Load())
