@@ -167,6 +167,8 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 			"password=... in one line")
 	}
 	pc.MaxConns = int32(cfg.Descriptors())
+	pc.MaxConnLifetime = min(pc.MaxConnLifetime, loader.MaxConnAge*9/10)
+	pc.MaxConnLifetimeJitter = loader.MaxConnAge / 10
 	pc.ConnConfig.ConnectTimeout = o.Timeout
 	bound(&pc.ConnConfig.Config, o.MaxValue, 2*(o.MaxValue+rowOverhead), o.Timeout, o.Memory)
 	pc.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) { return lives(ctx, c), nil }
@@ -291,6 +293,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	case errors.Is(err, loader.ErrNoMemory):
 		return loader.Value{}, loader.ErrNoMemory
 	case err != nil:
+		s.elsewhere(err)
 		return loader.Value{}, classified(err)
 	case n == 0:
 		return loader.Value{}, loader.ErrAbsent
@@ -313,6 +316,16 @@ func paramFormat(oid uint32, b []byte) (format int16, fits bool) {
 		return pgx.BinaryFormatCode, true
 	}
 	return pgx.TextFormatCode, utf8.Valid(b) && !slices.Contains(b, 0)
+}
+
+// elsewhere ends all connections if the server says that it only reads: after a failover it is a standby,
+// and the next connection looks up the server's name. (A server that becomes a standby otherwise restarts;
+// one behind a proxy does it unseen.)
+func (s *Source) elsewhere(err error) {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "25006" { // read_only_sql_transaction
+		s.pool.Reset()
+	}
 }
 
 func (s *Source) tooLarge() error {
