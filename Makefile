@@ -86,7 +86,7 @@ CONFORMANCE = $(GO) run -C clients/conformance .
 
 clients-build:    ## the clients for Python and Node, as their tests and those of other languages want them
 	cd clients/python && $(PYTHON) setup.py -q build_ext --inplace
-	cd clients/node && npm ci --no-audit --no-fund && node tools/build.js test
+	cd clients/node && npm ci --no-audit --no-fund --ignore-scripts && node tools/build.js test
 
 clients: clients-build clients-go clients-python clients-node ## the clients for Go, Python and Node, held to a real sidecar and to the conformance suite (about 4 minutes; needs Debian's Python packages, and npm)
 
@@ -104,14 +104,14 @@ clients-packages: ## wheel, wheel without the extension, sdist and npm package, 
 	mkdir -p dist
 	cd clients/python && $(PYTHON) -m build --no-isolation -o ../../dist .
 	cd clients/python && CACHESIDECAR_PURE=1 $(PYTHON) setup.py -q bdist_wheel --dist-dir ../../dist
-	cd clients/node && npm ci --no-audit --no-fund && npm run --silent build && npm pack --pack-destination ../../dist
+	cd clients/node && rm -rf node_modules && npm pack --pack-destination ../../dist # installs what it needs, and builds
 
 SOAK_CLIENTS ?= 600
 soak-clients:     ## clients in Python and Node that do everything at random, while their sidecar restarts every 5 s (20 minutes)
 	mkdir -p dist
 	$(CONFORMANCE) -timeout 20m -restart 5s -- $(PYTHON) ../python/tests/soak.py --seconds $(SOAK_CLIENTS) --history $(CURDIR)/dist/soak-python.jsonl
 	$(GO) run ./internal/testing/checkhistory dist/soak-python.jsonl
-	cd clients/node && npm ci --no-audit --no-fund && node tools/build.js test
+	cd clients/node && npm ci --no-audit --no-fund --ignore-scripts && node tools/build.js test
 	$(CONFORMANCE) -timeout 20m -restart 5s -- node ../node/build/test/soak.js --seconds $(SOAK_CLIENTS) --history $(CURDIR)/dist/soak-node.jsonl
 	$(GO) run ./internal/testing/checkhistory dist/soak-node.jsonl
 

@@ -10,6 +10,10 @@ type NamespaceStats struct {
 	Bytes int64 `json:"bytes" metric:"namespace_bytes"`
 	// Quota of the namespace; zero: none, and no series.
 	Quota int64 `json:"quota" metric:"namespace_quota_bytes,omitempty"`
+	// Entries removed to make room for others.
+	Evicted int64 `json:"evicted" metric:"namespace_evictions_total{reason=capacity}"`
+	// Entries removed because the namespace was above its quota.
+	QuotaEvicted int64 `json:"quota_evicted" metric:"namespace_evictions_total{reason=quota}"`
 	// Reads of keys that returned a value that was in the cache, here or at its owner, those
 	// in apps included.
 	Hits int64 `json:"hits"`

@@ -10,8 +10,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
@@ -19,7 +21,8 @@ func benchCommand(p *program) *cli.Command {
 	return &cli.Command{
 		Name:  "bench",
 		Usage: "put load on the sidecar on this host and measure it",
-		Description: "Writes the keys, into a namespace of their own, then reads them, then writes them again.\n" +
+		Description: "Writes the keys, into a namespace of their own, then reads them, then writes them again, and\n" +
+			"removes them at the end, also after an interrupt.\n" +
 			"The load generator shares the machine with the sidecar, so this is a lower bound.",
 		Flags: []cli.Flag{
 			jsonFlag,
@@ -89,7 +92,7 @@ type benchResult struct {
 	MaxUS     float64 `json:"max_us"`
 }
 
-func (p *program) bench(c *cli.Context) error {
+func (p *program) bench(c *cli.Context) (err error) {
 	f, err := readBenchFlags(c)
 	if err != nil {
 		return err
@@ -98,6 +101,7 @@ func (p *program) bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	defer func() { err = cmp.Or(err, removeKeys(c, f)) }()
 	read := load.Sidecar{Namespace: c.String("ns"), Token: token, KeySize: f.keySize}
 	write := read
 	write.Value = make([]byte, f.size)
@@ -155,6 +159,33 @@ func benchTarget(c *cli.Context) (dial func() (net.Conn, error), token string, e
 	}
 	token, err = client.ReadToken(tokenFile(c))
 	return func() (net.Conn, error) { return dialTimed(c.Context, path, c.Duration("timeout")) }, token, err
+}
+
+// removeKeys deletes all keys, also after an interrupt, and then for as long as one batch may take.
+func removeKeys(c *cli.Context, f benchFlags) error {
+	within := c.Duration("timeout")
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.Context))
+	defer cancel()
+	defer context.AfterFunc(c.Context, func() { time.AfterFunc(within, cancel) })()
+	cl, err := connect(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	for first := 0; first < f.keys && err == nil; first += wire.MaxKeys {
+		keys := make([]string, min(wire.MaxKeys, f.keys-first))
+		for i := range keys {
+			keys[i] = string(load.Key(nil, uint64(first+i), f.keySize))
+		}
+		batch, cancel := context.WithTimeout(ctx, within)
+		_, err = cl.DeleteMulti(batch, keys, cachesidecar.DeleteOptions{})
+		cancel()
+	}
+	if err != nil {
+		return fmt.Errorf("keys of bench are left in the namespace %s, until they expire or it is flushed: %w",
+			c.String("ns"), explain(c, err))
+	}
+	return nil
 }
 
 // fill writes every key once, in chunks.

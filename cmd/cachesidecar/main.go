@@ -79,7 +79,8 @@ func (p *program) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.err, "%s\ncachesidecar: %s\n", logs.Lines(wrong.Error()), wrong.counted())
 	default:
 		fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
-		if status == exitUsage && !strings.Contains(err.Error(), "help") {
+		// What a sidecar has refused, such as a key, its answer explains.
+		if errors.As(err, new(*usageError)) && !strings.Contains(err.Error(), "help") {
 			fmt.Fprintln(p.err, "Run \"cachesidecar help\" for how it is used.")
 		}
 	}

@@ -62,17 +62,29 @@ func document(b []byte) (*yaml.Node, problems) {
 	if err := d.Decode(&root); errors.Is(err, io.EOF) {
 		return nil, nil
 	} else if err != nil {
-		return nil, problems{plain(err)}
+		return nil, problems{unreadable(b, err)}
 	}
 	if err := d.Decode(&next); err == nil {
 		return nil, problems{{Line: next.Line, Text: `a second document begins: leave out what is behind "---"`}}
 	} else if !errors.Is(err, io.EOF) {
-		return nil, problems{plain(err)}
+		return nil, problems{unreadable(b, err)}
 	}
 	if len(root.Content) == 0 {
 		return nil, nil
 	}
 	return root.Content[0], nil
+}
+
+// tabErrors matches what the parser says of a line that a tab indents. It may name the line before.
+var tabErrors = regexp.MustCompile("cannot start any token|tab character|mapping values are not allowed")
+
+// unreadable returns an error of the parser about a text, or of the tab that is its cause.
+func unreadable(text []byte, err error) problem {
+	p := plain(err)
+	if line := tabIn(text); line > 0 && line <= p.Line+1 && tabErrors.MatchString(p.Text) {
+		return problem{Line: line, Text: "a tab indents the line: YAML takes spaces alone, so give spaces"}
+	}
+	return p
 }
 
 // lineFirst matches the line in an error of the parser.
@@ -259,9 +271,6 @@ func isWhole(t reflect.Type) bool {
 	return t.PkgPath() == "" && (t.Kind() == reflect.Int || t.Kind() == reflect.Uint32)
 }
 
-// renamed maps the former names of settings to their present names.
-var renamed = map[string]string{"hold": "replica_lag", "known": "existing_keys"}
-
 // unknown reports a key that names no setting.
 func (c *checker) unknown(k *yaml.Node, f field) {
 	c.path = append(c.path, k.Value)
@@ -275,8 +284,8 @@ func (c *checker) unknown(k *yaml.Node, f field) {
 	if f.part != "" {
 		whose = " of " + f.part
 	}
-	if near := nearest(k.Value, names); near != "" {
-		there = fmt.Sprintf(": did you mean %s? There are", near)
+	if hint := hint(k.Value, f.typ); hint != "" {
+		there = ": " + hint + " There are"
 	}
 	c.report(k.Line, "%q is no setting%s%s %s", k.Value, whose, there, strings.Join(names, ", "))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"html"
 	"io"
 	"net/http"
@@ -210,6 +211,19 @@ func TestStatsOfAFailingOrigin(t *testing.T) {
 	down.Store(false)
 	get(10, 11, exitDone)
 	has("when it is back", `(?m)^health +serving(, not well: requests of users failed: .*)?$`, `hurts +`+failure, ` closed\n`)
+}
+
+// TestStatsOfAFullNamespace checks that the page names the namespace that its quota has had entries evicted of.
+func TestStatsOfAFullNamespace(t *testing.T) {
+	serveWith(t, sidecar.Config{Namespaces: map[string]sidecar.Namespace{"small": {Quota: 64 << 10}, "large": {Quota: 8 << 20}}})
+	for i := range 200 {
+		for _, ns := range []string{"small", "large"} {
+			mustRun(t, "set", fmt.Sprint("key-", i), strings.Repeat("x", 1000), "--ns", ns)
+		}
+	}
+	if page := mustRun(t, "stats"); !regexp.MustCompile(`namespace small is full: \d+ entries evicted over its quota`).MatchString(page) || strings.Contains(page, "namespace large is full") {
+		t.Error(page)
+	}
 }
 
 // httpPage returns a page of the HTTP port, asked for with a token, unless that is empty.

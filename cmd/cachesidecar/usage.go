@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"github.com/xrash/smetrics"
 )
 
 // usageError is a mistake in the use of the command.
@@ -59,23 +58,6 @@ func noCommand(c *cli.Context, within string, commands []*cli.Command) error {
 		see = fmt.Sprintf(": did you mean %q? See", near)
 	}
 	return usagef("there is no command %q%s %q", strings.TrimSpace(within+" "+name), see, help)
-}
-
-// nearest returns the name that a misspelt word is probably meant to be; "" if none is like it.
-func nearest(word string, names []string) (best string) {
-	most := 0.0
-	for _, name := range names {
-		least := 0.75 // of 1
-		if name != "" && !strings.HasPrefix(strings.ToLower(word), name[:1]) {
-			least = 0.85 // few slips concern the first letter: nosuch is no touch
-		}
-		part := strings.Contains(word, "_") && len(word) > len(name)+3 // headers_env is no misspelt headers
-		like := smetrics.JaroWinkler(name, strings.ToLower(word), 0.7, 4)
-		if like > max(least, most) && len(name) > 1 && !part {
-			best, most = name, like
-		}
-	}
-	return best
 }
 
 func flagNames(flags []cli.Flag) (names []string) {

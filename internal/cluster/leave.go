@@ -207,13 +207,15 @@ func (l *departure) follow(ctx context.Context, h *handover) {
 	l.driver.mu.Lock()
 	defer l.driver.mu.Unlock()
 	h.end(func() {
-		h.Kept, h.Took = l.driver.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
-		l.report.handedOver(h, len(l.driver.members.alive()) > 0 && l.cfg.Delegate.Awaited())
+		m := l.driver.machine
+		h.Kept, h.Took = m.Unended(), l.cfg.Clock.Read().Boot-h.begun
+		l.report.handedOver(h, m.Heirs(), len(l.driver.members.alive()) > 0 && l.cfg.Delegate.Awaited())
 	})
 }
 
 // awaitHeirs waits until others own all that this node gives up, have fetched the entries,
-// and know how write-throughs have ended; for the leave time at most, and not after over.
+// and know how write-throughs have ended; for the leave time at most, not after over, and not once all others
+// leave too: nobody will take anything then.
 func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.leaveTime.Load()))
 	defer cancel()
@@ -226,9 +228,15 @@ func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			done = l.kept() == 0 && !l.cfg.Delegate.Awaited() || l.others() == 0
+			done = l.kept() == 0 && !l.cfg.Delegate.Awaited() || !l.heirs()
 		}
 	}
+}
+
+// heirs reports whether another node is there to take over: it lives, and does not leave as well.
+func (l *departure) heirs() (there bool) {
+	l.driver.step(func(m *ownership.Machine, _ time.Duration) { there = m.Heirs() })
+	return there
 }
 
 // kept returns how many ownerships have not ended.

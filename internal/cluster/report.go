@@ -104,10 +104,13 @@ func (r *reporter) isolated(was, why string, answers bool) {
 	}
 }
 
-// handedOver logs how a handover has ended. awaited says that others have not fetched everything yet.
-func (r *reporter) handedOver(h *handover, awaited bool) {
+// handedOver logs how a handover has ended. heirs says whether another node is there to take over, and
+// awaited that others have not fetched everything yet.
+func (r *reporter) handedOver(h *handover, heirs, awaited bool) {
 	took := h.Took.Round(time.Millisecond)
 	switch {
+	case h.Kept > 0 && !heirs:
+		r.log.Info("no host is left to hand over to: all others leave too", "partitions", h.Owned, "not_taken", h.Kept)
 	case h.Kept > 0:
 		r.log.Warn("others have not taken over all in time", "partitions", h.Owned, "not_taken", h.Kept, "took", took)
 	case awaited:

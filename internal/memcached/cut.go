@@ -10,8 +10,8 @@ import (
 const (
 	// maxPlainLine is how long a line may be that is no get with many keys, as in memcached.
 	maxPlainLine = 2048
-	// maxLine bounds a line, in bytes.
-	maxLine = 1 << 20
+	// maxLine bounds a line, in bytes: 33,000 of the longest keys. memcached has no bound.
+	maxLine = 8 << 20
 )
 
 // Errors for which a connection must end.
@@ -21,9 +21,9 @@ var (
 	errTLS      = errors.New("the client speaks TLS, which is not served here: set it to plain connections")
 )
 
-// Longest bounds a command, in bytes. One byte more than the longest line tells that a line is
-// too long.
-func (d *Endpoint) Longest() int { return maxLine + 1 + d.MaxValue }
+// Longest bounds a command, in bytes. No value follows a line that is longer than a plain one. One byte
+// more than the longest line tells that a line is too long.
+func (d *Endpoint) Longest() int { return max(maxLine+1, maxPlainLine+1+d.MaxValue+len(crlf)) }
 
 // Cut finds the first command: a line, and the value that it announces. A value that is longer than
 // allowed is dropped: see parse.

@@ -358,6 +358,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 		unused := n.unused(ns)
 		if ns.retired = unused; unused {
 			n.Detach(ns.ID)
+			n.Store.CountAnew(ns.ID) // the next name of the slot begins at zero
 		}
 		ns.use.Unlock()
 		if unused {

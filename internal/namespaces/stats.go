@@ -65,7 +65,8 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 	var list []cachesidecar.NamespaceStats
 	for name, ns := range n.All() {
 		st := n.Store.NamespaceStats(ns.ID)
-		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
+		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota,
+			Evicted: st.Evicted, QuotaEvicted: st.QuotaEvicted}
 		reads := ns.Reads()
 		for o := HitL1; o <= HitNear; o++ {
 			t.Hits += reads[o]

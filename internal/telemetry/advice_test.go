@@ -48,7 +48,9 @@ var adviceOf = map[string]string{
 	"shared_memory_values_total": "`outdated` or `withdrawn` near `published`: what is read often is written often.",
 	"shared_memory_hits_total":   "If 0 although apps read often, they do not have the memory: SHARED_MEMORY.md.",
 	"namespace_bytes":            "–",
-	"namespace_quota_bytes":      "–",
+	"namespace_evictions_total": "`quota`: the namespace is full: raise its quota. `capacity`: the store is: raise `l2_size`, " +
+		"or give the namespace that fills it a quota.",
+	"namespace_quota_bytes": "–",
 
 	"members":               "`missing` or `refused` for minutes: `cachesidecar members` gives the reason.",
 	"max_staleness_seconds": "Must be alike on all hosts.",

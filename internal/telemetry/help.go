@@ -41,6 +41,7 @@ var helpOf = map[string]string{
 	"shared_memory_values_total": "Values in the memory that apps on this host share, by event.",
 	"shared_memory_hits_total":   "Reads that apps have answered from the memory that they share, as they report.",
 	"namespace_bytes":            "Size of the entries of a namespace on this host in bytes.",
+	"namespace_evictions_total":  "Entries of a namespace removed, by reason.",
 	"namespace_quota_bytes":      "Quota of a namespace in bytes. A namespace without a quota has no value.",
 
 	"members":                "Hosts of the cluster as this host sees them, this one included, by state.",

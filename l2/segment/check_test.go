@@ -77,6 +77,14 @@ type audit struct {
 }
 
 func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
+	var evicted, over int64
+	for i := range sh.counts {
+		evicted, over = evicted+sh.counts[i].evicted, over+sh.counts[i].over
+	}
+	if evicted != sh.n.evicted || over != sh.n.quotaEvicted {
+		return fmt.Errorf("namespaces count %d entries evicted and %d over quota, the shard %d and %d",
+			evicted, over, sh.n.evicted, sh.n.quotaEvicted)
+	}
 	a := &audit{
 		shard: sh, nsBytes: nsBytes,
 		found: map[segmentID]*tally{}, marks: map[kv.NamespaceID]map[mark]int{},

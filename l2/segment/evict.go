@@ -157,9 +157,8 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		if q == admission {
 			sh.ghosts.drop(hash)
 		}
-		sh.n.evicted++
 		sh.n.evictions++
-		sh.store.rememberCopied(hash, h)
+		sh.countEvicted(hash, h)
 		sh.removeEntry(hash, at, w, h)
 		return
 	}
@@ -231,8 +230,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		}
 		hits, ok := keep(hash, h, w.hits())
 		if !ok {
-			sh.n.evicted++
-			sh.store.rememberCopied(hash, h)
+			sh.countEvicted(hash, h)
 			sh.forget(hash, at, h)
 			return true
 		}
@@ -350,9 +348,15 @@ func (sh *shard) expel(id segmentID, now time.Duration) {
 // countGone counts the removal of an entry: as evicted if it was still of use.
 func (sh *shard) countGone(hash kv.Hash, h header, now time.Duration) {
 	if sh.usable(h, hash.Partition(), now) {
-		sh.n.evicted++
-		sh.store.rememberCopied(hash, h)
+		sh.countEvicted(hash, h)
 	} else {
 		sh.countHidden(h, hash.Partition())
 	}
+}
+
+// countEvicted counts the removal of an entry that was still of use, for others.
+func (sh *shard) countEvicted(hash kv.Hash, h header) {
+	sh.n.evicted++
+	sh.counts[h.namespace].evicted++
+	sh.store.rememberCopied(hash, h)
 }

@@ -210,6 +210,7 @@ func (s *Store) takeOver(h *keptHeader, meta []byte) error {
 		for id := range sh.counts {
 			c := &sh.counts[id]
 			c.metered, c.served = false, c.floor // until SetLimits, and HoldBack
+			c.evicted, c.over = 0, 0
 		}
 	}
 	return nil

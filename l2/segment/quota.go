@@ -269,6 +269,7 @@ func (sh *shard) evictMarked(ns kv.NamespaceID, size int64, now time.Duration) b
 			q.push(m)
 		default:
 			sh.n.quotaEvicted++
+			sh.counts[ns].over++
 			sh.store.rememberCopied(hash, h)
 			sh.removeEntry(hash, at, w, h)
 		}

@@ -32,6 +32,9 @@ type NamespaceStats struct {
 	Bytes   int64 // headers and padding included
 	Hidden  int64 // flushed, and not yet removed by the sweep
 	Quota   int64 // bytes; zero: none
+
+	// Since CountAnew: entries removed for others, and because the namespace was above its quota.
+	Evicted, QuotaEvicted int64
 }
 
 // Stats adds up the accounts of all shards. It reads one shard after another.
@@ -125,7 +128,18 @@ func (s *Store) NamespaceStats(ns kv.NamespaceID) NamespaceStats {
 		t.Entries += c.entries
 		t.Bytes += c.bytes
 		t.Hidden += c.hidden
+		t.Evicted += c.evicted
+		t.QuotaEvicted += c.over
 		sh.mu.Unlock()
 	}
 	return t
+}
+
+// CountAnew begins the counts of a slot's removed entries for a namespace that takes it.
+func (s *Store) CountAnew(ns kv.NamespaceID) {
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		sh.counts[ns].evicted, sh.counts[ns].over = 0, 0
+		sh.mu.Unlock()
+	}
 }

@@ -85,6 +85,8 @@ type nsCount struct {
 	bytes   int64
 	hidden  int64 // entries that a flush has hidden and the sweep has not removed yet
 	all     int64 // bytes, of hidden entries too
+	evicted int64 // entries removed for others, since the name has the slot
+	over    int64 // entries removed because the namespace was above its quota, since then
 	metered bool  // all is part of namespace.bytes, and the keys are in the quota queue
 }
 

@@ -64,7 +64,7 @@ func FuzzURL(f *testing.F) {
 		}
 		to := func(key []byte) (*url.URL, error) {
 			var transport sent
-			s.client.Transport = &transport
+			s.client.current, s.client.term = &http.Client{Transport: &transport}, s.client.terms.Begin()
 			_, err := s.Load(context.Background(), key)
 			return transport.url, err
 		}

@@ -48,6 +48,14 @@ func (c *Config) header() (header http.Header, secrets []string, err error) {
 		wrong.Add(addHeader(header, "header_files", name, value))
 		secrets = append(secrets, value)
 	}
+	switch header.Get(acceptEncoding) {
+	case "":
+		header.Set(acceptEncoding, "gzip")
+	case "gzip", "identity":
+	default:
+		wrong.Addf("headers: %s: only gzip is decoded: leave the header out, or give identity for plain bodies",
+			acceptEncoding)
+	}
 	return header, secrets, wrong.Err()
 }
 

@@ -1,7 +1,7 @@
 // Package httporigin loads values from a web server, with one URL per key.
 //
 // The input is a URL template in which {key} is replaced by the escaped key. The value
-// is the body of an answer with status 200 or 203. The statuses that mean "absent" are
+// is the body of an answer with status 200 or 203, plain or in gzip. The statuses that mean "absent" are
 // configurable. The statuses 408, 425, 429 and those of 500 and above may be retried,
 // all others not. Redirects are not followed, because they would lead to servers that
 // are not configured.
@@ -95,7 +95,7 @@ type Source struct {
 	before, after string   // the URL before and after the key
 	inQuery       bool
 	host          string
-	client        *http.Client
+	client        *client
 }
 
 // New validates the configuration. It contacts no server.
@@ -142,24 +142,13 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	return &Source{
 		cfg: cfg, options: o, header: header, secrets: secrets,
 		before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
-		client: newClient(cfg.Connections),
+		client: &client{connections: cfg.Connections},
 	}, nil
-}
-
-// newClient returns a client that does not follow redirects.
-func newClient(connections int) *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = connections, connections
-	transport.MaxResponseHeaderBytes = 64 << 10
-	return &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }
 
 // Close closes idle connections.
 func (s *Source) Close() error {
-	s.client.CloseIdleConnections()
+	s.client.close()
 	return nil
 }
 
@@ -171,7 +160,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	if err != nil {
 		return loader.Value{}, err
 	}
-	resp, err := s.client.Do(req)
+	resp, err := s.client.do(req)
 	if err != nil {
 		return loader.Value{}, withoutURL(s.host, err)
 	}
@@ -251,7 +240,11 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	}
 	reserved := loader.Reservation{Memory: s.options.Memory}
 	defer reserved.Free()
-	body, err := readBody(resp.Body, int(resp.ContentLength), s.options.MaxValue+1, &reserved)
+	plain, length, err := s.decoded(resp)
+	if err != nil {
+		return loader.Value{}, withoutURL(s.host, err)
+	}
+	body, err := readBody(plain, length, s.options.MaxValue+1, &reserved)
 	if err != nil {
 		return loader.Value{}, withoutURL(s.host, err)
 	}

@@ -52,22 +52,20 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	if resp.StatusCode != http.StatusOK {
 		return unexpected(l.host, resp.StatusCode)
 	}
-	if endless(resp) {
+	body, _, err := l.source.decoded(resp)
+	if err != nil {
+		return withoutURL(l.host, err)
+	}
+	if body == resp.Body && unbounded(resp) { // gzip marks its own end
 		return fmt.Errorf("%w: http origin %s: the list has neither Content-Length nor chunks, so half of it looks "+
 			"like all: have the server send one of them", loader.ErrPermanent, l.host)
 	}
 	lines := loader.NewLines(each)
-	if _, err := io.Copy(lines, resp.Body); err != nil {
+	if _, err := io.Copy(lines, body); err != nil {
 		if refused := lines.Err(); refused != nil {
 			return refused
 		}
 		return withoutURL(l.host, err)
 	}
 	return lines.Close()
-}
-
-// endless reports whether the end of the body is indicated only by the end of the
-// connection. Compressed bodies mark their own end.
-func endless(resp *http.Response) bool {
-	return resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor < 2 && !resp.Uncompressed
 }

@@ -88,7 +88,7 @@ func (s *Source) send(
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	resp, err := s.client.Do(req)
+	resp, err := s.client.do(req)
 	if err != nil {
 		if !connected.Load() {
 			return 0, fmt.Errorf("%w: %w", loader.ErrNotWritten, withoutURL(s.host, err))

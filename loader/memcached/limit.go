@@ -19,6 +19,8 @@ type limitedConn struct {
 	most    int // bytes of one item
 	timeout time.Duration
 
+	terms    *loader.Terms
+	term     loader.Term
 	idle     bool // since the last answer
 	scanner  loader.Scanner
 	read     int // bytes of the current answer
@@ -33,7 +35,7 @@ const lineOverhead = 1024
 var (
 	errTooLong = errors.New("the answer is too long")
 	errSecond  = errors.New("the answer has a second item, and one was asked for")
-	errEnded   = errors.New("the server has ended an idle connection")
+	errEnded   = errors.New("the server has ended an idle connection, or its term is over")
 )
 
 // retryEndedConn makes a request, again and again while it was not sent because its connection of the pool
@@ -46,8 +48,8 @@ func retryEndedConn(request func() error) (err error) {
 	}
 }
 
-func limitConn(c net.Conn, o loader.OriginOptions) *limitedConn {
-	limited := &limitedConn{Conn: c, most: o.MaxValue, timeout: o.Timeout}
+func limitConn(c net.Conn, o loader.OriginOptions, terms *loader.Terms) *limitedConn {
+	limited := &limitedConn{Conn: c, most: o.MaxValue, timeout: o.Timeout, terms: terms, term: terms.Begin()}
 	limited.reserved.Memory = o.Memory
 	most := o.MaxValue + lineOverhead
 	limited.scanner = loader.Scanner{Most: most, Keep: most, Line: limited.count}
@@ -55,9 +57,9 @@ func limitConn(c net.Conn, o loader.OriginOptions) *limitedConn {
 }
 
 // Write begins a request. It resets the counts of the answer, and sets the deadline. If the
-// server has ended the connection while it was idle, nothing is sent.
+// server has ended the connection while it was idle, or its term is over, nothing is sent.
 func (c *limitedConn) Write(p []byte) (int, error) {
-	if c.idle && loader.Idle(c.Conn) != nil {
+	if c.idle && (c.terms.Over(c.term) || loader.Idle(c.Conn) != nil) {
 		return 0, errEnded
 	}
 	c.idle = false

@@ -34,7 +34,7 @@ func TestLimit(t *testing.T) {
 
 // passes reports whether an answer that arrives in pieces passes the limit.
 func passes(answer string, step int) bool {
-	c := limitConn(nil, loader.OriginOptions{MaxValue: 1000})
+	c := limitConn(nil, loader.OriginOptions{MaxValue: 1000}, &loader.Terms{})
 	for len(answer) > 0 {
 		n := min(step, len(answer))
 		if !c.scanner.Pass([]byte(answer[:n])) {

@@ -65,6 +65,7 @@ type Source struct {
 	cfg     Config
 	options loader.OriginOptions
 	client  *memcache.Client
+	terms   loader.Terms
 }
 
 // New validates the configuration. The source connects at the first load.
@@ -96,7 +97,7 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return limitConn(c, o), nil
+		return limitConn(c, o, &s.terms), nil
 	}
 	return s, nil
 }

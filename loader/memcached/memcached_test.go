@@ -139,6 +139,33 @@ func TestIdleEnds(t *testing.T) {
 	}
 }
 
+// TestConnectionAge checks that a connection is used for its term, and that no call fails when that is over.
+func TestConnectionAge(t *testing.T) {
+	_, socket := startMemcached(t)
+	s := source(t, Config{Servers: []string{socket}})
+	dialed := 0
+	dial := s.client.DialContext
+	s.client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialed++
+		return dial(ctx, network, address)
+	}
+	for i, tc := range []struct {
+		age  time.Duration // of connections that are made from now on
+		want int           // connections that were made
+	}{{time.Hour, 1}, {time.Hour, 1}, {1, 1}} {
+		s.terms.MaxAge = tc.age
+		if err := s.Store(t.Context(), []byte("a"), loader.Value{Bytes: make([]byte, 100_000)}); err != nil || dialed != tc.want {
+			t.Errorf("%d: %d connections, want %d, %v", i, dialed, tc.want, err)
+		}
+	}
+	_ = s.client.Close() // the old one
+	for want := 2; want < 5; want++ {
+		if _, err := s.Load(t.Context(), []byte("a")); err != nil || dialed != want {
+			t.Errorf("%d connections, want %d, %v", dialed, want, err)
+		}
+	}
+}
+
 func TestConfig(t *testing.T) {
 	for _, cfg := range []Config{{}, {Servers: []string{"no port"}}} {
 		if _, err := New(cfg, loader.OriginOptions{}); err == nil {

@@ -163,6 +163,8 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 		return nil, fmt.Errorf("postgres origin: %w", err)
 	}
 	pc.MaxConns = int32(cfg.Descriptors())
+	pc.MaxConnLifetime = min(pc.MaxConnLifetime, loader.MaxConnAge*9/10)
+	pc.MaxConnLifetimeJitter = loader.MaxConnAge / 10
 	pc.ConnConfig.ConnectTimeout = o.Timeout
 	setTexts(&pc.ConnConfig.Config)
 	bound(&pc.ConnConfig.Config, o.MaxValue, 2*(o.MaxValue+rowOverhead), o.Timeout, o.Memory)
@@ -285,6 +287,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	case errors.Is(err, loader.ErrNoMemory):
 		return loader.Value{}, loader.ErrNoMemory
 	case err != nil:
+		s.elsewhere(err)
 		return loader.Value{}, classified(err)
 	case n == 0:
 		return loader.Value{}, loader.ErrAbsent
@@ -339,6 +342,16 @@ func (s *Source) spelling(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	return form.String(), nil
+}
+
+// elsewhere ends all connections if the server says that it only reads: after a failover it is a standby,
+// and the next connection looks up the server's name. (A server that becomes a standby otherwise restarts;
+// one behind a proxy does it unseen.)
+func (s *Source) elsewhere(err error) {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "25006" { // read_only_sql_transaction
+		s.pool.Reset()
+	}
 }
 
 func (s *Source) tooLarge() error {

@@ -79,6 +79,7 @@ func (s *Source) write(ctx context.Context, q *query, params ...[]byte) (pgconn.
 	if err == nil {
 		return tag, nil
 	}
+	s.elsewhere(err)
 	var pe *pgconn.PgError
 	var not *unsent
 	switch {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -202,6 +204,34 @@ func TestWrite(t *testing.T) {
 			if err := with(config(c, "SELECT $1::text"), tc.store, tc.remove).Check(t.Context()); (err != nil) != tc.bad || tc.bad && !errors.Is(err, loader.ErrPermanent) {
 				t.Errorf("%s, %s: got %v", tc.store, tc.remove, err)
 			}
+		}
+	})
+
+	t.Run("demoted", func(t *testing.T) {
+		w := with(config(c, "SELECT $1::text"), upsert, remove)
+		store := func() error { return w.Store(t.Context(), []byte("7"), loader.Value{Bytes: []byte("7")}) }
+		// Sessions that begin now are those of a standby.
+		c.Exec(t, "ALTER ROLE tester SET default_transaction_read_only = on")
+		var standby []*pgxpool.Conn
+		for range 4 {
+			conn, err := w.pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			standby = append(standby, conn)
+		}
+		c.Exec(t, "BEGIN READ WRITE; ALTER ROLE tester RESET default_transaction_read_only; COMMIT")
+		for _, conn := range standby {
+			conn.Release()
+		}
+		if err := store(); !errors.Is(err, loader.ErrNotWritten) {
+			t.Errorf("the standby: %v", err)
+		}
+		if err := store(); err != nil {
+			t.Errorf("one answer of the standby has not ended all connections to it: %v", err)
+		}
+		if age := w.pool.Config().MaxConnLifetime + w.pool.Config().MaxConnLifetimeJitter; age != loader.MaxConnAge {
+			t.Errorf("a connection is used for %v", age)
 		}
 	})
 

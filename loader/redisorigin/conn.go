@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -18,6 +19,8 @@ import (
 type conn struct {
 	redis.ConnWithContext
 	stream *stream
+	terms  *loader.Terms
+	term   loader.Term
 }
 
 // Send puts a command before the next one of DoContext.
@@ -46,7 +49,26 @@ func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any,
 			return nil, errSurplus
 		}
 	}
+	if elsewhere(reply, err) {
+		c.terms.End(c.term)
+		c.stream.kill()
+	}
 	return reply, err
+}
+
+// elsewhere reports whether the server has said that it does not serve such requests now, and another one
+// may: the server is a replica, has no link to its primary or its replicas, or has just started; or it has
+// forgotten the login, as a proxy may after a failover.
+func elsewhere(reply any, err error) bool {
+	switch code(err) {
+	case "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "NOAUTH", "NOREPLICAS", "READONLY":
+		return true
+	}
+	replies, _ := reply.([]any)
+	return slices.ContainsFunc(replies, func(r any) bool {
+		err, _ := r.(redis.Error)
+		return err != "" && elsewhere(nil, err)
+	})
 }
 
 // stream is the connection's bytes. It knows whether a context has closed it.
@@ -76,12 +98,12 @@ func (s *stream) during(ctx context.Context, f func() error) error {
 	return err
 }
 
-// check reports why a connection that was not used for some time cannot be used again.
-func (s *stream) check() error {
-	if s.killed.Load() {
+// check reports why a connection cannot be used again.
+func (c *conn) check() error {
+	if c.stream.killed.Load() || c.terms.Over(c.term) {
 		return net.ErrClosed
 	}
-	return loader.Idle(s.base)
+	return loader.Idle(c.stream.base)
 }
 
 var errRefusedLogin = errors.New("the server refuses username, password or db: " +
@@ -100,6 +122,7 @@ func (s *Source) dial(ctx context.Context) (*conn, error) {
 	if strings.HasPrefix(s.cfg.Address, "/") {
 		network = "unix"
 	}
+	term := s.terms.Begin()
 	base, err := new(net.Dialer).DialContext(ctx, network, s.cfg.Address)
 	if err != nil {
 		return nil, dialError{err}
@@ -136,7 +159,7 @@ func (s *Source) dial(ctx context.Context) (*conn, error) {
 		st.kill()
 		return nil, dialError{errors.New("the library's connection takes no context")}
 	}
-	return &conn{with, st}, nil
+	return &conn{with, st, &s.terms, term}, nil
 }
 
 // encrypt returns the connection under TLS, if that is on.

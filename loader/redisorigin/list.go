@@ -38,7 +38,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	defer cancel()
 	c, err := l.source.dial(ctx)
 	if err != nil {
-		return fmt.Errorf("redis origin %s: %w", l.source.cfg.Address, err)
+		return l.source.named(err)
 	}
 	defer c.Close()
 	prefix := l.source.cfg.KeyPrefix
@@ -46,7 +46,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		next, names, err := scanned(redis.Values(
 			c.DoContext(ctx, "SCAN", cursor, "MATCH", pattern(prefix), "COUNT", page)))
 		if err != nil {
-			return fmt.Errorf("redis origin %s: %w", l.source.cfg.Address, err)
+			return l.source.named(err)
 		}
 		for _, name := range names {
 			key, found := strings.CutPrefix(name, prefix)

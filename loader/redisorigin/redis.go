@@ -70,8 +70,7 @@ type Config struct {
 
 const (
 	defaultConnections = 64
-	defaultTimeout     = time.Second      // of a load, including connecting
-	idleTimeout        = 30 * time.Minute // after which an unused connection is closed
+	defaultTimeout     = time.Second // of a load, including connecting
 )
 
 // Kind returns "redis".
@@ -97,6 +96,7 @@ type Source struct {
 	options loader.OriginOptions
 	tls     *tls.Config // nil: not encrypted
 	pool    *redis.Pool
+	terms   loader.Terms
 
 	mu     sync.Mutex
 	closed bool
@@ -131,9 +131,9 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 		DialContext:  func(ctx context.Context) (redis.Conn, error) { return s.dial(ctx) },
 		MaxActive:    cfg.Connections,
 		MaxIdle:      cfg.Connections,
-		IdleTimeout:  idleTimeout,
+		IdleTimeout:  loader.MaxConnAge,
 		Wait:         true,
-		TestOnBorrow: func(c redis.Conn, _ time.Time) error { return c.(*conn).stream.check() },
+		TestOnBorrow: func(c redis.Conn, _ time.Time) error { return c.(*conn).check() },
 	}
 	return s, nil
 }
@@ -178,7 +178,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	defer cancel()
 	c, err := s.get(ctx)
 	if err != nil {
-		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
+		return loader.Value{}, s.named(err)
 	}
 	defer s.put(c)
 	name, commands := s.cfg.KeyPrefix+string(key), []string{"PTTL", "GET", "PTTL"}
@@ -204,7 +204,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string",
 			loader.ErrPermanent, s.cfg.Address)
 	case err != nil && !errors.Is(err, loader.ErrAbsent):
-		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
+		return loader.Value{}, s.named(err)
 	}
 	return v, err
 }
@@ -239,11 +239,26 @@ func (s *Source) value(replies []any) (v loader.Value, err error) {
 	return v, nil
 }
 
+// named returns an error with the server's address, and a remedy that the server does not name.
+func (s *Source) named(err error) error {
+	if moved := code(err); moved == "MOVED" || moved == "ASK" {
+		err = fmt.Errorf("%w: redirects are not followed: give the address of a server, or of a proxy, "+
+			"that answers for all keys", err)
+	}
+	return fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
+}
+
+// maxClients stands for an answer that has only the code ERR: the server takes no more connections.
+const maxClients = "MAXCLIENTS"
+
 // code returns the first word of the server's error; empty: err is no answer.
 func code(err error) string {
 	var answer redis.Error
 	if !errors.As(err, &answer) {
 		return ""
+	}
+	if strings.HasPrefix(answer.Error(), "ERR max number of clients") {
+		return maxClients
 	}
 	word, _, _ := strings.Cut(answer.Error(), " ")
 	return word

@@ -52,22 +52,22 @@ func (s *Source) write(ctx context.Context, command string, args ...any) error {
 		defer s.put(c)
 		_, err = redis.DoContext(c, ctx, command, args...)
 	} else if !errors.As(err, new(dialError)) { // no place in the pool
-		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, s.cfg.Address, err)
+		return fmt.Errorf("%w: %w", loader.ErrNotWritten, s.named(err))
 	}
 	switch {
 	case err == nil:
 		return nil
 	case refused(err):
-		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, s.cfg.Address, err)
+		return fmt.Errorf("%w: %w", loader.ErrNotWritten, s.named(err))
 	}
-	return fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
+	return s.named(err)
 }
 
 // refusals are the errors that mean that the server has not executed a command. "ERR" is
 // not one of them, because proxies use it for errors of any kind.
 var refusals = []string{
 	"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOPERM",
-	"NOREPLICAS", "OOM", "READONLY", "TRYAGAIN", "WRONGPASS",
+	"NOREPLICAS", "OOM", "READONLY", "TRYAGAIN", "WRONGPASS", maxClients,
 }
 
 func refused(err error) bool {
