@@ -59,7 +59,8 @@ type Origin struct {
 	Writer Writer // called with OriginOptions.WriteThrough only; nil: the origin takes no writes
 	// List opens a list of all keys. The Lister may be a Checker. nil: the origin cannot list its keys.
 	List    func(List) (Lister, error)
-	Checks  []Checker    // are asked at the start
+	Checks  []Checker    // are asked at a start and a reload
+	Probe   bool         // so is Source, for a key that nobody has: that costs the server nothing
 	Close   func() error // nil: there is nothing to close
 	Secrets []string     // texts that must not appear in errors
 }

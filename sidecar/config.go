@@ -78,6 +78,9 @@ type Config struct {
 	KeepMemory bool `yaml:"keep_memory"`
 	// Cold starts without the entries that were kept.
 	Cold bool `yaml:"-"`
+	// StrictOrigins makes Run and Apply fail if the server of an origin or a feed refuses what is
+	// configured, or does not answer. Default: that is a state of the namespace (STATS, health).
+	StrictOrigins bool `yaml:"-"`
 
 	// BufferSize bounds the memory of all requests and answers under way, of apps and of
 	// other hosts, in bytes. Default: 128MiB, or four times the longest request if that is

@@ -191,7 +191,7 @@ func (n Namespace) needsOrigin() error {
 func (c *Config) namespaces() namespaces.Config {
 	t := namespaces.Config{
 		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue),
-		Clock: c.clock, Log: c.Log, Node: c.Node,
+		Clock: c.clock, Log: c.Log, Node: c.Node, StrictOrigins: c.StrictOrigins,
 		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
 	}
 	for name, ns := range c.Namespaces {

@@ -217,6 +217,8 @@ func unexpected(host string, code int) error {
 	switch {
 	case code >= 500, slices.Contains(retried, code):
 		return err
+	case code == http.StatusUnauthorized:
+		return fmt.Errorf("%w: %w", loader.ErrRefused, err)
 	case code >= 300 && code < 400:
 		return fmt.Errorf("%w: %w, a redirect: configure the URL that it leads to", loader.ErrPermanent, err)
 	}

@@ -57,7 +57,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &loader.Origin{Source: s, Writer: s, Close: s.Close}, nil
+	return &loader.Origin{Source: s, Writer: s, Probe: true, Close: s.Close}, nil
 }
 
 // Source loads values from the servers, and writes them there. It is safe for concurrent use.

@@ -330,6 +330,11 @@ func unfit(pe *pgconn.PgError) bool {
 	return slices.Contains([]string{"22P02", "22003", "22007", "22008", "22021"}, pe.Code)
 }
 
+// class reports whether an error is of one of PostgreSQL's classes.
+func class(pe *pgconn.PgError, classes ...string) bool {
+	return len(pe.Code) == 5 && slices.Contains(classes, pe.Code[:2])
+}
+
 // classified returns an error by PostgreSQL's code: errors of the key, of the query, or of
 // the server. Only errors of the server may be retried.
 func classified(err error) error {
@@ -340,7 +345,9 @@ func classified(err error) error {
 	switch {
 	case unfit(pe):
 		return fmt.Errorf("%w: postgres origin: it is no value of $1's type (%s)", loader.ErrBadKey, pe.Code)
-	case len(pe.Code) == 5 && slices.Contains([]string{"22", "28", "3D", "42"}, pe.Code[:2]):
+	case class(pe, "28", "3D"), class(pe, "42") && pe.SeverityUnlocalized == "FATAL": // who connects, and to what
+		return fmt.Errorf("%w: postgres origin: %s (%s)", loader.ErrRefused, pe.Message, pe.Code)
+	case class(pe, "22", "42"):
 		return permanent("%s (%s)", pe.Message, pe.Code)
 	}
 	return fmt.Errorf("postgres origin: %s (%s)", pe.Message, pe.Code)

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -87,7 +88,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 		return nil, err
 	}
 	return &loader.Origin{
-		Source: s, Writer: s, List: s.NewLister, Close: s.Close, Secrets: []string{s.cfg.Password},
+		Source: s, Writer: s, List: s.NewLister, Probe: true, Close: s.Close, Secrets: []string{s.cfg.Password},
 	}, nil
 }
 
@@ -178,7 +179,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	defer cancel()
 	c, err := s.get(ctx)
 	if err != nil {
-		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
+		return loader.Value{}, s.failed(err)
 	}
 	defer s.put(c)
 	name, commands := s.cfg.KeyPrefix+string(key), []string{"PTTL", "GET", "PTTL"}
@@ -204,9 +205,17 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string",
 			loader.ErrPermanent, s.cfg.Address)
 	case err != nil && !errors.Is(err, loader.ErrAbsent):
-		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
+		return loader.Value{}, s.failed(err)
 	}
 	return v, err
+}
+
+// failed returns the error of a call. The server's refusal of this host is marked as such.
+func (s *Source) failed(err error) error {
+	if errors.Is(err, errRefusedLogin) || slices.Contains([]string{"NOAUTH", "NOPERM", "WRONGPASS"}, code(err)) {
+		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrRefused, s.cfg.Address, err)
+	}
+	return fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
 }
 
 // value returns what the replies to GET, or to PTTL, GET and PTTL, say.
