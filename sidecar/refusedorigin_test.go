@@ -247,4 +247,3 @@ func TestRefusedOrigins(t *testing.T) {
 		t.Errorf("a strict host: %v", err)
 	}
 }
-

@@ -70,6 +70,7 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 	}
 	s.use.RUnlock()
 	s.present = next
+	s.engine.Node.Agreement.Set(next.digests())
 	s.setLimits()
 	if h := s.http.Load(); h != nil {
 		h.SetCallers(next.httpCallers(httpToken))

@@ -32,7 +32,7 @@ type Config struct {
 	Servers []string `yaml:"servers"`
 	// KeyPrefix is what stands before each key. Default: none. Bounds: with the key up to
 	// 250 bytes.
-	KeyPrefix string `yaml:"key_prefix"`
+	KeyPrefix string `yaml:"key_prefix" answers:"yes"`
 	// Connections is the number of idle connections to each server. Default: 64. Bounds: up
 	// to 65536.
 	Connections int `yaml:"connections"`

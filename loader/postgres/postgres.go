@@ -62,10 +62,10 @@ type Config struct {
 	DSNEnv string `yaml:"dsn_env"`
 
 	// Query is the statement that selects a value. Required. Bounds: with "$1", the key.
-	Query string `yaml:"query"`
+	Query string `yaml:"query" answers:"yes"`
 	// Format is how a row becomes a value. Form: "column", "json" or "msgpack". Default:
 	// "column".
-	Format Format `yaml:"format"`
+	Format Format `yaml:"format" answers:"yes" default:"column"`
 	// Connections is the largest number of connections. Default: 16. Bounds: up to 65536.
 	Connections int `yaml:"connections"`
 

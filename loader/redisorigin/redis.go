@@ -47,7 +47,7 @@ type Config struct {
 	PasswordEnv string `yaml:"password_env"`
 
 	// DB is the number of the database. Default: 0. Bounds: up to 65536.
-	DB int `yaml:"db"`
+	DB int `yaml:"db" answers:"yes"`
 	// TLS encrypts the connections, and verifies the server's certificate.
 	TLS bool `yaml:"tls"`
 	// TLSCAFile is a file with the authorities (PEM) of the server's certificate. Form:
@@ -59,10 +59,10 @@ type Config struct {
 	// none.
 	TLSKeyFile string `yaml:"tls_key_file"`
 	// KeyPrefix is what stands before each key. Default: none.
-	KeyPrefix string `yaml:"key_prefix"`
+	KeyPrefix string `yaml:"key_prefix" answers:"yes"`
 	// IgnoreTTL takes the namespace's TTL instead of the key's remaining time, so that a load
 	// needs GET alone, and no PTTL.
-	IgnoreTTL bool `yaml:"ignore_ttl"`
+	IgnoreTTL bool `yaml:"ignore_ttl" answers:"yes"`
 	// Connections is the largest number of connections. Default: 64. Bounds: up to 65536.
 	Connections int `yaml:"connections"`
 
