@@ -27,17 +27,17 @@ func TestVirtualOtherSettings(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, firstSeed(), 3)
 		logs := make([]lockedText, 3)
-		from := func(query, dsn string) Namespace {
-			return Namespace{Origin: &postgres.Config{DSN: "host=10.9.9.9 user=" + dsn, Query: query}, Limits: Limits{Concurrency: len(dsn)}}
+		from := func(path, host string) Namespace { // it is not asked: no read comes
+			return Namespace{Origin: &httporigin.Config{URL: "http://" + host + path + "{key}"}, Limits: Limits{Concurrency: len(host)}}
 		}
 		set := func(c *Config, i int, differ bool) {
 			c.MaxConnections, c.Log = 100+i, slog.New(slog.NewTextHandler(&logs[i], nil))
 			c.Namespaces = map[string]Namespace{
-				"users": from("SELECT $1", strings.Repeat("x", i+1)),
+				"users": from("/", strings.Repeat("x", i+1)),
 				"pages": {Quota: Size(1+i) << 20},
 			}
 			if i == 2 && differ {
-				c.Namespaces["users"] = from("SELECT 1, $1", "xxx")
+				c.Namespaces["users"] = from("/users/", "xxx")
 				c.Namespaces["pages"] = Namespace{DefaultTTL: ptr(time.Minute)}
 				c.Namespaces["own"] = Namespace{StaleLimit: ptr(time.Hour)}
 				c.Namespaces["same"] = Namespace{DefaultTTL: ptr(DefaultTTL)} // as it is without settings
@@ -49,7 +49,7 @@ func TestVirtualOtherSettings(t *testing.T) {
 		}
 		w.agreed(15 * time.Second)
 		time.Sleep(time.Minute)
-		want := []string{"namespaces.own.stale_limit", "namespaces.pages.default_ttl", "namespaces.users.origin.postgres.query"}
+		want := []string{"namespaces.own.stale_limit", "namespaces.pages.default_ttl", "namespaces.users.origin.http.url"}
 		differs := func(v *vnode) (list []string) {
 			for _, s := range v.s.engine.Node.Agreement.Differing() {
 				list = append(list, s.Node+" "+s.Name())

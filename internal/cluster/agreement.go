@@ -69,6 +69,11 @@ type otherSettings struct {
 	written string // to the log
 }
 
+// due reports whether a host is to be asked, if the sum of this one is own.
+func (o *otherSettings) due(own uint64, now time.Duration) bool {
+	return o.sum != 0 && o.sum != own && o.pair != [2]uint64{own, o.sum} && now-o.asked >= askEvery
+}
+
 func newAgreement(cfg *Config, pool *peer.Pool, report *reporter) *Agreement {
 	a := &Agreement{
 		cfg: cfg, pool: pool, report: report, wake: make(chan struct{}, 1), others: map[kv.Process]*otherSettings{},
@@ -119,7 +124,7 @@ func (a *Agreement) heard(id kv.Process, sum uint64) {
 	case sum == 0, sum == a.sum:
 		a.found(id, o, nil)
 		o.pair = [2]uint64{}
-	case o.pair != [2]uint64{a.sum, sum} && now-o.asked >= askEvery:
+	case o.due(a.sum, now):
 		select {
 		case a.wake <- struct{}{}:
 		default:
@@ -156,7 +161,7 @@ func (a *Agreement) due() (list []kv.Process) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id, o := range a.others {
-		if o.sum != 0 && o.sum != a.sum && o.pair != [2]uint64{a.sum, o.sum} && now-o.asked >= askEvery {
+		if o.due(a.sum, now) {
 			o.asked = now
 			list = append(list, id)
 		}
