@@ -1,5 +1,7 @@
 package cachesidecar
 
+import "cmp"
+
 // ClusterStats is the body of an answer to STATS with the option Cluster.
 type ClusterStats struct {
 	Nodes []Stats `json:"nodes"`
@@ -61,6 +63,9 @@ type ClusterState struct {
 	PeerErrors int64 `json:"peer_errors" metric:"peer_errors_total"`
 	// Keys that other hosts requested here.
 	Served int64 `json:"served" metric:"peer_served_total"`
+
+	// Settings that change an answer and differ between this host and another one.
+	Settings []SettingStats `json:"settings"`
 
 	Links         LinkStats         `json:"links"`
 	Gossip        GossipStats       `json:"gossip"`
@@ -141,6 +146,31 @@ type InvalidationStats struct {
 	LagUS int64 `json:"lag_us" metric:"invalidation_lag_seconds" sum:"-"`
 	// One for each other host that has neither left nor is missing.
 	Leases []LeaseStats `json:"leases"`
+}
+
+// SettingStats is a setting that changes an answer and differs between this host and another one.
+type SettingStats struct {
+	// Name of the other host.
+	Node string `json:"node" label:"peer"`
+	// The namespace of the setting; "": it is the host's own, or a feed's. "*": all that are not configured.
+	Namespace string `json:"namespace" label:"namespace"`
+	// Name of the setting, without its namespace.
+	Setting string `json:"setting" label:"setting"`
+	// True.
+	Differs bool `json:"differs" metric:"setting_differs"`
+}
+
+// Name returns the setting as a configuration file has it.
+func (s SettingStats) Name() string {
+	if s.Namespace == "" {
+		return s.Setting
+	}
+	return "namespaces." + s.Namespace + "." + s.Setting
+}
+
+// Compare orders settings by host, namespace and name.
+func (s SettingStats) Compare(o SettingStats) int {
+	return cmp.Or(cmp.Compare(s.Node, o.Node), cmp.Compare(s.Namespace, o.Namespace), cmp.Compare(s.Setting, o.Setting))
 }
 
 // LeaseStats describes the lease on one other host.

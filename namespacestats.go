@@ -200,7 +200,8 @@ type LoadStats struct {
 // FailureStats describes the failures of one kind of calls of an origin. A call that the
 // origin refuses has failed; one for a key that it does not have has not.
 type FailureStats struct {
-	// Kind of the calls: loads, writes, or listings for the key filter.
+	// Kind of the calls: loads, writes, listings for the key filter, or checks whether the settings fit the
+	// server, which end with the first one that succeeds.
 	Calls string `json:"calls" label:"calls"`
 	// The last failure, without the origin's own words, which are in the log; "": none yet.
 	Error string `json:"error"`
@@ -208,4 +209,7 @@ type FailureStats struct {
 	AgeMS int64 `json:"age_ms" metric:"origin_last_failure_seconds,omitempty" sum:"-"`
 	// Calls that have failed since the last one that succeeded.
 	InARow int64 `json:"in_a_row" metric:"origin_failures_in_a_row"`
+	// 1 by the kind of the last failure, unless a later call has succeeded: refused, unreachable, timeout,
+	// too_large, or failed.
+	Failing map[string]int64 `json:"failing" metric:"origin_failing{kind=*}"`
 }

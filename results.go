@@ -13,6 +13,8 @@ type Member struct {
 	Partitions int `json:"partitions"`
 	// Reason for a state that is not good.
 	Why string `json:"why"`
+	// Settings that change an answer and differ from those of the host that was asked.
+	Differs []string `json:"differs"`
 }
 
 // Place is the answer to RING.

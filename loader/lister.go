@@ -35,12 +35,12 @@ type Lister interface {
 type List struct {
 	// Query is the query of PostgreSQL that gives one column, the key. Required for
 	// postgres. Bounds: without parameters.
-	Query string `yaml:"query"`
+	Query string `yaml:"query" answers:"yes"`
 	// URL is the address whose answer has one key in each line. Form: URL. Required for
 	// http.
-	URL string `yaml:"url"`
+	URL string `yaml:"url" answers:"path"`
 	// Command is the command that prints one key in each line. Required for exec.
-	Command []string `yaml:"command"`
+	Command []string `yaml:"command" answers:"yes"`
 	// Timeout is the time for the whole list. Default: 10m. Bounds: up to 24h.
 	Timeout time.Duration `yaml:"timeout"`
 

@@ -62,7 +62,8 @@ type Origin struct {
 	List func(List) (Lister, error)
 	// Spelling returns the regular expression of the keys that OneSpelling lets pass; empty: of any. nil: of any.
 	Spelling func(context.Context) (string, error)
-	Checks   []Checker    // are asked at the start
+	Checks   []Checker    // are asked at a start and a reload
+	Probe    bool         // so is Source, for a key that nobody has: that costs the server nothing
 	Close    func() error // nil: there is nothing to close
 	Secrets  []string     // texts that must not appear in errors
 }

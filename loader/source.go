@@ -3,6 +3,7 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -44,11 +45,14 @@ var (
 	ErrTooLarge = errors.New("the origin's value is too large")
 	// ErrPermanent means that the origin has refused, and would refuse again.
 	ErrPermanent = errors.New("the origin refuses")
+	// ErrRefused wraps ErrPermanent. It means that the origin refuses this host, as for a wrong password,
+	// whatever the key: the breaker counts it, and a value that is kept for such a time may be used.
+	ErrRefused = fmt.Errorf("%w this host", ErrPermanent)
 )
 
 // Answered reports whether err, which may be nil, is the answer of a working origin.
 // Then a retry is useless, and the error does not count as a failure of the origin.
 func Answered(err error) bool {
 	return err == nil || errors.Is(err, ErrAbsent) || errors.Is(err, ErrTooLarge) ||
-		errors.Is(err, ErrBadKey) || errors.Is(err, ErrPermanent)
+		errors.Is(err, ErrBadKey) || errors.Is(err, ErrPermanent) && !errors.Is(err, ErrRefused)
 }

@@ -15,7 +15,7 @@ import (
 // Config describes a sidecar. The zero value works: one host, 256 MiB, the default
 // socket. The yaml tags are the names in a configuration file (docs/CONFIG.md). A setting
 // with the tag reload:"yes" takes effect with Apply, with all that is in it; the others
-// need a restart.
+// need a restart. One with the tag answers:"yes" is compared with other hosts' (agreement.go).
 type Config struct {
 	// Node is the name of this sidecar, unique in the cluster. Default: the host name.
 	// Bounds: 1 to 128 bytes, no blanks or control characters.
@@ -50,12 +50,12 @@ type Config struct {
 	// MemcachedNamespace is the namespace of the keys of these clients, and all that their
 	// flush_all reaches. Hosts whose clients share keys have the same one. Default: "default".
 	// Bounds: the name of a namespace.
-	MemcachedNamespace string `yaml:"memcached_namespace"`
+	MemcachedNamespace string `yaml:"memcached_namespace" answers:"yes"`
 	// MemcachedDelimiter makes the beginning of a key name its namespace: with ":" the key
 	// "pages:42" is the key 42 of the namespace pages, and a key with a ":" that names no
 	// configured namespace is refused. Hosts whose clients share keys have the same one. Form: one
 	// character. Default: none. Bounds: visible ASCII, and nothing that a namespace's name may have.
-	MemcachedDelimiter string `yaml:"memcached_delimiter"`
+	MemcachedDelimiter string `yaml:"memcached_delimiter" answers:"yes"`
 	// NoSocket serves the embedding program only.
 	NoSocket bool `yaml:"-"`
 
@@ -78,6 +78,9 @@ type Config struct {
 	KeepMemory bool `yaml:"keep_memory"`
 	// Cold starts without the entries that were kept.
 	Cold bool `yaml:"-"`
+	// StrictOrigins makes Run and Apply fail if the server of an origin or a feed refuses what is
+	// configured, or does not answer. Default: that is a state of the namespace (STATS, health).
+	StrictOrigins bool `yaml:"-"`
 
 	// BufferSize bounds the memory of all requests and answers under way, of apps and of
 	// other hosts, in bytes. Default: 128MiB, or four times the longest request if that is
@@ -125,10 +128,10 @@ type Config struct {
 	// goes on by itself. With "consistent" a side serves only if it reaches a majority of
 	// Voters. The policy must be the same on all hosts. Form: "available" or "consistent".
 	// Default: "available".
-	PartitionPolicy string `yaml:"partition_policy"`
+	PartitionPolicy string `yaml:"partition_policy" answers:"yes"`
 	// Voters are the names of the nodes that vote under the policy "consistent". They must
 	// be the same on all hosts. Form: list of names. Default: none. Bounds: 3 or 5.
-	Voters []string `yaml:"voters"`
+	Voters []string `yaml:"voters" answers:"yes"`
 	// ClusterKeyFile is a file with the keys that encrypt and authenticate all traffic
 	// between hosts, and with the seed of the hash. All hosts need the same file. It is read
 	// again when it changes. Without it the addresses of this host and of Join must be
@@ -149,7 +152,7 @@ type Config struct {
 	AdaptiveWeight bool `yaml:"adaptive_weight"`
 	// MaxStaleness bounds how long after a change an outdated value may be read. It must be
 	// the same on all hosts. Default: 2s. Bounds: 500ms to 1m.
-	MaxStaleness time.Duration `yaml:"max_staleness"`
+	MaxStaleness time.Duration `yaml:"max_staleness" answers:"yes"`
 	// LeaveTime bounds how long this host waits until other hosts have fetched its entries, when it
 	// ends or is drained. Default: 10s. Bounds: 1s to 1h.
 	LeaveTime time.Duration `yaml:"leave_time" reload:"yes"`

@@ -250,7 +250,8 @@ func (c *Config) clusterConfig() cluster.Config {
 		Settings: bounds, PollEvery: least / 4,
 		Self:    kv.Process{Node: kv.NodeID(c.Node)},
 		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
-		Join: c.Join, Insecure: c.Insecure, Secured: c.ClusterKeyFile != "",
+		Digests: c.digests(),
+		Join:    c.Join, Insecure: c.Insecure, Secured: c.ClusterKeyFile != "",
 		Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew, LeaveTime: c.LeaveTime,
 		Policy: c.PartitionPolicy, Voters: c.Voters, Clock: c.clock, Log: c.Log, Network: c.network,
 	}

@@ -44,6 +44,16 @@ func (c *Config) checkHTTP() error {
 	return wrong.Err()
 }
 
+// Warnings says what is allowed and dangerous, for people to read. The log of Run has it too.
+func (c Config) Warnings() (list []string) {
+	host, _, err := net.SplitHostPort(c.HTTP)
+	if ip := net.ParseIP(host); err == nil && c.HTTPTokenFile == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
+		list = append(list, "http listens on all addresses, and without http_token_file everybody who reaches one "+
+			"reads the metrics and the status page: give a token, or an address such as 127.0.0.1")
+	}
+	return list
+}
+
 // httpToken reads the token; "" means that none is configured.
 func (c *Config) httpToken() (string, error) {
 	if c.HTTPTokenFile == "" {

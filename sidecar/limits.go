@@ -83,6 +83,9 @@ func (c *Config) connections() int {
 func warnLimits(s *Sidecar) {
 	s.files.warn(s.cfg.Log)
 	c := &s.cfg
+	for _, text := range c.Warnings() {
+		c.Log.Warn("what is configured is allowed, and dangerous", "warning", text)
+	}
 	if n := c.connections(); n < c.MaxConnections {
 		have, what := memoryLimit()
 		c.Log.Warn("there is not memory for max_connections, so fewer apps can connect: "+

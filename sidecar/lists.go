@@ -18,7 +18,7 @@ type ExistingKeys struct {
 	// 0.01. Bounds: above 0 to 0.5.
 	FalsePositives float64 `yaml:"false_positives"`
 	// MaxAge is the age after which a filter is not used. Default: 1h. Bounds: up to 8760h.
-	MaxAge      time.Duration `yaml:"max_age"`
+	MaxAge      time.Duration `yaml:"max_age" answers:"yes" default:"1h"`
 	loader.List `yaml:",inline"`
 }
 

@@ -16,15 +16,15 @@ import (
 type Namespace struct {
 	// DefaultTTL is the TTL of writes and loads without a TTL of their own. Default: 1h.
 	// Bounds: 0s (no expiry) to 8760h.
-	DefaultTTL *time.Duration `yaml:"default_ttl"`
+	DefaultTTL *time.Duration `yaml:"default_ttl" answers:"yes"`
 	// MaxStaleness bounds how long after a change an outdated value of this namespace may be
 	// read. It must be the same on all hosts. Default: the sidecar's. Bounds: 200ms to the
 	// sidecar's.
-	MaxStaleness time.Duration `yaml:"max_staleness" reload:"restart"`
+	MaxStaleness time.Duration `yaml:"max_staleness" reload:"restart" answers:"yes"`
 	// StaleLimit is how long a soft deletion keeps the old value for readers that accept a
 	// stale value. It also bounds StaleWhileRevalidate and StaleIfError. With zero, soft
 	// deletions are hard deletions. Default: 1m. Bounds: 0s (no stale values) to 8760h.
-	StaleLimit *time.Duration `yaml:"stale_limit"`
+	StaleLimit *time.Duration `yaml:"stale_limit" answers:"yes"`
 	// Quota bounds the bytes of the namespace on this host, headers included. A new key
 	// evicts the oldest keys. Default: none. Bounds: 64KiB to L2Size.
 	Quota Size `yaml:"quota"`
@@ -34,50 +34,50 @@ type Namespace struct {
 
 	// KeyPattern is what a whole key must match to be written or loaded, by apps or from the origin. Form:
 	// regular expression (RE2). Default: any key. Bounds: up to 1024 bytes.
-	KeyPattern string `yaml:"key_pattern"`
+	KeyPattern string `yaml:"key_pattern" answers:"yes"`
 
 	// Origin is where missing values are loaded from: the Config of one of the packages
 	// below loader, or a loader.Custom. Default: the apps load.
-	Origin loader.OriginConfig `yaml:"-" setting:"origin"`
+	Origin loader.OriginConfig `yaml:"-" setting:"origin" answers:"yes"`
 
 	// MaxKey bounds the length of keys that are written or loaded, in bytes. Default:
 	// 1024B. Bounds: 1B to 1024B.
-	MaxKey Size `yaml:"max_key"`
+	MaxKey Size `yaml:"max_key" answers:"yes" default:"1KiB"`
 	// NegativeTTL is how long the answer of the origin that it has no such key is kept.
 	// Default: 5s. Bounds: 0s (not kept) to 8760h.
-	NegativeTTL *time.Duration `yaml:"negative_ttl"`
+	NegativeTTL *time.Duration `yaml:"negative_ttl" answers:"yes"`
 	// TTLJitter is the share by which the TTL of loaded values varies in both directions.
 	// Form: share. Default: 0.1. Bounds: 0 to 0.5.
-	TTLJitter *float64 `yaml:"ttl_jitter"`
+	TTLJitter *float64 `yaml:"ttl_jitter" answers:"yes"`
 	// StaleWhileRevalidate is how long after its end a value still goes to readers that
 	// accept a stale value, while one load refreshes it. Default: 0s. Bounds: 0s (never) to
 	// StaleLimit.
-	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"`
+	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate" answers:"yes"`
 	// StaleIfError is how long after its end a value still goes to readers that accept a
 	// stale value, if the origin fails. Default: 0s. Bounds: 0s (never) to StaleLimit.
-	StaleIfError time.Duration `yaml:"stale_if_error"`
+	StaleIfError time.Duration `yaml:"stale_if_error" answers:"yes"`
 	// RefreshEarly is the beta of XFetch: how much before its end a value that is read often
 	// is refreshed. Above 1 it is refreshed earlier (see namespaces.Policy). Form: factor.
 	// Default: 1. Bounds: 0 (never) to 10.
-	RefreshEarly *float64 `yaml:"refresh_early"`
+	RefreshEarly *float64 `yaml:"refresh_early" answers:"yes"`
 	// ReplicaLag is how far the replicas of the origin may lag. A value that is loaded
 	// within this time after a deletion is returned, but not kept. Default: 0s. Bounds: 0s
 	// (not at all) to 10m.
-	ReplicaLag time.Duration `yaml:"replica_lag"`
+	ReplicaLag time.Duration `yaml:"replica_lag" answers:"yes"`
 	// LeaseTime is how long an app may take to load a value itself. Default: 10s. Bounds:
 	// 100ms to 10m.
-	LeaseTime time.Duration `yaml:"lease_time"`
+	LeaseTime time.Duration `yaml:"lease_time" answers:"yes"`
 	// ExistingKeys is the key filter: a filter of the keys that the origin has. No other key is
 	// loaded. Default: none.
-	ExistingKeys *ExistingKeys `yaml:"existing_keys"`
+	ExistingKeys *ExistingKeys `yaml:"existing_keys" answers:"yes"`
 	// WarmOnStart are the keys that are loaded at the start. Default: none.
 	WarmOnStart *Warm `yaml:"warm_on_start" reload:"restart"`
 	// WriteThrough writes the changes of apps to the origin first. It must be the same on
 	// all hosts.
-	WriteThrough bool `yaml:"write_through"`
+	WriteThrough bool `yaml:"write_through" answers:"yes"`
 	// Audit is the share of hits whose value is compared with the origin, in the background.
 	// Default: "0%" (none). Bounds: "0%" to "100%".
-	Audit Percent `yaml:"audit"`
+	Audit Percent `yaml:"audit" answers:"yes"`
 	// Limits protect the origin from too many calls.
 	Limits Limits `yaml:"limits"`
 }
@@ -195,7 +195,7 @@ func (n Namespace) needsOrigin() error {
 func (c *Config) namespaces() namespaces.Config {
 	t := namespaces.Config{
 		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue),
-		Clock: c.clock, Log: c.Log, Node: c.Node,
+		Clock: c.clock, Log: c.Log, Node: c.Node, StrictOrigins: c.StrictOrigins,
 		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
 	}
 	fed := c.fed()

@@ -14,11 +14,11 @@ import (
 // certificates, tokens and origins again.
 //
 // The whole configuration is checked first, as in New; origins that are new or differ are
-// opened, and asked whether the settings fit them. After an error nothing has changed.
+// opened, and with StrictOrigins asked whether the settings fit them. After an error nothing has changed.
 // Requests that are under way go on: those that began before may still be answered under
 // the old settings. Values that are cached stay, also if their origin is another one now.
 //
-// Log, Version, Profiles and Reload stay those of New. Apply may be called concurrently;
+// Log, Version, Profiles, Reload and StrictOrigins stay those of New. Apply may be called concurrently;
 // the calls follow one another.
 func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.Changes, err error) {
 	if !s.enter() {
@@ -70,6 +70,7 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 	}
 	s.use.RUnlock()
 	s.present = next
+	s.engine.Node.Agreement.Set(next.digests())
 	s.setLimits()
 	if h := s.http.Load(); h != nil {
 		h.SetCallers(next.httpCallers(httpToken))

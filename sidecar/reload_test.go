@@ -183,9 +183,6 @@ func TestReloadRefused(t *testing.T) {
 				c.Namespaces[fmt.Sprint("n", i)] = Namespace{}
 			}
 		}},
-		{"an origin that refuses", "no such table", func(c *Config) {
-			c.Namespaces["new"] = Namespace{Origin: loader.Custom{Source: misfit{}}}
-		}},
 	} {
 		next := r.cfg
 		next.Namespaces = map[string]Namespace{"pages": {DefaultTTL: &ttl}} // another change, which must not be made
@@ -199,16 +196,6 @@ func TestReloadRefused(t *testing.T) {
 			t.Errorf("%s: something has changed", tc.name)
 		}
 	}
-}
-
-// misfit is an origin that its settings do not fit.
-type misfit struct{}
-
-func (misfit) Load(context.Context, []byte) (loader.Value, error) {
-	return loader.Value{}, loader.ErrAbsent
-}
-func (misfit) Check(context.Context) error {
-	return fmt.Errorf("%w: no such table", loader.ErrPermanent)
 }
 
 // TestReloadUnderWay: a load at the old origin goes on for its readers. No later reader

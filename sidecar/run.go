@@ -45,7 +45,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 }
 
 func (s *Sidecar) run(ctx context.Context) error {
-	if err := s.engine.Namespaces.CheckOrigins(ctx, s.cfg.Log); err != nil {
+	if err := askServers(ctx, s); err != nil {
 		return err
 	}
 	listener, err := s.listen()
@@ -103,6 +103,23 @@ func (s *Sidecar) run(ctx context.Context) error {
 	return s.ending.stopped(joined(err, back.Wait()))
 }
 
+// askServers asks the servers of all origins and feeds once, if the sidecar is to start only if they agree.
+func askServers(ctx context.Context, s *Sidecar) error {
+	if !s.cfg.StrictOrigins {
+		return nil
+	}
+	if err := s.engine.Namespaces.AskOrigins(ctx); err != nil {
+		return err
+	}
+	feeds, err := s.cfg.AskFeeds(ctx)
+	for _, a := range feeds {
+		if a.Err != nil {
+			err = errors.Join(err, fmt.Errorf("changes %s: %w", a.Feed, a.Err))
+		}
+	}
+	return err
+}
+
 // listen returns the listener of the socket, or nil if there is no socket. Then what systemd has passed on
 // is the embedding program's.
 func (s *Sidecar) listen() (*unixsock.Listener, error) {
@@ -153,8 +170,8 @@ func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Serv
 	}
 	s.applying.Lock()
 	s.setBack(back)
-	for k := range s.engine.Namespaces.KeyFilters() {
-		back.run(k.Run)
+	for _, one := range s.engine.Namespaces.Runners() {
+		back.run(one.Run)
 	}
 	s.applying.Unlock()
 	for _, ns := range s.engine.Namespaces.All() {

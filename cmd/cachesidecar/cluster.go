@@ -104,7 +104,8 @@ func (p *program) forget(c *cli.Context) error {
 func membersTable(list []cachesidecar.Member) table {
 	t := table{{"NODE", "ADDRESS", "STATE", "WEIGHT", "PARTITIONS", "EPOCH"}}
 	for _, m := range list {
-		t.row(m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, m.Partitions, m.Epoch, m.Why)
+		t.row(m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, m.Partitions, m.Epoch,
+			cmp.Or(m.Why, telemetry.OtherSettings(m.Differs)))
 	}
 	return t
 }

@@ -300,9 +300,9 @@ func says(n *yaml.Node, text string) bool {
 		slices.ContainsFunc(n.Content, func(part *yaml.Node) bool { return says(part, text) })
 }
 
-// warnUnknown writes a warning for each variable that names no setting.
+// warnUnknown writes a warning for each variable that names no setting, and for what is allowed and dangerous.
 func (p *program) warnUnknown(cfg *fileConfig) {
-	for _, m := range unknownVariables(os.Environ(), cfg.sources.root) {
+	for _, m := range append(unknownVariables(os.Environ(), cfg.sources.root), cfg.Warnings()...) {
 		fmt.Fprintln(p.err, "cachesidecar: warning:", logs.Plain(m))
 	}
 }

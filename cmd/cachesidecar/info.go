@@ -43,7 +43,7 @@ func infoCommands(p *program) []*cli.Command {
 		Name:        "health",
 		Usage:       "say whether the sidecar serves, and what is wrong",
 		Description: "Exit status 0 if it serves, 1 if it is up and not ready, 3 if it cannot be reached.",
-		Flags:       clientFlags(),
+		Flags:       clientFlags(jsonFlag),
 		Action:      withArgs(0, 0, p.health),
 	}, {
 		Name:   "version",
@@ -59,6 +59,18 @@ func (p *program) version(c *cli.Context) error {
 		fmt.Sprintf("cachesidecar %s, protocol %d, %s\n", buildVersion(), wire.Version, runtime.Version()))
 }
 
+// health is the answer to health, and its JSON.
+type health struct {
+	Node     string   `json:"node"`     // "" if it did not answer
+	State    string   `json:"state"`    // serving, not_well or not_ready
+	Findings []string `json:"findings"` // what is wrong
+}
+
+// states are the words of a health's line, and of its JSON.
+var states = map[string]string{
+	telemetry.Serving: "serving", telemetry.NotWell: "not_well", telemetry.NotReady: "not_ready",
+}
+
 func (p *program) health(c *cli.Context) error {
 	path, err := findSocket(c)
 	if err != nil {
@@ -72,19 +84,34 @@ func (p *program) health(c *cli.Context) error {
 	switch {
 	case timedOut(err):
 		// %v, so that the exit status is not that of a timeout
-		return fmt.Errorf("%s: it is up and does not answer: %v", telemetry.NotReady, err)
+		return p.showHealth(c, "", telemetry.NotReady, fmt.Sprintf("it is up and does not answer: %v", err))
 	case errors.Is(err, cachesidecar.ErrUnavailable) && takesConnections(c.Context, path) == nil:
-		_, err = fmt.Fprintf(p.out, "%s: it refuses this connection: all connections of the socket are taken, "+
-			"or it is about to end\n", telemetry.NotWell)
-		return err
+		return p.showHealth(c, "", telemetry.NotWell, "it refuses this connection: all connections of the socket are "+
+			"taken, or it is about to end")
 	case err != nil:
 		return err
 	}
-	line := logs.Plain(telemetry.ConditionLine(&st))
-	if st.NotReady != "" {
+	word, why := telemetry.ConditionOf(&st)
+	return p.showHealth(c, st.Node, word, why...)
+}
+
+// showHealth prints a state. It returns an error if the host is not ready.
+func (p *program) showHealth(c *cli.Context, node, word string, why ...string) error {
+	line := word
+	if len(why) > 0 {
+		line += ": " + telemetry.AtMost(why, telemetry.FewFindings, "; ")
+	}
+	switch line = logs.Plain(line); {
+	case c.Bool("json"):
+		err := writeJSON(p.out, health{Node: node, State: states[word], Findings: append([]string{}, why...)}, "  ")
+		if err == nil && word == telemetry.NotReady {
+			err = errStatus1
+		}
+		return err
+	case word == telemetry.NotReady:
 		return errors.New(line)
 	}
-	_, err = fmt.Fprintln(p.out, line)
+	_, err := fmt.Fprintln(p.out, line)
 	return err
 }
 

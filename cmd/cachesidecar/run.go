@@ -35,7 +35,7 @@ func runCommand(p *program) *cli.Command {
 		Flags: append(runFlags(), &cli.BoolFlag{
 			Name: "cold", Usage: "start without the entries that --keep-memory has kept", DisableDefaultText: true,
 			EnvVars: env("cold"),
-		}),
+		}, boolFlag("ask-origins", "start and reload only if all origins and feeds answer, and refuse nothing")),
 		Action: withArgs(0, 0, p.serve),
 	}
 }
@@ -68,7 +68,7 @@ func (p *program) serve(c *cli.Context) error {
 		return &usageError{wrong.Error(), wrong}
 	}
 	r := &reloader{read: func() (fileConfig, error) { return runConfig(c) }, log: p.log, terminal: terminal}
-	cfg.Reload, cfg.Cold = r.reload, c.Bool("cold")
+	cfg.Reload, cfg.Cold, cfg.StrictOrigins = r.reload, c.Bool("cold"), c.Bool("ask-origins")
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
 		return err

@@ -62,6 +62,8 @@ type Config struct {
 	Voters []string
 	// Settings must be the same on all nodes, as Bound must.
 	Settings map[string]string
+	// Digests are of the settings that change an answer, which other nodes compare.
+	Digests Digests
 	// Feeds are the feeds of changes.
 	Feeds []Feed
 	// LeaveTime limits the time in which others fetch the entries of this node when it is

@@ -28,6 +28,7 @@ type Node struct {
 	relay         *relay         // sends and takes events in gossip
 	flusher       *flusher       // flushes the cluster
 	departure     *departure     // leaves the cluster in order
+	Agreement     *Agreement     // compares the members' settings with this node's
 
 	pool      *peer.Pool
 	server    *peer.Server
@@ -77,9 +78,11 @@ func (n *Node) compose() {
 		cfg: cfg, pool: n.pool, driver: n.driver, admission: n.admission, report: report, counts: counts,
 	}
 	n.followers = &followers{cfg: cfg, readers: readers{}}
+	n.Agreement = newAgreement(cfg, n.pool, report)
 	n.poller = &poller{
 		cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission,
 		acquaintances: n.acquaintances, following: n.following, counts: counts,
+		agreement: n.Agreement,
 	}
 	n.membership = &membership{
 		cfg: cfg, driver: n.driver, pool: n.pool, acquaintances: n.acquaintances,

@@ -20,6 +20,7 @@ type poller struct {
 	admission     *admission
 	acquaintances *acquaintances
 	following     *following
+	agreement     *Agreement
 	counts        *counts
 }
 
@@ -28,6 +29,7 @@ type poller struct {
 func (p *poller) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) {
 	t := time.NewTicker(p.cfg.PollEvery)
 	defer t.Stop()
+	defer p.agreement.forget(id)
 	for {
 		p.pollOnce(ctx, id)
 		select {
@@ -67,6 +69,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	if o == nil {
 		return
 	}
+	p.agreement.heard(id, w.Settings)
 	p.acquaintances.introduce(w.Others)
 	later(&o.polledAt, sent.Boot)
 	o.setClock(time.Duration(min(w.BootNS, math.MaxInt64/2)), now)
@@ -74,7 +77,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 }
 
 // message returns what this node tells a process about itself. Only an answer tells of
-// certificates: then this node hears the other one.
+// certificates and settings: then this node hears the other one.
 func (p *poller) message(to kv.Process, now kv.Moment, answer bool) *wire.Poll {
 	p.driver.mu.Lock()
 	defer p.driver.mu.Unlock()
@@ -82,7 +85,7 @@ func (p *poller) message(to kv.Process, now kv.Moment, answer bool) *wire.Poll {
 	w.WallMS, w.BootNS = now.Wall, uint64(now.Boot)
 	w.Clock, w.Head = uint64(p.cfg.Versions.Next(now.Wall)), p.cfg.Events.Head()
 	if answer {
-		w.Certified = p.driver.feeds.ages(p.cfg.Clock.Read().Boot)
+		w.Certified, w.Settings = p.driver.feeds.ages(p.cfg.Clock.Read().Boot), p.agreement.told()
 	}
 	return w
 }

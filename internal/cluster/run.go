@@ -57,7 +57,7 @@ func (n *Node) Run(ctx context.Context) error {
 		func(ctx context.Context) { n.membership.watch(ctx, g) },
 		func(ctx context.Context) { n.acquaintances.run(ctx, g) },
 		func(ctx context.Context) { n.relay.run(ctx, g) },
-		n.tick, d.lookForStalls, n.followers.run, n.followers.runHeartbeats,
+		n.tick, d.lookForStalls, n.followers.run, n.followers.runHeartbeats, n.Agreement.run,
 	} {
 		group.Go(func() error { run(inner); return nil })
 	}

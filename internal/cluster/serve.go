@@ -13,7 +13,7 @@ import (
 )
 
 // A Node serves the requests of the other nodes that leases and ownership depend on: POLL,
-// FOLLOW, ACQUIRE, AUTH, NOTE and GOODBYE.
+// FOLLOW, ACQUIRE, AUTH, NOTE and GOODBYE; and SETTINGS, which they do not.
 
 // handler returns the handler for another process, by the connection's purpose.
 func (n *Node) handler(from kv.Process, purpose peer.Purpose) server.Handler {
@@ -91,6 +91,8 @@ func (n *Node) answer(from kv.Process, q *wire.Request) wire.Reply {
 		if err = peer.Read(from, q, &w); err == nil {
 			return n.note(from, &w)
 		}
+	case wire.OpSettings:
+		return n.Agreement.answer()
 	case wire.OpGoodbye:
 		var w wire.Goodbye
 		if err = peer.Read(from, q, &w); err == nil {

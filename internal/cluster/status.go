@@ -57,6 +57,7 @@ func liveState(in bool, weight uint32) string {
 // Stats returns what this node counts of the cluster's statistics.
 func (n *Node) Stats() cachesidecar.ClusterState {
 	s := n.counts.stats()
+	s.Settings = n.Agreement.Differing()
 	s.Alone, s.Owned, s.Links = n.SingleNode(), n.Owned().Len(), n.server.Stats()
 	now := n.cfg.Clock.Read().Boot
 	d := n.driver

@@ -151,7 +151,7 @@ func (e *Engine) ServePeer(
 
 // Reload puts other settings of namespaces into effect. It returns the key filters that
 // must be run from now on.
-func (e *Engine) Reload(p *namespaces.Plan) []*namespaces.KeyFilter {
+func (e *Engine) Reload(p *namespaces.Plan) []namespaces.Runner {
 	if !p.OtherReplicaLag() {
 		return p.Apply()
 	}

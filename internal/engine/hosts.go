@@ -19,10 +19,14 @@ import (
 // Members lists this host and the others, by name.
 func (h *Admin) Members() []cachesidecar.Member {
 	var list []cachesidecar.Member
+	differs := map[string][]string{}
+	for _, s := range h.Node.Agreement.Differing() {
+		differs[s.Node] = append(differs[s.Node], s.Name())
+	}
 	for _, m := range h.Node.Members() {
 		list = append(list, cachesidecar.Member{
 			Node: string(m.ID.Node), Address: m.Address, State: m.State, Epoch: m.ID.Epoch.String(),
-			Weight: m.Weight, Partitions: m.Owned, Why: m.Why,
+			Weight: m.Weight, Partitions: m.Owned, Why: m.Why, Differs: differs[string(m.ID.Node)],
 		})
 	}
 	return list

@@ -29,7 +29,7 @@ var errEnough = errors.New("the list has more of this host's keys than warm_on_s
 // ctx ends.
 func (e *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) {
 	w := ns.Warming
-	if e.caughtUp(ctx) != nil || !e.ownsAssigned(ctx) {
+	if !ns.Origin.Agrees(ctx) || e.caughtUp(ctx) != nil || !e.ownsAssigned(ctx) {
 		return
 	}
 	for e.Ledger.Closed(ns.ID) { // until a feed of changes is in time, nothing is kept

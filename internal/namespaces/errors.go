@@ -54,21 +54,21 @@ func (h Hidden) Unwrap() error { return h.error }
 // OriginName returns the name of an origin, as apps are told it.
 func OriginName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
 
-// manner returns how an origin has failed.
-func manner(err error) string {
+// manner returns how an origin has failed, in one word and in several.
+func manner(err error) (kind, text string) {
 	var timeout net.Error
 	var op *net.OpError
 	switch {
 	case errors.Is(err, loader.ErrTooLarge):
-		return "the value is larger than max_value"
+		return "too_large", "the value is larger than max_value"
 	case errors.Is(err, loader.ErrPermanent):
-		return "refused the request, or what is configured does not fit it"
+		return "refused", "refused the request, or what is configured does not fit it"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "did not answer in its time"
+		return "timeout", "did not answer in its time"
 	case errors.As(err, &op) && op.Op == "dial":
-		return "could not be reached"
+		return "unreachable", "could not be reached"
 	}
-	return "failed, or gave an answer that cannot be read"
+	return "failed", "failed, or gave an answer that cannot be read"
 }
 
 var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)

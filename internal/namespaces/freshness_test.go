@@ -83,6 +83,7 @@ func TestStale(t *testing.T) {
 		{"invalidated, and the origin has answered", p, old(1, true), loader.ErrAbsent, true, false},
 		{"absent is an answer", p, old(1, false), fmt.Errorf("x: %w", loader.ErrAbsent), true, false},
 		{"refused is an answer", p, old(1, false), loader.ErrPermanent, true, false},
+		{"a refusal of this host is none", p, old(1, false), loader.ErrRefused, true, true},
 		{"shed is none", p, old(1, false), loader.ErrBusy, true, true},
 	} {
 		if got := tc.p.Stale(tc.old); got != tc.before {

@@ -25,6 +25,7 @@ type Health struct {
 	row      int64     // failures since the last success
 	since    time.Time // the first of them
 	last     time.Time // the last failure, also one before the last success
+	kind     string    // of the last failure; see manner
 	why      string    // of the last failure, for STATS
 	told     time.Time // the last line about a failure
 	text     string    // of that line
@@ -48,6 +49,10 @@ var (
 		"listings", "the filter of existing keys was not built", "the filter of existing keys still cannot be built",
 		"the filter of existing keys is built again",
 	}
+	checkWords = healthWords{
+		"checks", "an origin does not say that the settings fit it: it is asked again",
+		"an origin still does not say that the settings fit it", "an origin says that the settings fit it",
+	}
 )
 
 // sumEvery is the least time between two lines about failures of one use.
@@ -64,9 +69,9 @@ func (h *Health) succeeded() {
 	}
 }
 
-// failed notes a call that has failed. why is the text for STATS. It returns a text that says
+// failed notes a call that has failed. kind and why are for STATS. It returns a text that says
 // which line of the log has the error itself.
-func (h *Health) failed(err error, why string) (line string) {
+func (h *Health) failed(err error, kind, why string) (line string) {
 	h.mu.Lock()
 	now := time.Now()
 	if h.row == 0 {
@@ -74,7 +79,7 @@ func (h *Health) failed(err error, why string) (line string) {
 	}
 	h.row++
 	h.untold++
-	h.last, h.why = now, why
+	h.last, h.kind, h.why = now, kind, why
 	if !h.told.IsZero() && now.Sub(h.told) < sumEvery {
 		defer h.mu.Unlock()
 		return h.line()
@@ -134,7 +139,10 @@ func (h *Health) sees(g *loader.Guard) {
 func (h *Health) stats() cachesidecar.FailureStats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f := cachesidecar.FailureStats{Calls: h.words.calls, Error: h.why, InARow: h.row}
+	f := cachesidecar.FailureStats{Calls: h.words.calls, Error: h.why, InARow: h.row, Failing: map[string]int64{}}
+	if h.row > 0 {
+		f.Failing[h.kind] = 1
+	}
 	if f.Error != "" {
 		f.AgeMS = max(1, time.Since(h.last).Milliseconds())
 	}

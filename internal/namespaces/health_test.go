@@ -246,7 +246,8 @@ func TestCauses(t *testing.T) {
 		{errors.New("tester@10.1.2.3"), "failed, or gave an answer that cannot be read"},
 		{&fs.PathError{Path: "/etc/secret", Err: syscall.ENOENT}, "failed, or gave an answer that cannot be read: no such file or directory"},
 	} {
-		if got := manner(tc.err) + cause(tc.err); got != tc.want {
+		_, text := manner(tc.err)
+		if got := text + cause(tc.err); got != tc.want {
 			t.Errorf("%v: %q, want %q", tc.err, got, tc.want)
 		}
 	}

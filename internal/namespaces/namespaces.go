@@ -138,6 +138,19 @@ func (n *Table) KeyFilters() iter.Seq[*KeyFilter] {
 	}
 }
 
+// Runners returns all origins and key filters.
+func (n *Table) Runners() (list []Runner) {
+	for _, ns := range n.All() {
+		if ns.Origin != nil {
+			list = append(list, ns.Origin)
+		}
+	}
+	for k := range n.KeyFilters() {
+		list = append(list, k)
+	}
+	return list
+}
+
 // Configured reports whether the configuration names a namespace.
 func (n *Table) Configured(name []byte) bool {
 	ns := (*n.Table.Load())[string(name)]

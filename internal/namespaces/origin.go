@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -13,8 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -30,14 +27,18 @@ type Origin struct {
 	opened    *loader.Origin   // without the limits; its errors may show secrets
 	existing  loader.Lister    // all keys of the origin; nil: no key filter
 	warm      loader.Lister    // keys to be loaded at the start; nil: none
-	checks    []loader.Checker // empty: there is nothing to ask
+	checkers  []loader.Checker // empty: there is nothing to ask
 
-	loads, writes, lists *Health // writes and lists: nil without write-through, without a key filter
+	// writes is nil without write-through, lists without a key filter, checks if there is nothing to ask.
+	loads, writes, lists, checks *Health
 
 	hide    Secrets
 	files   [sha256.Size]byte // the digest of the files that the settings name
 	users   atomic.Int64      // calls under way, and one while the origin is configured; at zero it is closed
 	closing *sync.WaitGroup   // of the table
+	end     context.Context   // of Run
+	stop    context.CancelFunc
+	agreed  chan struct{} // closed by Run, or if there is nothing to ask
 }
 
 // OpenOrigin opens the origin of a namespace, or returns nil if it has none. It reads the
@@ -46,7 +47,8 @@ func OpenOrigin(namespace string, ns Settings, cfg *Config, memory loader.Memory
 	if ns.Origin == nil {
 		return nil, nil
 	}
-	o := &Origin{namespace: namespace, Name: ns.Origin.Kind(), opened: &loader.Origin{}}
+	o := &Origin{namespace: namespace, Name: ns.Origin.Kind(), opened: &loader.Origin{}, agreed: make(chan struct{})}
+	o.end, o.stop = context.WithCancel(context.Background())
 	err := o.open(&ns, cfg, memory)
 	if err != nil {
 		_ = o.Close() // nothing is lost
@@ -72,7 +74,7 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 	if err := wrong.Err(); err != nil {
 		return err
 	}
-	o.hide, o.checks = opened.Secrets, slices.Clone(opened.Checks)
+	o.hide, o.checkers = opened.Secrets, slices.Clone(opened.Checks)
 	o.users.Store(1)
 	health := func(words healthWords) *Health {
 		return &Health{node: cfg.Node, log: cfg.Log.With("namespace", o.namespace, "origin", o.Name), words: words}
@@ -100,6 +102,11 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 			wrong.Addf("write_through: this kind of origin takes no writes: leave it out")
 		}
 	}
+	if len(o.checkers) > 0 || opened.Probe {
+		o.checks = health(checkWords)
+	} else {
+		close(o.agreed)
+	}
 	return wrong.Err()
 }
 
@@ -124,6 +131,7 @@ func (o *Origin) KeyForms(ctx context.Context) (forms []string, err error) {
 
 // Close closes the origin, whatever calls are under way.
 func (o *Origin) Close() error {
+	o.stop()
 	if o.opened.Close == nil {
 		return nil
 	}
@@ -164,8 +172,9 @@ func (o *Origin) report(of *Health, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return Hidden{err, text + "was given up"}
 	}
-	why := manner(err) + cause(err)
-	return Hidden{err, text + why + of.failed(err, why)}
+	kind, why := manner(err)
+	why += cause(err)
+	return Hidden{err, text + why + of.failed(err, kind, why)}
 }
 
 // enter keeps the origin open until leave is called. It returns false if the origin is
@@ -211,7 +220,7 @@ func (o *Origin) list(l loader.List, health *Health) (loader.Lister, error) {
 		return nil, err
 	}
 	if c, ok := keys.(loader.Checker); ok {
-		o.checks = append(o.checks, c)
+		o.checkers = append(o.checkers, c)
 	}
 	return &lister{keys, o, health}, nil
 }
@@ -231,88 +240,11 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		l.health.log.Debug("the filter of existing keys has all keys", "took", time.Since(began))
 		return nil
 	}
-	why, line := manner(err)+cause(err), ""
-	if ctx.Err() == nil {
-		line = l.health.failed(err, why)
+	kind, why := manner(err)
+	if why += cause(err); ctx.Err() == nil {
+		return Hidden{err, why + l.health.failed(err, kind, why)}
 	}
-	return Hidden{err, why + line}
-}
-
-// Check asks the server whether the settings fit it.
-func (o *Origin) Check(ctx context.Context) error {
-	for _, c := range o.checks {
-		if err := c.Check(ctx); err != nil {
-			return o.hide.Hide(err)
-		}
-	}
-	return nil
-}
-
-// probes are keys for a question to an origin that has nothing to check. The first one that the
-// namespace lets pass is asked for.
-var probes = []string{"cachesidecar-check", "check", "a", "A", "0", "1", "00000000-0000-0000-0000-000000000000"}
-
-// Ask asks the server once. The server's answer that it has no such key is a success. The
-// limits of the namespace do not count.
-func (o *Origin) Ask(ctx context.Context) error {
-	if len(o.checks) > 0 {
-		return o.Check(ctx)
-	}
-	key := probes[0]
-	for _, k := range probes {
-		if o.Keys.Check([]byte(k)) == nil {
-			key = k
-			break
-		}
-	}
-	_, err := o.opened.Load(ctx, []byte(key))
-	err = o.hide.Hide(err)
-	switch {
-	case err == nil, errors.Is(err, loader.ErrAbsent), errors.Is(err, loader.ErrBadKey),
-		errors.Is(err, loader.ErrTooLarge):
-		return nil
-	case errors.Is(err, loader.ErrPermanent):
-		return fmt.Errorf("%w (it was asked for the key %q)", err, key)
-	}
-	return err
-}
-
-// checkTime is how long all origins together may take to check their settings.
-const checkTime = 5 * time.Second
-
-// CheckOrigins asks the origins whether the settings fit them: a query with the wrong
-// columns would fail at every load. An origin that cannot be asked now does not prevent
-// the start: what is cached on other hosts is served without it.
-func (n *Table) CheckOrigins(ctx context.Context, log *slog.Logger) error {
-	origins := map[string]*Origin{}
-	for name, ns := range n.All() {
-		origins[name] = ns.Origin
-	}
-	return checkOrigins(ctx, origins, log)
-}
-
-// checkOrigins asks the origins of namespaces; nil is none.
-func checkOrigins(ctx context.Context, origins map[string]*Origin, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTime)
-	defer cancel()
-	var group errgroup.Group
-	for name, o := range origins {
-		if o == nil {
-			continue
-		}
-		group.Go(func() error {
-			err := o.Check(ctx)
-			if errors.Is(err, loader.ErrPermanent) {
-				return fmt.Errorf("namespace %s: %w", name, err)
-			}
-			if err != nil {
-				log.Warn("an origin cannot be asked whether what is configured fits it",
-					"namespace", name, "origin", o.Name, "error", err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
+	return Hidden{err, why}
 }
 
 // maxNamedFile is the most of a file that counts for its digest. The files that settings

@@ -53,16 +53,18 @@ type Plan struct {
 	slots   int // that were promised to new names
 }
 
-// Prepare opens the origins of other settings, and asks them whether the settings fit.
-// Origins whose settings and files are the same stay as they are.
+// Prepare opens the origins of other settings, and with StrictOrigins asks them whether the
+// settings fit. Origins whose settings and files are the same stay as they are.
 func (n *Table) Prepare(ctx context.Context, cfg Config) (*Plan, error) {
 	p, err := n.open(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkOrigins(ctx, p.origins, cfg.Log); err != nil {
-		p.Drop()
-		return nil, err
+	if cfg.StrictOrigins {
+		if err := askOrigins(ctx, p.origins); err != nil {
+			p.Drop()
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -218,9 +220,12 @@ func (p *Plan) Hide() func(text string) string {
 	return all.hideText
 }
 
-// Apply puts the settings into effect. It returns the key filters that must be run from
-// now on.
-func (p *Plan) Apply() (begun []*KeyFilter) {
+// Runner is an origin, or a key filter. Its Run ends with its context, and once a reload has put
+// another in its place.
+type Runner interface{ Run(context.Context) }
+
+// Apply puts the settings into effect. It returns what must be run from now on.
+func (p *Plan) Apply() (begun []Runner) {
 	n := p.table
 	for name, cfg := range p.cfg.Configured {
 		if old := n.All()[name]; old != nil && cfg.Quota > 0 {
@@ -240,6 +245,9 @@ func (p *Plan) Apply() (begun []*KeyFilter) {
 		}
 		if k := ns.KeyFilter; k != nil && k != n.Filters[ns.ID].Load() {
 			begun = append(begun, k)
+		}
+		if o := p.origins[name]; o != nil {
+			begun = append(begun, o)
 		}
 	}
 	for name, old := range table {

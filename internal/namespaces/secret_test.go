@@ -122,7 +122,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 			t.Errorf("%s: apps are told %v", tc.name, told)
 		}
 		errs["load"] = errors.New(log.String())
-		if len(o.checks) > 0 {
+		if len(o.checkers) > 0 {
 			errs["check"] = o.Check(t.Context())
 		}
 		for what, err := range errs {

@@ -18,6 +18,9 @@ type Config struct {
 	Log      *slog.Logger
 	Node     string // this host
 
+	// StrictOrigins says that origins must answer before a reload uses them.
+	StrictOrigins bool
+
 	// Kept are the slots of names whose entries the store has taken over from an earlier process.
 	Kept map[string]kv.NamespaceID
 

@@ -30,7 +30,7 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 func (ns *Namespace) failures() []cachesidecar.FailureStats {
 	list := []cachesidecar.FailureStats{}
 	if ns.Origin != nil {
-		for _, h := range []*Health{ns.Origin.loads, ns.Origin.writes, ns.Origin.lists} {
+		for _, h := range []*Health{ns.Origin.loads, ns.Origin.writes, ns.Origin.lists, ns.Origin.checks} {
 			if h != nil {
 				list = append(list, h.stats())
 			}

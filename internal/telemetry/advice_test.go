@@ -121,6 +121,8 @@ var adviceOf = map[string]string{
 	"origin_breaker_open":           "If 1, the origin has failed: fix it. The breaker closes by itself.",
 	"origin_breaker_half_open":      "–",
 	"origin_breaker_openings_total": "If it rises often, the origin fails now and then.",
+	"setting_differs":               "Give all hosts the same settings: `cachesidecar members` names the hosts, and `config show` a host's own.",
+	"origin_failing":                "With `calls=\"checks\"` the server refuses what is configured, or is not there: `cachesidecar health` says why.",
 	"origin_failures_in_a_row":      "If it grows, every call fails: `cachesidecar stats` has the last error.",
 	"origin_last_failure_seconds":   "–",
 

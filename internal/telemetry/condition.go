@@ -96,6 +96,7 @@ func wrongWith(st *cachesidecar.Stats) (f Findings) {
 	for i := range st.Namespaces {
 		f.ofNamespace(&st.Namespaces[i])
 	}
+	f.otherSettings(c.Settings)
 	for i := range st.Changes {
 		if c := &st.Changes[i]; c.Error != "" {
 			f.Addf("the feed of changes %s (%s): %s", c.Name, c.State, c.Error)
@@ -106,6 +107,25 @@ func wrongWith(st *cachesidecar.Stats) (f Findings) {
 	}
 	f.full(st)
 	return f
+}
+
+// otherSettings adds the hosts whose settings differ. The list is in their order.
+func (f *Findings) otherSettings(list []cachesidecar.SettingStats) {
+	for i := 0; i < len(list); {
+		node, names := list[i].Node, []string(nil)
+		for ; i < len(list) && list[i].Node == node; i++ {
+			names = append(names, list[i].Name())
+		}
+		f.Addf("%s has %s", node, OtherSettings(names))
+	}
+}
+
+// OtherSettings names the settings in which a host differs; "": there are none.
+func OtherSettings(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return "other settings, and may answer differently: " + AtMost(names, FewFindings, ", ")
 }
 
 // FeedLate says that a feed of changes is later than max_lag.

@@ -106,6 +106,8 @@ var helpOf = map[string]string{
 	"origin_breaker_open":           "1 while the breaker before a namespace's origin is open: loads are refused.",
 	"origin_breaker_half_open":      "1 while that breaker is half-open: the next load tries the origin.",
 	"origin_breaker_openings_total": "Times that the breaker opened.",
+	"setting_differs":               "1 for each setting that changes an answer and that another host has otherwise.",
+	"origin_failing":                "1 if the last call of a namespace's origin failed, by kind of both.",
 	"origin_failures_in_a_row":      "Calls of a namespace's origin that failed since the last success, by kind.",
 	"origin_last_failure_seconds":   "Seconds since the last failed call of a namespace's origin, by kind.",
 

@@ -75,6 +75,7 @@ const (
 	OpProbe
 	OpNote
 	OpApplied
+	OpSettings
 
 	// OpCount is one above the highest op.
 	OpCount
@@ -88,6 +89,7 @@ var opNames = [OpCount]string{
 	OpShared: "SHARED", OpHits: "HITS", OpMetaGet: "METAGET",
 	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH",
 	OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
+	OpSettings: "SETTINGS",
 }
 
 func (o Op) String() string {

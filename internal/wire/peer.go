@@ -81,6 +81,30 @@ type Poll struct {
 	OthersAt   uint64      // counts the changes of Others
 	OthersHave uint64      // the last OthersAt of the receiver that the sender has
 	Certified  []Certified `wire:"later"` // in answers
+	Settings   uint64      `wire:"later"` // in answers: a digest of those that change an answer; zero: not told
+}
+
+// AskSettings is the body of SETTINGS, which asks for the digests of single settings.
+type AskSettings struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Digest uint64 // of the sender's settings, as in Poll
+}
+
+// Settings is the answer to SETTINGS: digests of the sender's settings that change an answer.
+type Settings struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Names []string // of the settings
+	Of    []SettingsOf
+}
+
+// SettingsOf are the settings of one thing.
+type SettingsOf struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Of      string // "": the host; else with the prefix "namespaces." or "changes."
+	Digests []byte // 8 bytes for each of Names, big-endian; zero: it has no such setting
 }
 
 // Certified is, in an answer to a poll, how long ago it was certified that all changes were deleted that

@@ -14,6 +14,7 @@ import (
 var bodies = map[string]any{
 	"request PEER_HELLO": PeerHello{}, "request POLL": Poll{}, "request ACQUIRE": Acquire{}, "request AUTH": Auth{},
 	"request PULL": Pull{}, "request FETCH": Fetch{}, "request GOODBYE": Goodbye{}, "request FOLLOW": Follow{},
+	"request SETTINGS": AskSettings{}, "answer SETTINGS": Settings{},
 	"request PROBE": Probe{}, "request APPLIED": Applied{}, "answer APPLIED": AppliedBy{},
 
 	"answer PEER_HELLO": PeerHello{}, "answer POLL": Poll{}, "answer ACQUIRE": Acquired{}, "answer AUTH": Authorized{},
@@ -151,7 +152,7 @@ func TestArraysAreWhole(t *testing.T) {
 func FuzzBodies(f *testing.F) {
 	kinds := []any{
 		PeerHello{}, Poll{}, Acquire{}, Acquired{}, Auth{}, Authorized{}, Pull{}, Pulled{}, Fetch{}, Fetched{}, Goodbye{}, Follow{},
-		Followed{}, Relay{}, Probe{}, Probed{}, Applied{}, AppliedBy{}, Hello{}, Welcome{}, Watched{}, []cachesidecar.Member{}, cachesidecar.Place{}, cachesidecar.Stats{}, cachesidecar.ClusterStats{},
+		Followed{}, Relay{}, Probe{}, Probed{}, Applied{}, AppliedBy{}, AskSettings{}, Settings{}, Hello{}, Welcome{}, Watched{}, []cachesidecar.Member{}, cachesidecar.Place{}, cachesidecar.Stats{}, cachesidecar.ClusterStats{},
 		cachesidecar.Verified{},
 	}
 	for _, g := range messages() {

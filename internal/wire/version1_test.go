@@ -117,9 +117,12 @@ func lengthen(s *schema, dst, b []byte) (long []byte, added int) {
 		added, b = added+inner, rest
 	}
 	for i := range max(1, more) - 1 { // the fields that were added later
-		if f := s.fields[n+i]; f != nil && f.kind == reflect.Bool {
+		switch f := s.fields[n+i]; {
+		case f != nil && f.kind == reflect.Bool:
 			dst = msgp.AppendBool(dst, false)
-		} else {
+		case f != nil && f.kind == reflect.Uint64:
+			dst = msgp.AppendUint64(dst, 0)
+		default:
 			dst = msgp.AppendNil(dst)
 		}
 	}

@@ -84,7 +84,7 @@ func messages() []golden {
 	held.Add(EventBarrier, 0x1122334455667788, 8, &EventDetail{LagMS: 500})
 	held.Add(EventChanged, 0x1122334455667788, 9, nil)
 	floors := []Floor{{Namespace: "users", Version: 5, AgeMS: []uint32{70_000}}, {Version: 4}}
-	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []kv.NodeID{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: kv.Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4}
+	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []kv.NodeID{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: kv.Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4, Settings: 1<<63 + 5}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60, Floors: floors}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
 	none := Entry{Namespace: "users", Key: key, Version: 1 << 60, TTLMS: 1000, Absent: true}
@@ -173,6 +173,7 @@ func messages() []golden {
 		ask(OpApplied, Applied{Partitions: []uint16{0, 16383}}),
 		ask(OpProbe, Probe{Key: key, Fresh: true}),
 		ask(OpNote, Note{Floor: floors[0], WallMS: 7}),
+		ask(OpSettings, AskSettings{Digest: 1<<63 + 5}),
 		withBody("peer_hello", OpPeerHello, greeting),
 		withBody("poll", OpPoll, poll),
 		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []kv.Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}, Floors: floors, Passed: []byte{4}}),
@@ -185,6 +186,7 @@ func messages() []golden {
 		reply("goodbye", OpGoodbye, Reply{}),
 		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9, Tell: true}),
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6, Floors: floors}),
+		withBody("settings", OpSettings, Settings{Names: []string{"audit"}, Of: []SettingsOf{{Of: "namespaces.*", Digests: []byte{1, 2, 3, 4, 5, 6, 7, 8}}}}),
 		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []kv.Process{process}, Voter: true, Owners: []kv.Process{process}}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
 		withBody("applied", OpApplied, AppliedBy{All: []bool{true, false}}),

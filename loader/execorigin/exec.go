@@ -33,13 +33,13 @@ import (
 // Config has the settings of the commands.
 type Config struct {
 	// Command is the program and its first arguments. Required.
-	Command []string `yaml:"command"`
+	Command []string `yaml:"command" answers:"yes"`
 	// Env are variables beside PATH and HOME: NAME=value, or NAME for the value in the
 	// environment of this process. Secrets must be given by NAME. Default: none.
 	Env []string `yaml:"env"`
 	// Absent is the exit status that says that there is no such key. Default: 1. Bounds: up
 	// to 255.
-	Absent int `yaml:"absent"`
+	Absent int `yaml:"absent" answers:"yes" default:"1"`
 
 	Write WriteConfig `yaml:",inline"`
 }

@@ -18,12 +18,12 @@ import (
 type WriteConfig struct {
 	// Store is the command that stores a value; it reads the value from standard input.
 	// Required by write_through.
-	Store []string `yaml:"store"`
+	Store []string `yaml:"store" answers:"yes"`
 	// Delete is the command that deletes a value. Required by write_through.
-	Delete []string `yaml:"delete"`
+	Delete []string `yaml:"delete" answers:"yes"`
 	// Refused is the exit status of both commands that says that nothing has changed.
 	// Default: none. Bounds: up to 255.
-	Refused int `yaml:"refused"`
+	Refused int `yaml:"refused" answers:"yes"`
 }
 
 // findWrites validates the settings of writes and finds their programs.

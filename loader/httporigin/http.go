@@ -34,9 +34,9 @@ import (
 type Config struct {
 	// URL is the address of a value, with "{key}" in the place of the key. Required. Bounds:
 	// "{key}" once, in the path or the query.
-	URL string `yaml:"url"`
+	URL string `yaml:"url" answers:"path"`
 	// Method is the method of the request. Default: "GET".
-	Method string `yaml:"method"`
+	Method string `yaml:"method" answers:"yes" default:"GET"`
 	// Headers are headers of every request. Secrets must be given as HeaderFiles. Form:
 	// names with values. Default: none. Bounds: no "Authorization", "Cookie" or
 	// "Proxy-Authorization".
@@ -46,10 +46,10 @@ type Config struct {
 	HeaderFiles map[string]string `yaml:"header_files"`
 	// Absent are the statuses that say that there is no such key. Form: list of statuses.
 	// Default: [404, 410]. Bounds: 200 to 599.
-	Absent []int `yaml:"absent"`
+	Absent []int `yaml:"absent" answers:"yes" default:"404, 410"`
 	// CacheControl uses the answer's s-maxage or max-age, minus its Age, as the TTL. The
 	// directives no-store, no-cache and private forbid caching the value.
-	CacheControl bool `yaml:"cache_control"`
+	CacheControl bool `yaml:"cache_control" answers:"yes"`
 	// Connections is the largest number of connections, open or idle. Default: 64. Bounds:
 	// up to 65536.
 	Connections int `yaml:"connections"`
@@ -213,6 +213,8 @@ func unexpected(host string, code int) error {
 	switch {
 	case code >= 500, slices.Contains(retried, code):
 		return err
+	case code == http.StatusUnauthorized:
+		return fmt.Errorf("%w: %w", loader.ErrRefused, err)
 	case code >= 300 && code < 400:
 		return fmt.Errorf("%w: %w, a redirect: configure the URL that it leads to", loader.ErrPermanent, err)
 	}

@@ -18,12 +18,12 @@ import (
 // URLs and header.
 type WriteConfig struct {
 	// StoreMethod is the method of the request that stores a value. Default: "PUT".
-	StoreMethod string `yaml:"store_method"`
+	StoreMethod string `yaml:"store_method" answers:"yes" default:"PUT"`
 	// DeleteMethod is the method of the request that deletes a value. Default: "DELETE".
-	DeleteMethod string `yaml:"delete_method"`
+	DeleteMethod string `yaml:"delete_method" answers:"yes" default:"DELETE"`
 	// ContentType is the content type of a value that is stored. Default:
 	// "application/octet-stream".
-	ContentType string `yaml:"content_type"`
+	ContentType string `yaml:"content_type" answers:"yes" default:"application/octet-stream"`
 }
 
 func (c *WriteConfig) defaults() {

@@ -32,7 +32,7 @@ type Config struct {
 	Servers []string `yaml:"servers"`
 	// KeyPrefix is what stands before each key. Default: none. Bounds: with the key up to
 	// 250 bytes.
-	KeyPrefix string `yaml:"key_prefix"`
+	KeyPrefix string `yaml:"key_prefix" answers:"yes"`
 	// Connections is the number of idle connections to each server. Default: 64. Bounds: up
 	// to 65536.
 	Connections int `yaml:"connections"`
@@ -57,7 +57,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &loader.Origin{Source: s, Writer: s, Close: s.Close}, nil
+	return &loader.Origin{Source: s, Writer: s, Probe: true, Close: s.Close}, nil
 }
 
 // Source loads values from the servers, and writes them there. It is safe for concurrent use.

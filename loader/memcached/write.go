@@ -16,7 +16,7 @@ import (
 type WriteConfig struct {
 	// TTL is the TTL of values that are written through. Default: no expiry. Bounds: whole
 	// seconds up to 720h.
-	TTL time.Duration `yaml:"store_ttl"`
+	TTL time.Duration `yaml:"store_ttl" answers:"yes"`
 }
 
 // maxTTL is the number of seconds above which memcached takes a TTL for a date.

@@ -35,10 +35,10 @@ type FeedConfig struct {
 	Publication string `yaml:"publication"`
 	// Tables are the tables, by schema and name, such as public.users. A name with a dot goes in double
 	// quotes. Form: names of tables, each with its namespace and key. Required. Bounds: up to 256.
-	Tables map[string]FeedTable `yaml:"tables"`
+	Tables map[string]FeedTable `yaml:"tables" answers:"yes"`
 	// Messages are the namespaces that a message in the log may name: pg_logical_emit_message with
 	// the prefix cachesidecar. Form: list of names. Default: none. Bounds: up to 256.
-	Messages []string `yaml:"messages"`
+	Messages []string `yaml:"messages" answers:"yes"`
 
 	DSN string `yaml:"-"`
 }
@@ -46,10 +46,10 @@ type FeedConfig struct {
 // FeedTable says which key a row of a table stands for.
 type FeedTable struct {
 	// Namespace is the namespace of the keys. Form: name. Required.
-	Namespace string `yaml:"namespace"`
+	Namespace string `yaml:"namespace" answers:"yes"`
 	// Key is the key of a row, with columns in braces: "{id}". Required. Bounds: columns of the
 	// table's replica identity.
-	Key string `yaml:"key"`
+	Key string `yaml:"key" answers:"yes"`
 }
 
 // Kind returns "postgres".

@@ -62,10 +62,10 @@ type Config struct {
 	DSNEnv string `yaml:"dsn_env"`
 
 	// Query is the statement that selects a value. Required. Bounds: with "$1", the key.
-	Query string `yaml:"query"`
+	Query string `yaml:"query" answers:"yes"`
 	// Format is how a row becomes a value. Form: "column", "json" or "msgpack". Default:
 	// "column".
-	Format Format `yaml:"format"`
+	Format Format `yaml:"format" answers:"yes" default:"column"`
 	// Connections is the largest number of connections. Default: 16. Bounds: up to 65536.
 	Connections int `yaml:"connections"`
 
@@ -372,6 +372,11 @@ func unfit(pe *pgconn.PgError) bool {
 	return slices.Contains([]string{"22P02", "22003", "22007", "22008"}, pe.Code) || noUTF8(pe)
 }
 
+// class reports whether an error is of one of PostgreSQL's classes.
+func class(pe *pgconn.PgError, classes ...string) bool {
+	return len(pe.Code) == 5 && slices.Contains(classes, pe.Code[:2])
+}
+
 // classified returns an error by PostgreSQL's code: errors of the key, of the query, or of
 // the server. Only errors of the server may be retried.
 func classified(err error) error {
@@ -385,7 +390,9 @@ func classified(err error) error {
 			"is none of UTF-8 (%s)", loader.ErrBadKey, pe.Code)
 	case unfit(pe):
 		return fmt.Errorf("%w: postgres origin: it is no value of $1's type (%s)", loader.ErrBadKey, pe.Code)
-	case len(pe.Code) == 5 && slices.Contains([]string{"22", "28", "3D", "42"}, pe.Code[:2]):
+	case class(pe, "28", "3D"), class(pe, "42") && pe.SeverityUnlocalized == "FATAL": // who connects, and to what
+		return fmt.Errorf("%w: postgres origin: %s (%s)", loader.ErrRefused, pe.Message, pe.Code)
+	case class(pe, "22", "42"):
 		return permanent("%s (%s)", pe.Message, pe.Code)
 	}
 	return fmt.Errorf("postgres origin: %s (%s)", pe.Message, pe.Code)

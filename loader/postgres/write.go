@@ -16,10 +16,10 @@ import (
 type WriteConfig struct {
 	// Store is the statement that stores a value. Required by write_through. Bounds: with
 	// "$1", the key, and "$2", the value.
-	Store string `yaml:"store"`
+	Store string `yaml:"store" answers:"yes"`
 	// Delete is the statement that deletes a value. Required by write_through. Bounds: with
 	// "$1", the key.
-	Delete string `yaml:"delete"`
+	Delete string `yaml:"delete" answers:"yes"`
 }
 
 // writes validates of the statements everything that does not need the server.

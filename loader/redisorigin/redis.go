@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,7 +47,7 @@ type Config struct {
 	PasswordEnv string `yaml:"password_env"`
 
 	// DB is the number of the database. Default: 0. Bounds: up to 65536.
-	DB int `yaml:"db"`
+	DB int `yaml:"db" answers:"yes"`
 	// TLS encrypts the connections, and verifies the server's certificate.
 	TLS bool `yaml:"tls"`
 	// TLSCAFile is a file with the authorities (PEM) of the server's certificate. Form:
@@ -58,10 +59,10 @@ type Config struct {
 	// none.
 	TLSKeyFile string `yaml:"tls_key_file"`
 	// KeyPrefix is what stands before each key. Default: none.
-	KeyPrefix string `yaml:"key_prefix"`
+	KeyPrefix string `yaml:"key_prefix" answers:"yes"`
 	// IgnoreTTL takes the namespace's TTL instead of the key's remaining time, so that a load
 	// needs GET alone, and no PTTL.
-	IgnoreTTL bool `yaml:"ignore_ttl"`
+	IgnoreTTL bool `yaml:"ignore_ttl" answers:"yes"`
 	// Connections is the largest number of connections. Default: 64. Bounds: up to 65536.
 	Connections int `yaml:"connections"`
 
@@ -86,7 +87,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 		return nil, err
 	}
 	return &loader.Origin{
-		Source: s, Writer: s, List: s.NewLister, Close: s.Close, Secrets: []string{s.cfg.Password},
+		Source: s, Writer: s, List: s.NewLister, Probe: true, Close: s.Close, Secrets: []string{s.cfg.Password},
 	}, nil
 }
 
@@ -178,7 +179,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	defer cancel()
 	c, err := s.get(ctx)
 	if err != nil {
-		return loader.Value{}, s.named(err)
+		return loader.Value{}, s.failed(err)
 	}
 	defer s.put(c)
 	name, commands := s.cfg.KeyPrefix+string(key), []string{"PTTL", "GET", "PTTL"}
@@ -204,9 +205,17 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string",
 			loader.ErrPermanent, s.cfg.Address)
 	case err != nil && !errors.Is(err, loader.ErrAbsent):
-		return loader.Value{}, s.named(err)
+		return loader.Value{}, s.failed(err)
 	}
 	return v, err
+}
+
+// failed returns the error of a call. The server's refusal of this host is marked as such.
+func (s *Source) failed(err error) error {
+	if errors.Is(err, errRefusedLogin) || slices.Contains([]string{"NOAUTH", "NOPERM", "WRONGPASS"}, code(err)) {
+		return fmt.Errorf("%w: %w", loader.ErrRefused, s.named(err))
+	}
+	return s.named(err)
 }
 
 // value returns what the replies to GET, or to PTTL, GET and PTTL, say.

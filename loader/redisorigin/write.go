@@ -17,7 +17,7 @@ import (
 type WriteConfig struct {
 	// TTL is the TTL of values that are written through. Default: no expiry. Bounds: from
 	// 1ms.
-	TTL time.Duration `yaml:"store_ttl"`
+	TTL time.Duration `yaml:"store_ttl" answers:"yes"`
 }
 
 func (c *WriteConfig) check() error {

@@ -1,0 +1,300 @@
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Hosts with different settings answer the same question differently. An answer to a poll tells a digest
+// of all settings of its host that change an answer. Where two hosts' differ, each asks the other for the
+// digests of the single settings, once for each pair, and compares those that both have: a host of
+// another version may have more.
+
+// Digests are those of the settings that change an answer: by what they belong to, and by their name.
+// A host's own settings belong to "", and all namespaces without settings of their own are OtherNamespaces.
+type Digests map[string]map[string]uint64
+
+// Prefixes of what settings belong to.
+const (
+	NamespacePrefix = "namespaces."
+	FeedPrefix      = "changes."
+	OtherNamespaces = NamespacePrefix + "*"
+)
+
+// Bounds of the comparison.
+const (
+	askEvery     = 10 * time.Second                  // the least time between two questions to a host
+	maxDiffer    = 32                                // settings that are named of a host
+	maxDiffering = 256                               // and of all
+	maxNames     = 256                               // names of settings that another host may tell
+	maxThings    = kv.MaxNamespaces + 2*maxFeeds + 2 // what these may belong to
+	maxThing     = 256                               // bytes of its name
+)
+
+// Agreement compares the settings of other hosts with this one's. Its goroutine is run.
+type Agreement struct {
+	cfg    *Config
+	pool   *peer.Pool
+	report *reporter
+	wake   chan struct{}
+	Asked  atomic.Int64 // questions
+
+	mu     sync.Mutex
+	own    Digests
+	sum    uint64 // of own
+	body   []byte // of the answer to SETTINGS
+	others map[kv.Process]*otherSettings
+}
+
+// otherSettings is what is known of another host's settings.
+type otherSettings struct {
+	sum     uint64        // as it has told last; zero: nothing
+	pair    [2]uint64     // the sums of this host and of it when it was asked
+	asked   time.Duration // boot clock
+	differ  []cachesidecar.SettingStats
+	more    int    // that are not in differ
+	written string // to the log
+}
+
+// due reports whether a host is to be asked, if the sum of this one is own.
+func (o *otherSettings) due(own uint64, now time.Duration) bool {
+	return o.sum != 0 && o.sum != own && o.pair != [2]uint64{own, o.sum} && now-o.asked >= askEvery
+}
+
+func newAgreement(cfg *Config, pool *peer.Pool, report *reporter) *Agreement {
+	a := &Agreement{
+		cfg: cfg, pool: pool, report: report, wake: make(chan struct{}, 1), others: map[kv.Process]*otherSettings{},
+	}
+	a.Set(cfg.Digests)
+	return a
+}
+
+// Set replaces this host's digests.
+func (a *Agreement) Set(own Digests) {
+	w := pack(own)
+	body, err := wire.MarshalBody(w)
+	if err != nil {
+		return // an encoding of texts and bytes does not fail
+	}
+	digest := sha256.Sum256(body)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.own, a.body, a.sum = own, body, max(1, binary.BigEndian.Uint64(digest[:]))
+}
+
+// told returns what an answer to a poll says.
+func (a *Agreement) told() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sum
+}
+
+// answer answers SETTINGS.
+func (a *Agreement) answer() wire.Reply {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return wire.Reply{Body: a.body}
+}
+
+// heard takes what a process tells with each poll.
+func (a *Agreement) heard(id kv.Process, sum uint64) {
+	now := a.cfg.Clock.Read().Boot
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := a.others[id]
+	if o == nil {
+		o = &otherSettings{asked: -askEvery}
+		a.others[id] = o
+	}
+	o.sum = sum
+	switch {
+	case sum == 0, sum == a.sum:
+		a.found(id, o, nil)
+		o.pair = [2]uint64{}
+	case o.due(a.sum, now):
+		select {
+		case a.wake <- struct{}{}:
+		default:
+		}
+	default:
+		a.log(id, o) // a line may have been one too many
+	}
+}
+
+// forget ends what is known of a process that is not polled any more.
+func (a *Agreement) forget(id kv.Process) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.others, id)
+}
+
+// run asks the hosts whose settings differ, until ctx ends.
+func (a *Agreement) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		}
+		for _, id := range a.due() {
+			a.ask(ctx, id)
+		}
+	}
+}
+
+// due returns the hosts to be asked now.
+func (a *Agreement) due() (list []kv.Process) {
+	now := a.cfg.Clock.Read().Boot
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, o := range a.others {
+		if o.due(a.sum, now) {
+			o.asked = now
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+func (a *Agreement) ask(ctx context.Context, id kv.Process) {
+	var w wire.Settings
+	own := a.told()
+	a.Asked.Add(1)
+	err := a.pool.Ask(ctx, id, a.cfg.Bound/2, wire.OpSettings, &wire.AskSettings{Digest: own}, &w)
+	theirs, ok := unpack(&w)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := a.others[id]
+	var refused *wire.Error
+	switch {
+	case o == nil || own != a.sum: // the next poll tells
+	case errors.As(err, &refused) && refused.Status == wire.Unsupported, err == nil && !ok:
+		o.pair = [2]uint64{own, o.sum}
+		a.found(id, o, nil)
+	case err == nil:
+		o.pair = [2]uint64{own, o.sum}
+		a.found(id, o, differences(a.own, theirs))
+	}
+}
+
+// found notes which settings of a host differ. a.mu is held.
+func (a *Agreement) found(id kv.Process, o *otherSettings, differ []cachesidecar.SettingStats) {
+	o.differ, o.more = differ[:min(len(differ), maxDiffer)], max(0, len(differ)-maxDiffer)
+	for i := range o.differ {
+		o.differ[i].Node = string(id.Node)
+	}
+	a.log(id, o)
+}
+
+// log writes a line if other settings differ than the log says. a.mu is held.
+func (a *Agreement) log(id kv.Process, o *otherSettings) {
+	var names []string
+	for i := range o.differ {
+		names = append(names, o.differ[i].Name())
+	}
+	text := strings.Join(names, ", ")
+	if text == o.written || !a.report.due("settings", id.Node) {
+		return
+	}
+	if o.written = text; text == "" {
+		a.cfg.Log.Info("a host has the same settings again", "node", id.Node)
+		return
+	}
+	a.cfg.Log.Warn("a host has other settings: it may answer differently", "node", id.Node, "settings", names,
+		"more", o.more)
+}
+
+// Differing returns the settings in which other hosts differ from this one, by host and name.
+func (a *Agreement) Differing() (list []cachesidecar.SettingStats) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, o := range a.others {
+		list = append(list, o.differ...)
+	}
+	slices.SortFunc(list, cachesidecar.SettingStats.Compare)
+	return list[:min(len(list), maxDiffering)]
+}
+
+// differences compares what both hosts have.
+func differences(a, b Digests) (list []cachesidecar.SettingStats) {
+	things := maps.Clone(a)
+	maps.Copy(things, b)
+	for _, of := range slices.Sorted(maps.Keys(things)) {
+		x, y := a.of(of), b.of(of)
+		for _, name := range slices.Sorted(maps.Keys(x)) {
+			if other, both := y[name]; !both || other == x[name] {
+				continue
+			}
+			s := cachesidecar.SettingStats{Setting: name, Differs: true}
+			if space, is := strings.CutPrefix(of, NamespacePrefix); is {
+				s.Namespace = space
+			} else if of != "" {
+				s.Setting = of + "." + name
+			}
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// of returns the settings of a thing. A namespace without settings of its own has those of all such.
+func (d Digests) of(thing string) map[string]uint64 {
+	if own, has := d[thing]; has || !strings.HasPrefix(thing, NamespacePrefix) {
+		return own
+	}
+	return d[OtherNamespaces]
+}
+
+// pack returns digests as hosts tell them, in one order.
+func pack(d Digests) *wire.Settings {
+	all := map[string]struct{}{}
+	for _, of := range d {
+		for name := range of {
+			all[name] = struct{}{}
+		}
+	}
+	w := &wire.Settings{Names: slices.Sorted(maps.Keys(all))}
+	for _, thing := range slices.Sorted(maps.Keys(d)) {
+		of := wire.SettingsOf{Of: thing}
+		for _, name := range w.Names {
+			of.Digests = binary.BigEndian.AppendUint64(of.Digests, d[thing][name])
+		}
+		w.Of = append(w.Of, of)
+	}
+	return w
+}
+
+// unpack returns the digests that another host has told. It returns false if no host tells so.
+func unpack(w *wire.Settings) (Digests, bool) {
+	if len(w.Names) > maxNames || len(w.Of) > maxThings {
+		return nil, false
+	}
+	d := Digests{}
+	for _, of := range w.Of {
+		space, is := strings.CutPrefix(of.Of, NamespacePrefix)
+		if len(of.Digests) != 8*len(w.Names) || len(of.Of) > maxThing ||
+			is && of.Of != OtherNamespaces && !kv.ValidNamespace(space) {
+			return nil, false
+		}
+		d[of.Of] = map[string]uint64{}
+		for i, name := range w.Names {
+			if digest := binary.BigEndian.Uint64(of.Digests[8*i:]); digest != 0 {
+				d[of.Of][name] = digest
+			}
+		}
+	}
+	return d, true
+}

@@ -1,0 +1,135 @@
+package namespaces
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// What the configuration says wrongly is refused. What a server says of it now is a state of the
+// namespace, since it may be mended there at any time: the server is asked again until it has agreed
+// once, and loads, writes and listings try it meanwhile.
+
+// Bounds of the waits between two checks of an origin that has not agreed yet.
+const (
+	checkTime  = 5 * time.Second // that a check may take
+	checkLeast = time.Second
+	checkMost  = 30 * time.Second
+)
+
+// Run asks the server whether the settings fit it until it says so, until ctx ends, or until the origin is
+// closed.
+func (o *Origin) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(o.end, cancel)()
+	for n := 0; o.checks != nil; n++ {
+		err := o.Check(ctx)
+		if ctx.Err() != nil || o.end.Err() != nil {
+			return
+		}
+		_ = o.report(o.checks, err)
+		if err == nil {
+			close(o.agreed)
+			return
+		}
+		if !kv.Sleep(ctx, checkLeast+loader.Backoff(n, checkLeast, checkMost-checkLeast, rand.Float64())) {
+			return
+		}
+	}
+}
+
+// Agrees waits until the server has said that the settings fit it, or until the origin is closed. It
+// returns false if ctx ends before.
+func (o *Origin) Agrees(ctx context.Context) bool {
+	select {
+	case <-o.agreed:
+	case <-o.end.Done():
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// Check asks the server whether the settings fit it, if that costs it nothing.
+func (o *Origin) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	for _, c := range o.checkers {
+		if err := c.Check(ctx); err != nil {
+			return o.hide.Hide(err)
+		}
+	}
+	if o.opened.Probe {
+		return o.probe(ctx)
+	}
+	return nil
+}
+
+// Ask asks the server once, whatever that costs. The server's answer that it has no such key is a
+// success. The limits of the namespace do not count.
+func (o *Origin) Ask(ctx context.Context) error {
+	if len(o.checkers) > 0 || o.opened.Probe {
+		return o.Check(ctx)
+	}
+	return o.probe(ctx)
+}
+
+// probes are keys for a question to an origin that has nothing to check. The first one that the
+// namespace lets pass is asked for.
+var probes = []string{"cachesidecar-check", "check", "a", "A", "0", "1", "00000000-0000-0000-0000-000000000000"}
+
+func (o *Origin) probe(ctx context.Context) error {
+	key := probes[0]
+	for _, k := range probes {
+		if o.Keys.Check([]byte(k)) == nil {
+			key = k
+			break
+		}
+	}
+	_, err := o.opened.Load(ctx, []byte(key))
+	err = o.hide.Hide(err)
+	switch {
+	case err == nil, errors.Is(err, loader.ErrAbsent), errors.Is(err, loader.ErrBadKey),
+		errors.Is(err, loader.ErrTooLarge):
+		return nil
+	case errors.Is(err, loader.ErrPermanent):
+		return fmt.Errorf("%w (it was asked for the key %q)", err, key)
+	}
+	return err
+}
+
+// AskOrigins asks each origin once. It returns an error if one refuses, or does not answer.
+func (n *Table) AskOrigins(ctx context.Context) error {
+	origins := map[string]*Origin{}
+	for name, ns := range n.All() {
+		origins[name] = ns.Origin
+	}
+	return askOrigins(ctx, origins)
+}
+
+// askOrigins asks the origins of namespaces; nil is none.
+func askOrigins(ctx context.Context, origins map[string]*Origin) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	var group errgroup.Group
+	for name, o := range origins {
+		if o == nil {
+			continue
+		}
+		group.Go(func() error {
+			if err := o.Ask(ctx); err != nil {
+				return fmt.Errorf("namespace %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}

@@ -1,0 +1,215 @@
+package sidecar
+
+import (
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/execorigin"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/memcached"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
+)
+
+// TestVirtualOtherSettings checks that hosts name the settings in which they differ, and nothing else, once
+// in the log, and that a reload which makes them agree ends it.
+func TestVirtualOtherSettings(t *testing.T) {
+	t.Parallel()
+	bubble.Test(t, func(t *testing.T) {
+		w := newWorld(t, firstSeed(), 3)
+		logs := make([]lockedText, 3)
+		from := func(path, host string) Namespace { // it is not asked: no read comes
+			return Namespace{Origin: &httporigin.Config{URL: "http://" + host + path + "{key}"}, Limits: Limits{Concurrency: len(host)}}
+		}
+		set := func(c *Config, i int, differ bool) {
+			c.MaxConnections, c.Log = 100+i, slog.New(slog.NewTextHandler(&logs[i], nil))
+			c.Namespaces = map[string]Namespace{
+				"users": from("/", strings.Repeat("x", i+1)),
+				"pages": {Quota: Size(1+i) << 20},
+			}
+			if i == 2 && differ {
+				c.Namespaces["users"] = from("/users/", "xxx")
+				c.Namespaces["pages"] = Namespace{DefaultTTL: ptr(time.Minute)}
+				c.Namespaces["own"] = Namespace{StaleLimit: ptr(time.Hour)}
+				c.Namespaces["same"] = Namespace{DefaultTTL: ptr(DefaultTTL)} // as it is without settings
+			}
+		}
+		for i, v := range w.nodes {
+			v.edit = func(c *Config) { set(c, i, true) }
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		time.Sleep(time.Minute)
+		want := []string{"namespaces.own.stale_limit", "namespaces.pages.default_ttl", "namespaces.users.origin.http.url"}
+		differs := func(v *vnode) (list []string) {
+			for _, s := range v.s.engine.Node.Agreement.Differing() {
+				list = append(list, s.Node+" "+s.Name())
+			}
+			return list
+		}
+		of := func(nodes ...string) (list []string) {
+			for _, n := range nodes {
+				for _, s := range want {
+					list = append(list, n+" "+s)
+				}
+			}
+			return list
+		}
+		for i, expect := range [][]string{of("n2"), of("n2"), of("n0", "n1")} {
+			v := w.nodes[i]
+			if got := differs(v); !slices.Equal(got, expect) {
+				t.Errorf("%s: %q, want %q", v.name, got, expect)
+			}
+			st := v.s.telemetry.Stats()
+			if line := telemetry.ConditionLine(&st); st.NotReady != "" || !strings.Contains(line, "has other settings, and may answer differently: namespaces.own.stale_limit") {
+				t.Errorf("%s: %s", v.name, line)
+			}
+			for _, m := range v.s.engine.Admin.Members() {
+				if (len(m.Differs) > 0) != slices.ContainsFunc(expect, func(s string) bool { return strings.HasPrefix(s, m.Node+" ") }) {
+					t.Errorf("%s lists %+v", v.name, m)
+				}
+			}
+		}
+		asked := func() (n int64) {
+			for _, v := range w.nodes {
+				n += v.s.engine.Node.Agreement.Asked.Load()
+			}
+			return n
+		}
+		before := asked()
+		time.Sleep(time.Hour)
+		if n := asked() - before; n != 0 {
+			t.Errorf("asked %d more times in an hour", n)
+		}
+		const other, again = "a host has other settings", "a host has the same settings again"
+		if n := strings.Count(logs[0].String(), other); n != 1 {
+			t.Errorf("%d lines of the log in an hour, want one", n)
+		}
+		cfg := w.nodes[2].config()
+		set(&cfg, 2, false)
+		if _, err := w.nodes[2].s.Apply(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		for i, v := range w.nodes {
+			if got := differs(v); len(got) != 0 || strings.Count(logs[i].String(), again) != strings.Count(logs[i].String(), other) {
+				t.Errorf("%s, once they agree: %q", v.name, got)
+			}
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// TestDigests checks which changes of settings hosts tell each other.
+func TestDigests(t *testing.T) {
+	of := func(ns Namespace) cluster.Digests {
+		c, _ := Config{Bind: "127.0.0.1:0", Namespaces: map[string]Namespace{"a": ns}}.withDefaults()
+		return c.digests()
+	}
+	origin := func(o loader.OriginConfig) Namespace { return Namespace{Origin: o} }
+	for _, tc := range []struct {
+		name string
+		a, b Namespace
+		want string // the settings that differ
+	}{
+		{"a default that is given", Namespace{}, Namespace{DefaultTTL: ptr(time.Hour)}, ""},
+		{"a quota", Namespace{Quota: 1 << 20}, Namespace{}, ""},
+		{"a host and a password", origin(httporigin.Config{URL: "http://u:hunter2@a/x/{key}?token=1"}), origin(httporigin.Config{URL: "https://b:80/x/{key}?token=2"}), ""},
+		{"a path", origin(httporigin.Config{URL: "http://a/x/{key}"}), origin(httporigin.Config{URL: "http://a/y/{key}"}), "origin.http.url"},
+		{"a method", origin(httporigin.Config{}), origin(httporigin.Config{Method: "GET", Absent: []int{404, 410}}), ""},
+		{"an address", origin(redisorigin.Config{Address: "a:1", Password: "x"}), origin(redisorigin.Config{Address: "b:1"}), ""},
+		{"a database", origin(redisorigin.Config{DB: 1}), origin(redisorigin.Config{}), "origin.redis.db"},
+		{"a prefix", origin(memcached.Config{KeyPrefix: "x"}), origin(memcached.Config{}), "origin.memcached.key_prefix"},
+		{"a command", origin(execorigin.Config{Command: []string{"a"}}), origin(execorigin.Config{Command: []string{"b"}, Absent: 1}), "origin.exec.command"},
+		{"a kind", origin(postgres.Config{}), origin(memcached.Config{}), "origin"},
+		{"an origin", origin(postgres.Config{}), Namespace{}, "origin"},
+		{"an audit", Namespace{Audit: 1}, Namespace{}, "audit"},
+		{"a filter", Namespace{ExistingKeys: &ExistingKeys{Keys: 1}}, Namespace{}, "existing_keys"},
+		{"a filter's list", Namespace{ExistingKeys: &ExistingKeys{Keys: 1, List: loader.List{Query: "x"}}}, Namespace{ExistingKeys: &ExistingKeys{Keys: 2, MaxAge: time.Hour}}, "existing_keys.query"},
+	} {
+		var differ []string
+		a, b := of(tc.a)["namespaces.a"], of(tc.b)["namespaces.a"]
+		for _, name := range slices.Sorted(maps.Keys(a)) {
+			if other, both := b[name]; both && other != a[name] {
+				differ = append(differ, name)
+			}
+		}
+		if got := strings.Join(differ, " "); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+	feed := func(f Feed) string {
+		c := Config{Feeds: map[string]Feed{"rows": f}}
+		return maps2text(c.digests()["changes.rows"])
+	}
+	tables := func(key string) postgres.FeedConfig {
+		return postgres.FeedConfig{Tables: map[string]postgres.FeedTable{"public.users": {Namespace: "users", Key: key}}}
+	}
+	if feed(Feed{Source: tables("{id}")}) == feed(Feed{Source: tables("{name}")}) || feed(Feed{MaxLag: time.Minute}) == feed(Feed{}) {
+		t.Error("feeds with other tables, or another max_lag, are the same")
+	}
+}
+
+func maps2text(m map[string]uint64) (text string) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		text += k + string(rune(m[k]%0xd000)) + " "
+	}
+	return text
+}
+
+// changesNoAnswer are the settings that hosts may have otherwise: limits, quotas, sizes, addresses, secrets, and what
+// concerns one host.
+const changesNoAnswer = `access admin_group adaptive_weight advertise alone_ok bind buffer_size cluster cluster_key_file http
+	http_hosts http_token_file ignore_memory_limit insecure join keep_memory l1_size l2_size leave_time max_clock_skew max_connections
+	max_namespaces max_value memcached node peer_bind pprof request_timeout shared_size socket socket_group socket_mode tls tokens
+	weight limits quota shared warm_on_start keys false_positives timeout
+	address password_file password_env username tls_ca_file tls_cert_file tls_key_file connections dsn_file dsn_env
+	slot publication headers header_files servers env namespaces changes`
+
+// TestEverySettingIsDecided checks that each setting is compared, or is known to change no answer.
+func TestEverySettingIsDecided(t *testing.T) {
+	decided := map[string]bool{}
+	for name := range strings.FieldsSeq(changesNoAnswer) {
+		decided[name] = false
+	}
+	var walk func(of reflect.Type)
+	walk = func(of reflect.Type) {
+		for i := range of.NumField() {
+			f := of.Field(i)
+			name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			if name == "-" {
+				name = f.Tag.Get("setting")
+			}
+			if options == "inline" {
+				walk(f.Type)
+			} else if _, not := decided[name]; name != "" && not == (f.Tag.Get("answers") != "") {
+				t.Errorf("%s.%s: give %q the tag answers, or put it into changesNoAnswer", of, f.Name, name)
+			} else if not {
+				decided[name] = true
+			}
+		}
+	}
+	for _, v := range []any{
+		Config{}, Namespace{}, ExistingKeys{}, Feed{}, postgres.Config{}, postgres.FeedConfig{}, postgres.FeedTable{},
+		httporigin.Config{}, redisorigin.Config{}, memcached.Config{}, execorigin.Config{},
+	} {
+		walk(reflect.TypeOf(v))
+	}
+	for name, met := range decided {
+		if !met {
+			t.Errorf("changesNoAnswer has %s, which is no setting", name)
+		}
+	}
+}
