@@ -32,12 +32,15 @@ func runCommand(p *program) *cli.Command {
 		Usage: "run the sidecar",
 		Description: "Settings come from flags, else from $CACHESIDECAR_… (CACHESIDECAR_L2_SIZE for --l2-size), " +
 			"else from the file.",
-		Flags: append(runFlags(), &cli.BoolFlag{
-			Name: "cold", Usage: "start without the entries that --keep-memory has kept", DisableDefaultText: true,
-			EnvVars: env("cold"),
-		}, boolFlag("ask-origins", "start and reload only if all origins and feeds answer, and refuse nothing")),
+		Flags: append(runFlags(), processFlag("cold", "start without the entries that --keep-memory has kept"),
+			processFlag("ask-origins", "start and reload only if all origins and feeds answer, and refuse nothing")),
 		Action: withArgs(0, 0, p.serve),
 	}
+}
+
+// processFlag returns a flag that is no setting: it concerns one process.
+func processFlag(name, usage string) *cli.BoolFlag {
+	return &cli.BoolFlag{Name: name, Usage: usage, DisableDefaultText: true, EnvVars: env(name)}
 }
 
 // startLog sends all output of the process to stderr through the log, which never blocks.

@@ -1,0 +1,41 @@
+package namespaces
+
+import (
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// SetLate notes that a feed of changes tells of changes of some namespaces too late, or in time again.
+// While one of its feeds is late, nothing of a namespace is admitted, and what is stored of it by now is
+// held back. It returns the slots of those for which that begins.
+func (n *Table) SetLate(names []string, late bool) (begun []kv.NamespaceID) {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	for _, name := range names {
+		if late {
+			n.late[name]++
+		} else {
+			n.late[name]--
+		}
+		switch ns := n.All()[name]; {
+		case ns == nil: // see take
+		case late && n.late[name] == 1:
+			n.holdBack(ns.ID)
+			begun = append(begun, ns.ID)
+		case !late && n.late[name] == 0:
+			n.Store.Resume(ns.ID)
+			n.Ledger.Close(ns.ID, false)
+		}
+	}
+	return begun
+}
+
+// holdBack closes a slot before it holds back what is stored: what is admitted until then is stored by
+// then.
+func (n *Table) holdBack(id kv.NamespaceID) {
+	if failpoint.Out(failpoint.HoldBack) {
+		return
+	}
+	n.Ledger.Close(id, true)
+	n.Store.HoldBack(id, n.clock.Read())
+}
