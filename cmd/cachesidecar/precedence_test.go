@@ -130,7 +130,7 @@ func fileLine(key, value string) string {
 }
 
 // ofProcess are the flags of run that are no settings.
-var ofProcess = map[string]bool{"config": true, "cold": true}
+var ofProcess = map[string]bool{"config": true, "cold": true, "ask-origins": true}
 
 func runFlagNames() []string { return flagNames(runCommand(&program{}).Flags) }
 

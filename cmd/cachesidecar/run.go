@@ -35,7 +35,10 @@ func runCommand(p *program) *cli.Command {
 		Flags: append(runFlags(), &cli.BoolFlag{
 			Name: "cold", Usage: "start without the entries that --keep-memory has kept", DisableDefaultText: true,
 			EnvVars: env("cold"),
-		}, boolFlag("ask-origins", "start and reload only if all origins and feeds answer, and refuse nothing")),
+		}, &cli.BoolFlag{
+			Name: "ask-origins", Usage: "start and reload only if all origins and feeds answer, and refuse nothing",
+			DisableDefaultText: true, EnvVars: env("ask-origins"),
+		}),
 		Action: withArgs(0, 0, p.serve),
 	}
 }
