@@ -13,7 +13,7 @@ import (
 )
 
 // TestReloadAtStart: a reload before the sidecar serves does not tell systemd that it is
-// ready.
+// ready, and a strict one whose origin then gives no answer never is.
 func TestReloadAtStart(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
@@ -33,7 +33,7 @@ func TestReloadAtStart(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary(), "run", "--http", "off", "--socket", filepath.Join(dir, "s"), "--config", file)
+	cmd := exec.Command(binary(), "run", "--ask-origins", "--http", "off", "--socket", filepath.Join(dir, "s"), "--config", file)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify, fmt.Sprintf("USERS=postgres://u@%s/d?sslmode=disable", ln.Addr()))
 	p := launch(t, cmd)
 	ln.(*net.TCPListener).SetDeadline(testenv.Deadline())
@@ -49,10 +49,18 @@ func TestReloadAtStart(t *testing.T) {
 	}
 	ln.Close()
 	c.Close()
-	if got := read(t, nc); got != "READY=1" {
-		t.Errorf("systemd is told %q, want READY=1", got)
+	if status := p.wait(); status != exitMiss {
+		t.Errorf("status %d", status)
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "s")); err != nil {
-		t.Errorf("systemd is told that it is ready before: %v", err)
+	end, err := net.Dial("unixgram", notify)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	if _, err := end.Write([]byte("the end")); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, nc); got != "the end" {
+		t.Errorf("systemd is told %q", got)
 	}
 }
