@@ -148,7 +148,7 @@ namespaces:
 	}
 	t.Setenv("TEST_SECRET", marker)
 	p := runSidecar(t, "--config", file, "--http", admin, "--log-level", "debug")
-	details := map[string]string{"redis": "(secret)", "http": "X-Token:_(secret)_", "exec": "no (secret)", "gone": "127.0.0.1"}
+	details := map[string]string{"redis": "(secret)", "http": "X-Token:_(secret)", "exec": "no (secret)", "gone": "127.0.0.1"}
 	for ns, kind := range map[string]string{"redis": "redis", "http": "http", "exec": "exec", "gone": "redis"} {
 		o := p.at("get", "k", "--ns", ns)
 		if strings.Contains(o.out+o.err, marker) {
