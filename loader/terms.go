@@ -15,10 +15,16 @@ const MaxConnAge = time.Minute
 // was made to, while the server's name may lead to another one: after a failover the old server often
 // goes on answering, as a replica. So a connection's term ends with its age, and all terms end once a
 // server says that it is not the one. The next connection looks the name up again.
+//
+// All terms end at most once a second. A server may go on saying it of some requests, as Redis does of writes
+// without enough replicas: loads keep their connections then.
 type Terms struct {
-	MaxAge time.Duration // zero: one minute
-	ended  atomic.Uint64 // how many times all terms were ended
+	MaxAge  time.Duration             // zero: one minute
+	ended   atomic.Uint64             // how many times all terms were ended
+	endedAt atomic.Pointer[time.Time] // the last time
 }
+
+const endEvery = time.Second
 
 // Term is the term of one connection.
 type Term struct {
@@ -32,8 +38,16 @@ func (t *Terms) Begin() Term {
 	return Term{t.ended.Load(), time.Now().Add(age - rand.N(max(age/10, 1)))}
 }
 
-// End ends the terms of all connections that were made no later than the one of this term.
-func (t *Terms) End(of Term) { t.ended.CompareAndSwap(of.number, of.number+1) }
+// End ends the terms of all connections that were made no later than the one of this term. It reports whether
+// it has done so.
+func (t *Terms) End(of Term) bool {
+	now, last := time.Now(), t.endedAt.Load()
+	if last != nil && now.Sub(*last) < endEvery || !t.ended.CompareAndSwap(of.number, of.number+1) {
+		return false
+	}
+	t.endedAt.Store(&now)
+	return true
+}
 
 // Over reports whether the connection of this term must not be used again.
 func (t *Terms) Over(of Term) bool {

@@ -19,6 +19,9 @@ func TestTerms(t *testing.T) {
 		if !terms.Over(first) || !terms.Over(second) || terms.Over(third) {
 			t.Error(terms.Over(first), terms.Over(second), terms.Over(third))
 		}
+		if terms.End(third) || terms.Over(third) {
+			t.Error("all connections end again within a second")
+		}
 		if time.Sleep(MaxConnAge * 9 / 10); terms.Over(third) && terms.Over(terms.Begin()) {
 			t.Error("a term is over before its time")
 		}
@@ -31,6 +34,9 @@ func TestTerms(t *testing.T) {
 		}
 		if len(ends) < 2 {
 			t.Error("connections that were made at once end at once")
+		}
+		if last := terms.Begin(); !terms.End(last) || !terms.Over(last) {
+			t.Error("connections do not end a minute after the last ones")
 		}
 	})
 }

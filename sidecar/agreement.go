@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -12,7 +13,8 @@ import (
 )
 
 // Hosts whose settings differ may answer differently, and tell each other. A setting that changes an answer
-// has the tag answers:"yes"; of a URL, answers:"path", the host's name does not count. Limits, quotas,
+// has the tag answers:"yes"; of a URL, answers:"path", the host's name and the values of parameters do not count,
+// and of a list, answers:"set", the order does not. Limits, quotas,
 // addresses and secrets have no such tag: nothing of them leaves the host. The tag default has the text of
 // a default that only the origin itself sets.
 
@@ -70,8 +72,11 @@ func digestFields(of map[string]uint64, prefix string, v reflect.Value) {
 			if standard := f.Tag.Get("default"); standard != "" && v.IsZero() {
 				text = standard
 			}
-			if answers == "path" {
+			switch answers {
+			case "path":
 				text = withoutHost(text)
+			case "set":
+				text = sorted(text)
 			}
 			of[name] = digest(name, text)
 		}
@@ -108,10 +113,20 @@ func entriesOf(v reflect.Value) (list []string) {
 	return list
 }
 
-// withoutHost returns the path and the query of a URL.
+// withoutHost returns the path of a URL and the names of its parameters, whose values may be secrets.
 func withoutHost(text string) string {
 	_, rest, _ := strings.Cut(text, "://")
-	return rest[max(0, strings.IndexAny(rest+"/", "/?")):]
+	path, query, _ := strings.Cut(rest[max(0, strings.IndexAny(rest+"/", "/?")):], "?")
+	return path + paramValue.ReplaceAllString("?"+query, "$1=")
+}
+
+var paramValue = regexp.MustCompile(`([?&;][^=&;]*)=[^&;]*`)
+
+// sorted returns the text of a list in the order of its elements.
+func sorted(text string) string {
+	list := strings.Split(text, ", ")
+	slices.Sort(list)
+	return strings.Join(list, ", ")
 }
 
 // digest returns 8 bytes that are never zero.

@@ -184,9 +184,9 @@ func textOf(of, name string, v reflect.Value) string {
 	case v.Kind() == reflect.Slice:
 		var list []string
 		for i := range v.Len() {
-			list = append(list, settings.MaskedPart(name, fmt.Sprint(v.Index(i).Interface())))
+			list = append(list, fmt.Sprint(v.Index(i).Interface()))
 		}
-		return cmp.Or(strings.Join(list, ", "), noValue)
+		return cmp.Or(strings.Join(settings.MaskedList(name, list), ", "), noValue)
 	case v.Kind() == reflect.String:
 		if v.String() == "" {
 			return noValue

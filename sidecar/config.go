@@ -131,7 +131,7 @@ type Config struct {
 	PartitionPolicy string `yaml:"partition_policy" answers:"yes"`
 	// Voters are the names of the nodes that vote under the policy "consistent". They must
 	// be the same on all hosts. Form: list of names. Default: none. Bounds: 3 or 5.
-	Voters []string `yaml:"voters" answers:"yes"`
+	Voters []string `yaml:"voters" answers:"set"`
 	// ClusterKeyFile is a file with the keys that encrypt and authenticate all traffic
 	// between hosts, and with the seed of the hash. All hosts need the same file. It is read
 	// again when it changes. Without it the addresses of this host and of Join must be

@@ -297,11 +297,7 @@ func masked(path []string, value any) any {
 	case string:
 		return settings.Masked(of, name, v)
 	case []string:
-		list := make([]string, len(v))
-		for i, text := range v {
-			list[i] = settings.MaskedPart(name, text)
-		}
-		return list
+		return settings.MaskedList(name, v)
 	}
 	return value
 }

@@ -147,6 +147,7 @@ func TestMasked(t *testing.T) {
 		{"headers.X-Api-Key", "/9j4AA", "(hidden)"}, {"url", "http://h/{key}?v=1&api_key=abc", "http://h/{key}?v=1&api_key=(hidden)"},
 		{"x", "password='a b@c' user=u", "password=(hidden) user=u"},
 		{"env", []string{"A=b", "API_KEY=c", "B"}, []string{"A=b", "API_KEY=(hidden)", "B"}}, {"keys", 7, 7},
+		{"command", []string{"get", "--token", "abc", "--api-key=abc", "--as", "b=c"}, []string{"get", "--token", "(hidden)", "--api-key=(hidden)", "--as", "b=c"}},
 	} {
 		if got := masked(strings.Split(tc.name, "."), tc.value); !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: %v: %v, want %v", tc.name, tc.value, got, tc.want)

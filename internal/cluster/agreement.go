@@ -149,43 +149,50 @@ func (a *Agreement) run(ctx context.Context) {
 			return
 		case <-a.wake:
 		}
-		for _, id := range a.due() {
-			a.ask(ctx, id)
+		for id, sum := range a.due() {
+			a.ask(ctx, id, sum)
 		}
 	}
 }
 
-// due returns the hosts to be asked now.
-func (a *Agreement) due() (list []kv.Process) {
+// due returns the hosts to be asked now, and what they have told.
+func (a *Agreement) due() map[kv.Process]uint64 {
+	list := map[kv.Process]uint64{}
 	now := a.cfg.Clock.Read().Boot
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id, o := range a.others {
 		if o.due(a.sum, now) {
 			o.asked = now
-			list = append(list, id)
+			list[id] = o.sum
 		}
 	}
 	return list
 }
 
-func (a *Agreement) ask(ctx context.Context, id kv.Process) {
+// ask asks a host that has told a digest. If it tells another one meanwhile, it is asked again.
+func (a *Agreement) ask(ctx context.Context, id kv.Process, sum uint64) {
 	var w wire.Settings
 	own := a.told()
 	a.Asked.Add(1)
 	err := a.pool.Ask(ctx, id, a.cfg.Bound/2, wire.OpSettings, &wire.AskSettings{Digest: own}, &w)
-	theirs, ok := unpack(&w)
+	a.answered(id, [2]uint64{own, sum}, &w, err)
+}
+
+// answered notes the answer of a host to this one's question, which was about a pair of digests.
+func (a *Agreement) answered(id kv.Process, pair [2]uint64, w *wire.Settings, err error) {
+	theirs, ok := unpack(w)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	o := a.others[id]
 	var refused *wire.Error
 	switch {
-	case o == nil || own != a.sum: // the next poll tells
+	case o == nil || pair != [2]uint64{a.sum, o.sum}: // the next poll tells
 	case errors.As(err, &refused) && refused.Status == wire.Unsupported, err == nil && !ok:
-		o.pair = [2]uint64{own, o.sum}
+		o.pair = pair
 		a.found(id, o, nil)
 	case err == nil:
-		o.pair = [2]uint64{own, o.sum}
+		o.pair = pair
 		a.found(id, o, differences(a.own, theirs))
 	}
 }

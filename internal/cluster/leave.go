@@ -228,14 +228,14 @@ func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			done = l.kept() == 0 && !l.cfg.Delegate.Awaited() || !l.heirs()
+			done = l.kept() == 0 && !l.cfg.Delegate.Awaited() || !l.hopes()
 		}
 	}
 }
 
-// heirs reports whether another node is there to take over: it lives, and does not leave as well.
-func (l *departure) heirs() (there bool) {
-	l.driver.step(func(m *ownership.Machine, _ time.Duration) { there = m.Heirs() })
+// hopes reports whether another node takes over, or may soon.
+func (l *departure) hopes() (there bool) {
+	l.driver.step(func(m *ownership.Machine, _ time.Duration) { there = m.Hopes() })
 	return there
 }
 

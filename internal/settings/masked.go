@@ -30,11 +30,20 @@ func Masked(of, name, text string) string {
 	return secretText.ReplaceAllString(text, "${1}${3}${4}"+hidden+"${2}")
 }
 
-// MaskedPart is Masked for an element of a list: of env, which has NAME=value, or another.
-func MaskedPart(name, text string) string {
-	variable, content, ok := strings.Cut(text, "=")
-	if ok && name == "env" && Masked("", variable, content) != content {
-		return variable + "=" + hidden
+// MaskedList is Masked for the elements of a list: of env, which has NAME=value, of a command, in which a secret
+// may follow a flag, or of another.
+func MaskedList(name string, list []string) []string {
+	masked := make([]string, len(list))
+	for i, text := range list {
+		variable, content, ok := strings.Cut(text, "=")
+		switch {
+		case ok && (name == "env" || strings.HasPrefix(text, "-")) && Masked("", variable, content) != content:
+			masked[i] = variable + "=" + hidden
+		case i > 0 && strings.HasPrefix(list[i-1], "-") && Masked("", list[i-1], text) != text:
+			masked[i] = hidden
+		default:
+			masked[i] = Masked("", "", text)
+		}
 	}
-	return Masked("", "", text)
+	return masked
 }

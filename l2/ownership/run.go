@@ -149,6 +149,17 @@ func (m *Machine) Heirs() bool {
 	return false
 }
 
+// Hopes reports whether another live member takes what this node gives up, or may do so once it is in: a process
+// that has never been in is about to join, and one that has been and is not any more leaves.
+func (m *Machine) Hopes() bool {
+	for _, o := range m.members {
+		if o.live() && !o.wasIn {
+			return true
+		}
+	}
+	return m.Heirs()
+}
+
 // Stop ends everything at once, for a process that is about to exit.
 func (m *Machine) Stop(now time.Duration) {
 	m.now = max(m.now, now)

@@ -46,7 +46,7 @@ type Config struct {
 	HeaderFiles map[string]string `yaml:"header_files"`
 	// Absent are the statuses that say that there is no such key. Form: list of statuses.
 	// Default: [404, 410]. Bounds: 200 to 599.
-	Absent []int `yaml:"absent" answers:"yes" default:"404, 410"`
+	Absent []int `yaml:"absent" answers:"set" default:"404, 410"`
 	// CacheControl uses the answer's s-maxage or max-age, minus its Age, as the TTL. The
 	// directives no-store, no-cache and private forbid caching the value.
 	CacheControl bool `yaml:"cache_control" answers:"yes"`

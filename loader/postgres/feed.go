@@ -38,7 +38,7 @@ type FeedConfig struct {
 	Tables map[string]FeedTable `yaml:"tables" answers:"yes"`
 	// Messages are the namespaces that a message in the log may name: pg_logical_emit_message with
 	// the prefix cachesidecar. Form: list of names. Default: none. Bounds: up to 256.
-	Messages []string `yaml:"messages" answers:"yes"`
+	Messages []string `yaml:"messages" answers:"set"`
 
 	DSN string `yaml:"-"`
 }

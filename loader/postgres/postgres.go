@@ -113,6 +113,7 @@ type Source struct {
 	cfg     Config
 	options loader.OriginOptions
 	pool    *pgxpool.Pool
+	terms   loader.Terms // of the pool's connections, beside their age
 
 	load, store, delete query // the latter two only with write-through
 }
@@ -349,7 +350,8 @@ func (s *Source) spelling(ctx context.Context) (string, error) {
 // one behind a proxy does it unseen.)
 func (s *Source) elsewhere(err error) {
 	var pe *pgconn.PgError
-	if errors.As(err, &pe) && pe.Code == "25006" { // read_only_sql_transaction
+	readOnly := errors.As(err, &pe) && pe.Code == "25006" // read_only_sql_transaction
+	if readOnly && s.terms.End(s.terms.Begin()) {
 		s.pool.Reset()
 	}
 }
