@@ -39,7 +39,8 @@ const tablesQuery = `WITH RECURSIVE
 	wanted(place, schema, name, col) AS (VALUES %[2]s),
 	below AS (SELECT DISTINCT c.oid AS root, c.oid FROM wanted w
 			JOIN pg_namespace n ON n.nspname = w.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
-		UNION SELECT root, inhrelid FROM below JOIN pg_inherits ON inhparent = below.oid),
+		UNION SELECT root, inhrelid FROM below JOIN pg_inherits ON inhparent = below.oid
+			JOIN pg_class p ON p.oid = inhrelid AND p.relispartition),
 	parts AS (SELECT root, c.oid, c.relkind, c.relreplident, c.relpersistence = 'p' AS logged,
 			c.relkind = 'f' AND c.relispartition AS away
 		FROM below JOIN pg_class c ON c.oid = below.oid)
@@ -47,10 +48,11 @@ SELECT place, w.col, c.oid IS NOT NULL, t.rowfilter,
 	(SELECT bool_and(logged) FROM parts WHERE root = c.oid), (SELECT bool_or(away) FROM parts WHERE root = c.oid),
 	coalesce(a.attname = ANY (t.attnames), a.attname IS NOT NULL) AND a.attgenerated = '',
 	(SELECT coalesce(bool_and(p.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
-			JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = ANY (i.indkey)
+			JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
 			WHERE i.indrelid = p.oid AND b.attname = w.col AND CASE p.relreplident
 				WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary ELSE false END)), true)
-		FROM parts p WHERE p.root = c.oid AND (p.relkind = 'r' AND (p.oid = c.oid OR c.relkind = 'p')))
+		FROM parts p WHERE p.root = c.oid AND (p.relkind = 'r' AND (p.oid = c.oid OR c.relkind = 'p'))),
+	c.relispartition
 	FROM wanted w
 	LEFT JOIN pg_publication_tables t ON t.pubname = %[1]s AND t.schemaname = w.schema AND t.tablename = w.name
 	LEFT JOIN pg_class c ON c.relname = t.tablename
@@ -73,7 +75,8 @@ const catalogQuery = `WITH RECURSIVE
 	mapped AS (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE (n.nspname, c.relname) IN (%[2]s)),
 	above AS (SELECT oid FROM mapped UNION SELECT inhparent FROM pg_inherits JOIN above ON inhrelid = oid),
-	below AS (SELECT oid FROM mapped UNION SELECT inhrelid FROM pg_inherits JOIN below ON inhparent = oid),
+	below AS (SELECT oid FROM mapped UNION SELECT inhrelid FROM pg_inherits JOIN below ON inhparent = below.oid
+		JOIN pg_class p ON p.oid = inhrelid AND p.relispartition),
 	types AS (SELECT atttypid AS oid FROM pg_attribute JOIN mapped ON attrelid = oid WHERE attnum > 0
 		UNION SELECT d.oid FROM types JOIN pg_type y ON y.oid = types.oid
 			LEFT JOIN pg_range r ON y.oid IN (r.rngtypid, r.rngmultitypid)
@@ -149,9 +152,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 			return "", err
 		}
 	}
-	if err := f.checkSpellings(ctx, digest, columns, &wrong); err != nil {
-		return "", err
-	}
+	f.checkSpellings(ctx, digest, columns, &wrong)
 	var misfits settings.Problems
 	for _, err := range settings.Each(wrong.Err()) {
 		misfits.Addf("%w: %w", loader.ErrFeed, err)
@@ -227,6 +228,10 @@ func (f *Feed) checkTable(name string, r []string, leaves bool, wrong *settings.
 			"set publish_via_partition_root of the publication", name, f.cfg.Publication)
 	case r[2] != "t":
 		wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables", name, f.cfg.Publication)
+	case r[8] == "t" && !leaves:
+		wrong.Addf("table %s is a partition, and publication %s has publish_via_partition_root, by which its changes "+
+			"may come under the name of a table above it: give that table in its place, or take the option away",
+			name, f.cfg.Publication)
 	case r[5] == "t":
 		wrong.Addf("table %s has a partition that is a foreign table, whose changes are in no log of this server: "+
 			"detach the partition, or leave the table out of tables", name)

@@ -35,6 +35,10 @@ func TestFeedUnfit(t *testing.T) {
 			"ALTER TABLE emails DROP user_id; ALTER TABLE emails ADD user_id int GENERATED ALWAYS AS (id + 1) STORED",
 			"generated columns", "ALTER TABLE emails DROP user_id; ALTER TABLE emails ADD user_id int",
 		},
+		{ // a column that an index only includes is not in the old row
+			"CREATE UNIQUE INDEX wide ON emails (id) INCLUDE (user_id); ALTER TABLE emails REPLICA IDENTITY USING INDEX wide",
+			"outside of its replica identity", "ALTER TABLE emails REPLICA IDENTITY FULL; DROP INDEX wide",
+		},
 	} {
 		s.follow("").end()
 		for one := range strings.SplitSeq(tc.wrong, "; ") {
@@ -60,6 +64,41 @@ func TestFeedUnfit(t *testing.T) {
 			_, err := s.feed().Check(t.Context())
 			return err
 		})
+	}
+}
+
+// TestFeedRelatives checks that a child by plain inheritance does not matter, whatever it is, and that a partition
+// is refused in the place of the table under whose name its changes may come.
+func TestFeedRelatives(t *testing.T) {
+	s := newFeedServer(t)
+	f := s.follow("")
+	s.Exec(t, "CREATE UNLOGGED TABLE scratch () INHERITS (users)")
+	f.breaks("a child by inheritance", false)
+	if _, err := s.feed().Check(t.Context()); err != nil {
+		t.Errorf("a child by inheritance: %v", err)
+	}
+	cfg := s.config()
+	cfg.Tables["public.parts_eu"] = FeedTable{"parts", "{region}/{id}"}
+	s.Exec(t, "ALTER PUBLICATION cachesidecar ADD TABLE parts_eu")
+	feed, err := NewFeed(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Only with the option do its changes come under the name of parts.
+	if _, err := feed.Check(t.Context()); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "parts_eu") {
+		t.Errorf("a partition: %v", err)
+	}
+	s.Exec(t, "ALTER PUBLICATION cachesidecar SET TABLE users, emails, parts_eu")
+	delete(cfg.Tables, "public.parts")
+	if feed, err = NewFeed(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := feed.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "publish_via_partition_root") {
+		t.Errorf("a partition that alone is published, for now: %v", err)
+	}
+	s.Exec(t, "ALTER PUBLICATION cachesidecar SET (publish_via_partition_root = false)")
+	if _, err := feed.Check(t.Context()); err != nil {
+		t.Errorf("a partition under its own name: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -154,32 +155,39 @@ func (f *Feed) keyColumns(ctx context.Context, conn *pgconn.PgConn, wanted strin
 // column names a column of the table.
 func (m *mapping) column(name string) column { return column{m.table, name} }
 
+// formsTime bounds the question which keys a namespace takes. The feed does not go on meanwhile.
+const formsTime = time.Second
+
 // checkSpellings refuses keys that leave several spellings of a row. The columns are those of a catalog with
-// that digest.
+// that digest. Of a namespace whose origin cannot be asked nothing is loaded either: it waits for the next look.
 func (f *Feed) checkSpellings(
 	ctx context.Context, digest string, columns map[column]keyColumn, wrong *settings.Problems,
-) (err error) {
-	forms := map[string][]string{}
+) {
+	forms, all := map[string][]string{}, true
 	for _, m := range f.tables {
-		if f.forms == nil || forms[m.namespace] != nil {
+		if _, asked := forms[m.namespace]; asked || f.forms == nil {
 			continue
 		}
-		if forms[m.namespace], err = f.forms(ctx, m.namespace); err != nil {
-			return err
+		ctx, cancel := context.WithTimeout(ctx, formsTime)
+		list, err := f.forms(ctx, m.namespace)
+		cancel()
+		if forms[m.namespace] = append([]string{}, list...); err != nil {
+			forms[m.namespace], all = nil, false
 		}
 	}
 	state := fmt.Sprintf("%q %q", digest, forms)
 	if last, ok := f.spelled.Load().(string); ok && last == state {
-		return nil
+		return
 	}
 	before := len(settings.Each(wrong.Err()))
 	for _, m := range f.ordered() {
-		wrong.Add(f.checkSpelling(m, columns, forms[m.namespace]))
+		if list := forms[m.namespace]; list != nil || f.forms == nil {
+			wrong.Add(f.checkSpelling(m, columns, list))
+		}
 	}
-	if len(settings.Each(wrong.Err())) == before {
+	if all && len(settings.Each(wrong.Err())) == before {
 		f.spelled.Store(state)
 	}
-	return nil
 }
 
 // checkSpelling refuses the mapping of a table whose keys may have several spellings.

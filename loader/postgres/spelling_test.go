@@ -39,13 +39,17 @@ func feedSpellings(t *testing.T, s *feedServer) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	check := func(key string, forms ...string) error {
+	feedOf := func(key string) *Feed {
 		cfg := s.config()
 		cfg.Tables = map[string]FeedTable{"public.keys": {"keys", key}}
 		f, err := NewFeed(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
+		return f
+	}
+	check := func(key string, forms ...string) error {
+		f := feedOf(key)
 		f.KeyForms(func(context.Context, string) ([]string, error) { return forms, nil })
 		_, err = f.check(t.Context(), conn)
 		return err
@@ -86,6 +90,20 @@ func feedSpellings(t *testing.T, s *feedServer) {
 		} else if err := check(tc.key, m[1]); err != nil {
 			t.Errorf("%s: the proposed key_pattern %q: %v", tc.key, m[1], err)
 		}
+	}
+	f, down := feedOf("{id}"), true
+	f.KeyForms(func(context.Context, string) ([]string, error) {
+		if down {
+			return nil, errors.New("the origin is away")
+		}
+		return []string{".*"}, nil
+	})
+	if _, err := f.check(t.Context(), conn); err != nil { // the feed goes on for the other namespaces
+		t.Errorf("the origin is away: %v", err)
+	}
+	down = false
+	if _, err := f.check(t.Context(), conn); !errors.Is(err, loader.ErrFeed) {
+		t.Errorf("the origin is back, and lets 042 pass: %v", err)
 	}
 	if err := check("{id}", ".*", written[23].String()); err != nil { // what the origin lets pass counts
 		t.Errorf("the origin lets no other key pass: %v", err)

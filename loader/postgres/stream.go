@@ -168,7 +168,7 @@ func streamError(m *pgproto3.ErrorResponse) error {
 	}
 	if noUTF8(err) { // it would come again: only a stream that begins anew gets past it
 		return fmt.Errorf("%w: a row has a text that has no form in UTF-8: mend the row, or leave its "+
-			"column out of the publication (%w)", loader.ErrFeed, err)
+			"column out of the publication (%s)", loader.ErrFeed, m.Code) // its words have bytes of the row
 	}
 	return err
 }
