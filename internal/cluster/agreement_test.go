@@ -59,11 +59,12 @@ func TestOlderHost(t *testing.T) {
 	if a.heard(id, 8); len(a.due()) != 0 {
 		t.Error("a host that changes its digest with each poll is asked each time")
 	}
+	later := a.others[id].asked + time.Hour
 	// The answer about the first digest comes late: the second one is asked about.
-	if a.answered(id, [2]uint64{a.sum, 7}, pack(Digests{"": {"voters": 2}}), nil); !a.others[id].due(a.sum, time.Hour) {
+	if a.answered(id, [2]uint64{a.sum, 7}, pack(Digests{"": {"voters": 2}}), nil); !a.others[id].due(a.sum, later) {
 		t.Error("a host that changed its digest while it was asked is not asked again")
 	}
-	if a.answered(id, [2]uint64{a.sum, 8}, pack(cfg.Digests), nil); a.others[id].due(a.sum, time.Hour) {
+	if a.answered(id, [2]uint64{a.sum, 8}, pack(cfg.Digests), nil); a.others[id].due(a.sum, later) {
 		t.Error("a host is asked twice about the same digests")
 	}
 	if a.forget(id); len(a.others) != 0 {

@@ -71,12 +71,11 @@ func TestFeedUnfit(t *testing.T) {
 // is refused in the place of the table under whose name its changes may come.
 func TestFeedRelatives(t *testing.T) {
 	s := newFeedServer(t)
-	f := s.follow("")
 	s.Exec(t, "CREATE UNLOGGED TABLE scratch () INHERITS (users)")
-	f.breaks("a child by inheritance", false)
 	if _, err := s.feed().Check(t.Context()); err != nil {
 		t.Errorf("a child by inheritance: %v", err)
 	}
+	s.Exec(t, "DROP TABLE scratch")
 	cfg := s.config()
 	cfg.Tables["public.parts_eu"] = FeedTable{"parts", "{region}/{id}"}
 	s.Exec(t, "ALTER PUBLICATION cachesidecar ADD TABLE parts_eu")
