@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
@@ -180,6 +182,66 @@ func TestVirtualRefusedReload(t *testing.T) {
 		}
 		v.leave()
 	})
+}
+
+// TestVirtualWarmAfterReload checks that warming, which waits for an origin that refuses, goes on with the
+// one that a reload has put in its place, once that one agrees.
+func TestVirtualWarmAfterReload(t *testing.T) {
+	t.Parallel()
+	for _, replaced := range []bool{true, false} {
+		t.Run(fmt.Sprint(replaced), func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				var mended atomic.Bool
+				o := newDatabase(always(time.Millisecond))
+				o.set("k", []byte("value"))
+				users := func(refuses func() bool) Namespace {
+					check := func(context.Context) error {
+						if refuses() {
+							return fmt.Errorf("%w: password", loader.ErrRefused)
+						}
+						return nil
+					}
+					return Namespace{
+						Origin: loader.Custom{Source: &checked{o, check}}, WarmOnStart: &Warm{List: loader.List{Lister: listOf{"k"}}},
+					}
+				}
+				v := newWorld(t, firstSeed(), 1).nodes[0]
+				v.edit = func(c *Config) {
+					c.Bind, c.Join = "off", nil
+					c.Namespaces = map[string]Namespace{"pages": {}, "users": users(func() bool { return true })}
+				}
+				v.start()
+				<-v.s.Ready()
+				warming := v.s.engine.Namespaces.Lookup([]byte("users"))
+				is := func(when, state string, loaded int64) {
+					t.Helper()
+					if s := warming.WarmStats(); s.State != state || s.Loaded != loaded {
+						t.Errorf("%s: %+v", when, s)
+					}
+				}
+				time.Sleep(time.Minute)
+				is("while it refuses", "waiting", 0)
+				cfg := v.config()
+				cfg.Namespaces = map[string]Namespace{"pages": {}}
+				if replaced {
+					cfg.Namespaces["users"] = users(func() bool { return !mended.Load() })
+				}
+				if _, err := v.s.Apply(t.Context(), cfg); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				if !replaced {
+					is("without an origin", namespaces.WarmFailed, 0)
+				} else {
+					is("while the next one refuses", "waiting", 0)
+					mended.Store(true)
+					time.Sleep(time.Minute)
+					is("once the next one agrees", namespaces.WarmDone, 1)
+				}
+				v.leave()
+			})
+		})
+	}
 }
 
 // TestRefusedOrigins checks that servers which refuse keep no host from starting: reads of their

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // warmAtOnce bounds the keys that are loaded at a time, and warmTime the time of one
@@ -29,7 +30,7 @@ var errEnough = errors.New("the list has more of this host's keys than warm_on_s
 // ctx ends.
 func (e *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) {
 	w := ns.Warming
-	if !ns.Origin.Agrees(ctx) || e.caughtUp(ctx) != nil || !e.ownsAssigned(ctx) {
+	if e.caughtUp(ctx) != nil || !e.ownsAssigned(ctx) {
 		return
 	}
 	for e.Ledger.Closed(ns.ID) { // until a feed of changes is in time, nothing is kept
@@ -37,11 +38,19 @@ func (e *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) {
 			return
 		}
 	}
+	list, leave, err := ns.WarmLister(ctx)
+	if err != nil && ctx.Err() != nil {
+		return
+	}
 	log := e.Config.Log.With("namespace", ns.Name)
 	log.Info("warming begins", "rate", w.Rate)
 	w.Is(namespaces.WarmRunning)
 	began := time.Now()
-	keys, err := e.warmList(ctx, ns)
+	var keys []byte
+	if err == nil {
+		keys, err = e.warmList(ctx, ns, list)
+		leave()
+	}
 	if err == nil || errors.Is(err, errEnough) {
 		err = errors.Join(err, e.warmEach(ctx, ns, keys))
 	}
@@ -56,9 +65,11 @@ func (e *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) {
 
 // warmList lists the keys that this host owns, each behind its length in two bytes. There
 // may be many, and they are collected first, since the listing must not wait for loads.
-func (e *Engine) warmList(ctx context.Context, ns *namespaces.Namespace) (keys []byte, err error) {
+func (e *Engine) warmList(
+	ctx context.Context, ns *namespaces.Namespace, list loader.Lister,
+) (keys []byte, err error) {
 	n := 0
-	err = ns.Warming.Lister.Keys(ctx, func(key []byte) error {
+	err = list.Keys(ctx, func(key []byte) error {
 		switch {
 		case !kv.ValidKey(key) || e.Node.OwnershipEpoch(ns.Key(key).Hash.Partition()) == 0:
 			return nil

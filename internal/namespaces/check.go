@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -24,29 +24,44 @@ const (
 	checkMost  = 30 * time.Second
 )
 
-// Run asks the server whether the settings fit it until it says so, until ctx ends, or until the origin is
-// closed.
+// Run asks the server whether the settings fit it until it says so, until a load shows that they do, until
+// ctx ends, or until the origin is closed.
 func (o *Origin) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(o.end, cancel)()
 	for n := 0; o.checks != nil; n++ {
 		err := o.Check(ctx)
-		if ctx.Err() != nil || o.end.Err() != nil {
+		switch {
+		case ctx.Err() != nil || o.end.Err() != nil:
 			return
+		case err == nil:
+			o.agree()
+		default:
+			_ = o.report(o.checks, err)
 		}
-		_ = o.report(o.checks, err)
-		if err == nil {
-			close(o.agreed)
+		select {
+		case <-o.agreed:
+			o.checks.succeeded() // also after a failure that was noted later than a load's success
 			return
-		}
-		if !kv.Sleep(ctx, checkLeast+loader.Backoff(n, checkLeast, checkMost-checkLeast, rand.Float64())) {
+		case <-time.After(checkLeast + loader.Backoff(n, checkLeast, checkMost-checkLeast, rand.Float64())):
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Agrees waits until the server has said that the settings fit it, or until the origin is closed. It
+// agree notes that the server has shown that the settings fit it.
+func (o *Origin) agree() { o.agreeing.Do(func() { close(o.agreed) }) }
+
+// loaded notes the result of a load, which shows as much as a check does if that is a load, too.
+func (o *Origin) loaded(err error) {
+	if len(o.checkers) == 0 && (err == nil || errors.Is(err, loader.ErrAbsent)) {
+		o.agree()
+	}
+}
+
+// Agrees waits until the server has shown that the settings fit it, or until the origin is closed. It
 // returns false if ctx ends before.
 func (o *Origin) Agrees(ctx context.Context) bool {
 	select {
@@ -83,25 +98,23 @@ func (o *Origin) Ask(ctx context.Context) error {
 }
 
 // probes are keys for a question to an origin that has nothing to check. The first one that the
-// namespace lets pass is asked for.
+// namespace lets pass is asked for. If it lets none pass, nothing is asked: an invented key that the
+// namespace refuses reaches no origin.
 var probes = []string{"cachesidecar-check", "check", "a", "A", "0", "1", "00000000-0000-0000-0000-000000000000"}
 
 func (o *Origin) probe(ctx context.Context) error {
-	key := probes[0]
-	for _, k := range probes {
-		if o.Keys.Check([]byte(k)) == nil {
-			key = k
-			break
-		}
-	}
-	_, err := o.opened.Load(ctx, []byte(key))
-	err = o.hide.Hide(err)
-	switch {
-	case err == nil, errors.Is(err, loader.ErrAbsent), errors.Is(err, loader.ErrBadKey),
-		errors.Is(err, loader.ErrTooLarge):
+	i := slices.IndexFunc(probes, func(key string) bool { return o.Keys.Check([]byte(key)) == nil })
+	if i < 0 {
 		return nil
-	case errors.Is(err, loader.ErrPermanent):
-		return fmt.Errorf("%w (it was asked for the key %q)", err, key)
+	}
+	_, err := o.opened.Load(ctx, []byte(probes[i]))
+	err = o.hide.Hide(err)
+	refused := errors.Is(err, loader.ErrPermanent)
+	switch {
+	case loader.Answered(err) && (o.opened.Probe || !refused): // a refusal of this key alone may be its type's
+		return nil
+	case refused:
+		return fmt.Errorf("%w (it was asked for the key %q)", err, probes[i])
 	}
 	return err
 }

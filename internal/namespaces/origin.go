@@ -38,7 +38,9 @@ type Origin struct {
 	closing *sync.WaitGroup   // of the table
 	end     context.Context   // of Run
 	stop    context.CancelFunc
-	agreed  chan struct{} // closed by Run, or if there is nothing to ask
+	agreed  chan struct{} // closed by agree
+
+	agreeing sync.Once
 }
 
 // OpenOrigin opens the origin of a namespace, or returns nil if it has none. It reads the
@@ -82,6 +84,7 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 	o.loads = health(loadWords)
 	o.Guard, err = loader.NewGuard(loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
 		v, err := opened.Load(ctx, key)
+		o.loaded(err)
 		return v, o.report(o.loads, err)
 	}), n.Guard)
 	if err != nil {
@@ -105,7 +108,7 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 	if len(o.checkers) > 0 || opened.Probe {
 		o.checks = health(checkWords)
 	} else {
-		close(o.agreed)
+		o.agree()
 	}
 	return wrong.Err()
 }

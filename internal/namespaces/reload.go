@@ -315,7 +315,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.WriteThrough = ns.through
 	}
 	if old == nil && cfg.Warm != nil && ns.Origin.warm != nil && !n.started {
-		ns.Warming = newWarming(cfg.Warm, ns.Origin.warm)
+		ns.Warming = newWarming(cfg.Warm)
 	}
 	ns.AuditChance = auditChance(cfg.Audit)
 	ns.Audit.aim(cfg.Guard.Rate)

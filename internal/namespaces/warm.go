@@ -2,6 +2,8 @@ package namespaces
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"sync/atomic"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -15,9 +17,8 @@ import (
 
 // Warming is the warming of a namespace.
 type Warming struct {
-	Lister loader.Lister
-	Rate   float64 // loads per second
-	Keys   int     // of this host, at most
+	Rate float64 // loads per second
+	Keys int     // of this host, at most
 
 	Loaded, Absent, Failed atomic.Int64
 	state                  atomic.Pointer[string]
@@ -31,10 +32,35 @@ const (
 	WarmFailed  = "failed"
 )
 
-func newWarming(cfg *WarmSettings, lister loader.Lister) *Warming {
-	w := &Warming{Lister: lister, Rate: cmp.Or(cfg.Rate, 1000), Keys: cmp.Or(cfg.Keys, 1_000_000)}
+func newWarming(cfg *WarmSettings) *Warming {
+	w := &Warming{Rate: cmp.Or(cfg.Rate, 1000), Keys: cmp.Or(cfg.Keys, 1_000_000)}
 	w.Is(warmWaiting)
 	return w
+}
+
+// WarmLister waits until the origin that the name has by then has agreed, and returns its list of the keys
+// to be loaded. The origin stays open until leave is called. An error says that there is no list, or that
+// ctx has ended.
+func (ns *Namespace) WarmLister(ctx context.Context) (list loader.Lister, leave func(), err error) {
+	for {
+		asked := ns.Now().Origin
+		if asked == nil {
+			return nil, nil, errors.New("the origin has been taken out of the configuration")
+		}
+		if !asked.Agrees(ctx) {
+			return nil, nil, ctx.Err()
+		}
+		o, err := ns.enterOrigin()
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case o == asked && o.warm != nil:
+			return o.warm, o.leave, nil
+		}
+		if o.leave(); o == asked {
+			return nil, nil, errors.New("the origin that a reload has brought lists no keys: restart this host")
+		} // else a reload has put another in its place
+	}
 }
 
 // Is sets the state.

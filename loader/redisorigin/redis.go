@@ -210,12 +210,23 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	return v, err
 }
 
-// failed returns the error of a call. The server's refusal of this host is marked as such.
+// failed returns the error of a call. The server's refusal of this host is marked as such, and that of
+// one key as such, which a user with rights to some keys meets.
 func (s *Source) failed(err error) error {
+	if refusesKey(err) {
+		return fmt.Errorf("%w: %w", loader.ErrPermanent, s.named(err))
+	}
 	if errors.Is(err, errRefusedLogin) || slices.Contains([]string{"NOAUTH", "NOPERM", "WRONGPASS"}, code(err)) {
 		return fmt.Errorf("%w: %w", loader.ErrRefused, s.named(err))
 	}
 	return s.named(err)
+}
+
+// refusesKey reports whether the server lets the user run the command, and not with this key. Redis 6 has
+// other words for it than later ones.
+func refusesKey(err error) bool {
+	return code(err) == "NOPERM" && (strings.Contains(err.Error(), "No permissions to access a key") ||
+		strings.Contains(err.Error(), "one of the keys used as arguments"))
 }
 
 // value returns what the replies to GET, or to PTTL, GET and PTTL, say.

@@ -124,6 +124,7 @@ func TestCommands(t *testing.T) {
 	for _, command := range [][]any{
 		{"SET", "a", "x"}, {"ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection"},
 		{"ACL", "SETUSER", "getter", "on", ">pw", "~*", "+get", "+@connection"},
+		{"ACL", "SETUSER", "some", "on", ">pw", "~user:*", "+get", "+pttl", "+@connection"},
 	} {
 		if _, err := admin.do(ctx, command[0].(string), command[1:]...); err != nil {
 			t.Fatal(err)
@@ -139,6 +140,31 @@ func TestCommands(t *testing.T) {
 	}
 	if _, err := as("getter", false).Load(ctx, []byte("a")); err == nil || !strings.Contains(err.Error(), "ignore_ttl") {
 		t.Errorf("without PTTL: %v", err)
+	}
+	if _, err := as("some", false).Load(ctx, []byte("user:1")); !errors.Is(err, loader.ErrAbsent) {
+		t.Errorf("a key that the user may read: %v", err)
+	}
+	if _, err := as("some", false).Load(ctx, []byte("a")); !errors.Is(err, loader.ErrPermanent) || errors.Is(err, loader.ErrRefused) {
+		t.Errorf("a key that the user may not read: %v", err)
+	}
+}
+
+// TestRefusals checks which answers refuse this host, and which one key alone.
+func TestRefusals(t *testing.T) {
+	for answer, host := range map[string]bool{
+		"NOPERM No permissions to access a key":                                              false,
+		"NOPERM this user has no permissions to access one of the keys used as arguments":    false, // Redis 6
+		"NOPERM User some has no permissions to run the 'get' command":                       true,
+		"NOPERM this user has no permissions to run the 'get' command or its subcommand":     true, // Redis 6
+		"NOAUTH Authentication required.":                                                    true,
+		"WRONGTYPE Operation against a key holding the wrong kind of value":                  false,
+		"WRONGPASS invalid username-password pair or user is disabled, one may access a key": true,
+	} {
+		s := source(t, Config{Address: origintest.Saying(t, strings.Repeat("-"+answer+"\r\n", 3))})
+		_, err := s.Load(t.Context(), []byte("a"))
+		if !errors.Is(err, loader.ErrPermanent) || errors.Is(err, loader.ErrRefused) != host {
+			t.Errorf("%s: %v", answer, err)
+		}
 	}
 }
 
