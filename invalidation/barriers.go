@@ -84,7 +84,8 @@ func (t *Barriers) Each(f func(slot int, h kv.Hash, last, floor time.Duration)) 
 	}
 }
 
-// NoteSlot notes that any key of a slot of another table may have changed at a time.
+// NoteSlot notes that any key of a slot of another table may have changed at a time. That table's
+// number of slots is a power of two, too. If it has fewer, the slot is several slots here.
 func (t *Barriers) NoteSlot(slot uint64, slots int, at time.Duration) {
 	step := min(max(slots, 1), len(t.slots))
 	for i := int(slot & uint64(step-1)); i < len(t.slots); i += step {

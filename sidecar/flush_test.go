@@ -319,7 +319,7 @@ func TestVirtualFlushedNames(t *testing.T) {
 		if bad != nil {
 			t.Fatal(bad)
 		}
-		floor := a.s.engine.Namespaces.Floors()["ns7"]
+		floor := a.s.engine.Namespaces.Floors()["ns7"].Version
 		admits := func(written kv.Version) bool {
 			return b.s.engine.Ledger.Admit(ns.ID, 0, written, math.MaxUint64)
 		}
@@ -407,7 +407,7 @@ func TestVirtualResetHasFlushes(t *testing.T) {
 				t.Errorf("%d keys are read through %s after a RESET that had a flush of all", hits, v.name)
 			}
 		}
-		if got := s.engine.Namespaces.Floors()[""]; got != floor {
+		if got := s.engine.Namespaces.Floors()[""].Version; got != floor {
 			t.Errorf("the floor is %v, want %v", got, floor)
 		}
 	})

@@ -127,7 +127,7 @@ func TestVirtualFlushBesideSilentOwner(t *testing.T) {
 		// unknown clock may show.
 		ahead := func() bool {
 			for _, v := range voters {
-				if v.s.engine.Namespaces.Floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
+				if v.s.engine.Namespaces.Floors()["default"].Version.Wall().After(time.Now().Add(700 * time.Millisecond)) {
 					return true
 				}
 			}

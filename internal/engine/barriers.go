@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"cmp"
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -30,10 +32,10 @@ import (
 //
 // Only the owner of a key must know: it asks Barred. In its first answer to PULL a host
 // that has released partitions hands over when their keys have changed (HandOver, TakeOver).
-// If nothing is handed over, as after a crash, any key of the partition may have changed
-// until its ownership began. Deletions and crashes are events in the log too, for hosts of
-// before, which hand nothing over. This host leaves them unread: a log may tell a host that has
-// just come of changes long ago.
+// If nothing is handed over, as after a crash, or if that host has noted changes for another
+// replica_lag, any key of the partition may have changed until its ownership began. Deletions and
+// crashes are events in the log too, for hosts of before, which hand nothing over. This host
+// leaves them unread: a log may tell a host that has just come of changes long ago.
 
 // Barriers are the load barriers that this host knows of. Times are on the boot clock; zero
 // is never.
@@ -130,17 +132,23 @@ func (b *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Durat
 	if ns.ReplicaLag == 0 {
 		return false
 	}
-	last := max(b.keys.Last(key.Hash), b.partition(key.Hash.Partition()), moment(&b.flushed[ns.ID]))
+	// TakeOver notes keys and flushes first, and ends begins last. So begins is read first: once
+	// it has ended, the change of the key is found.
+	last := b.partition(key.Hash.Partition())
+	failpoint.At(failpoint.KeyDue)
+	last = max(last, b.keys.Last(key.Hash), moment(&b.flushed[ns.ID]))
 	return begun < last+ns.ReplicaLag
 }
 
-// partition returns the last moment at which any key of a partition may have changed.
+// partition returns the last moment at which any key of a partition may have changed. It reads
+// since last: TakeOver moves since on before it ends begins, and so does Reset before the
+// partition is known.
 func (b *Barriers) partition(p uint16) time.Duration {
-	last := max(moment(&b.since[p]), moment(&b.begins[p]))
+	last := moment(&b.begins[p])
 	if !b.known(p) {
 		last = max(last, b.Handoff.BegunAt(p))
 	}
-	return last
+	return max(last, moment(&b.since[p]))
 }
 
 func moment(t *atomic.Int64) time.Duration {
@@ -165,23 +173,34 @@ func (b *Barriers) known(p uint16) bool {
 
 // What the next owner of partitions is told of load barriers.
 
-// maxHandedBytes bounds the keys, and the slots, that are handed over. If more have changed
-// lately, nothing is handed over: then any key may have changed.
-const maxHandedBytes = 192 << 10
+// maxHanded bounds the keys, and the slots, that are handed over: 192 KiB of each. If more have
+// changed lately, nothing is handed over: then any key may have changed.
+const maxHanded = invalidation.DefaultBarriers
+
+// maxSlots bounds the table of another host.
+const maxSlots = 64 * invalidation.DefaultBarriers
 
 // HandOver implements handoff.Barriers. It tells how long ago keys of some partitions have
 // changed that this host has owned. Nothing changes them here any more. What is older than the
 // longest replica_lag is left out, and said to be so old. That has a margin for the clocks,
-// see ago.
+// see ago. The order of the reads is that of Barred, and the lags come first: a reload moves since
+// on before it changes them.
 func (b *Barriers) HandOver(set kv.PartitionSet) []wire.Barriers {
-	cut := b.Namespaces.MostReplicaLag()
+	lags, cut := b.lags(), b.Namespaces.MostReplicaLag()
 	if cut == 0 || set.Empty() {
 		return nil
 	}
 	cut += cut / 32
 	now := b.Clock.Read().Boot
-	h := wire.Barriers{Partitions: set.Bytes(), CutMS: uint32(cut.Milliseconds()), Slots: uint32(b.keys.Slots())}
+	h := wire.Barriers{
+		Partitions: set.Bytes(), CutMS: uint32(cut.Milliseconds()), Slots: uint32(b.keys.Slots()), Lags: lags,
+	}
 	age := func(at time.Duration) (ms uint32, recent bool) { return ageMS(now, at), now-at < cut }
+	for p := range set.All() {
+		if ms, recent := age(b.partition(p)); recent {
+			h.Since = wire.AppendAge(h.Since, uint64(p), ms)
+		}
+	}
 	b.keys.Each(func(slot int, hash kv.Hash, last, floor time.Duration) {
 		if ms, recent := age(last); recent && set.Has(hash.Partition()) {
 			h.Keys = wire.AppendAge(h.Keys, uint64(hash), ms)
@@ -190,13 +209,8 @@ func (b *Barriers) HandOver(set kv.PartitionSet) []wire.Barriers {
 			h.Floors = wire.AppendAge(h.Floors, uint64(slot), ms)
 		}
 	})
-	if len(h.Keys) > maxHandedBytes || len(h.Floors) > maxHandedBytes {
+	if max(len(h.Keys), len(h.Floors)) > maxHanded*wire.AgeSize {
 		return nil
-	}
-	for p := range set.All() {
-		if ms, recent := age(b.partition(p)); recent {
-			h.Since = wire.AppendAge(h.Since, uint64(p), ms)
-		}
 	}
 	for name, ns := range b.Namespaces.All() {
 		if ms, recent := age(moment(&b.flushed[ns.ID])); recent {
@@ -206,26 +220,62 @@ func (b *Barriers) HandOver(set kv.PartitionSet) []wire.Barriers {
 	return []wire.Barriers{h}
 }
 
+// lags returns the replica_lag of each namespace that has one.
+func (b *Barriers) lags() (list []wire.Lag) {
+	for name, ns := range b.Namespaces.All() {
+		if lag := ns.Now().ReplicaLag; lag > 0 {
+			list = append(list, wire.Lag{Namespace: name, LagMS: uint32(lag.Milliseconds())})
+		}
+	}
+	return list
+}
+
+// haveNoted reports whether a host with some lags has noted the changes in all namespaces that have
+// a lag here, for the same lag.
+func (b *Barriers) haveNoted(theirs []wire.Lag) bool {
+	has := make(map[wire.Lag]bool, len(theirs))
+	for _, l := range theirs {
+		has[l] = true
+	}
+	for _, l := range b.lags() {
+		if !has[l] {
+			return false
+		}
+	}
+	return true
+}
+
+// checkHanded returns an error if another host tells what no host's table has. A slot of a small
+// table is many slots here, so a table has no more floors than slots.
+func checkHanded(h *wire.Barriers) error {
+	if h.Slots == 0 || h.Slots > maxSlots || h.Slots&(h.Slots-1) != 0 {
+		return fmt.Errorf("load barriers in %d slots: the number is a power of two, at most %d", h.Slots, maxSlots)
+	}
+	most := min(int(h.Slots), maxHanded)
+	return cmp.Or(
+		wire.CheckAges(h.Keys, most), wire.CheckAges(h.Floors, most), wire.CheckAges(h.Since, kv.Partitions),
+	)
+}
+
 // TakeOver implements handoff.Barriers. It notes what the last owner of partitions knows. In
 // those that are still waited for, in the ownership that has begun at a time, no other key has
-// changed lately.
+// changed lately, if the last owner has noted all changes for the lags of this host.
 func (b *Barriers) TakeOver(h *wire.Barriers, begun time.Duration, awaited func(p uint16) bool) error {
-	now := b.Clock.Read().Boot
-	if failpoint.Out(failpoint.HandedBars) {
-		h = &wire.Barriers{Partitions: h.Partitions, CutMS: h.CutMS}
-	}
-	err := wire.EachAge(h.Keys, func(hash uint64, ms uint32) { b.keys.Note(kv.Hash(hash), ago(now, ms)) })
-	if err == nil {
-		err = wire.EachAge(h.Floors, func(slot uint64, ms uint32) { b.keys.NoteSlot(slot, int(h.Slots), ago(now, ms)) })
-	}
-	if err == nil {
-		err = wire.EachAge(h.Since, func(p uint64, ms uint32) { raiseTo(&b.since[p%kv.Partitions], ago(now, ms)) })
-	}
-	if err != nil {
+	if err := checkHanded(h); err != nil {
 		return err
 	}
+	now := b.Clock.Read().Boot
+	if failpoint.Out(failpoint.HandedBars) {
+		h = &wire.Barriers{Partitions: h.Partitions, CutMS: h.CutMS, Lags: h.Lags}
+	}
+	wire.EachAge(h.Keys, func(hash uint64, ms uint32) { b.keys.Note(kv.Hash(hash), ago(now, ms)) })
+	wire.EachAge(h.Floors, func(slot uint64, ms uint32) { b.keys.NoteSlot(slot, int(h.Slots), ago(now, ms)) })
+	wire.EachAge(h.Since, func(p uint64, ms uint32) { raiseTo(&b.since[p%kv.Partitions], ago(now, ms)) })
 	for _, f := range h.Emptied {
 		b.emptied([]string{f.Namespace}, ago(now, f.AgeMS))
+	}
+	if !b.haveNoted(h.Lags) {
+		return nil
 	}
 	for p := range kv.PartitionsOf(h.Partitions).All() {
 		if awaited(p) {

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 const testLag = 10 * time.Second
@@ -133,21 +136,33 @@ func TestReplicaLagOfFills(t *testing.T) {
 	})
 }
 
+// withLags returns a host with namespaces of some replica_lag; zero: none.
+func withLags(t *testing.T, lags map[string]time.Duration) *onehost.Host {
+	all := map[string]namespaces.Settings{}
+	for name, lag := range lags {
+		s := onehost.Settings()
+		s.ReplicaLag = lag
+		all[name] = s
+	}
+	return onehost.New(t, onehost.Config{Namespaces: all})
+}
+
+func allPartitions() kv.PartitionSet {
+	all := kv.NewPartitionSet(kv.Partitions)
+	for p := range uint16(kv.Partitions) {
+		all.Add(p)
+	}
+	return all
+}
+
+func awaitedAll(uint16) bool { return true }
+
 // TestHandOverOfBarriers: what one host knows of changes, another knows after it was told, as long ago or
 // later by 2 %. Partitions that it is not told of, or that it does not wait for, may have changed until now.
 func TestHandOverOfBarriers(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		settings := func(lag time.Duration) namespaces.Settings {
-			s := onehost.Settings()
-			s.ReplicaLag = lag
-			return s
-		}
-		host := func() *onehost.Host {
-			return onehost.New(t, onehost.Config{Namespaces: map[string]namespaces.Settings{
-				"long": settings(testLag), "short": settings(time.Second), "flushed": settings(testLag),
-			}})
-		}
-		from, to := host(), host()
+		lags := map[string]time.Duration{"long": testLag, "short": time.Second, "flushed": testLag}
+		from, to := withLags(t, lags), withLags(t, lags)
 		time.Sleep(2 * testLag)
 		name := func(h *onehost.Host, ns string) *namespaces.Namespace { return h.Engine.Namespaces.Lookup([]byte(ns)) }
 		barred := func(h *onehost.Host, ns, key string) bool {
@@ -160,15 +175,11 @@ func TestHandOverOfBarriers(t *testing.T) {
 		}
 		from.Do(wire.Request{Op: wire.OpFlush, Namespace: []byte("flushed")})
 		time.Sleep(100 * time.Millisecond)
-		all := kv.NewPartitionSet(kv.Partitions)
-		for p := range uint16(kv.Partitions) {
-			all.Add(p)
-		}
-		told := from.Engine.Barriers.HandOver(all)
+		told := from.Engine.Barriers.HandOver(allPartitions())
 		if len(told) != 1 {
 			t.Fatalf("%d", len(told))
 		}
-		if err := to.Engine.Barriers.TakeOver(&told[0], 0, func(uint16) bool { return true }); err != nil {
+		if err := to.Engine.Barriers.TakeOver(&told[0], 0, awaitedAll); err != nil {
 			t.Fatal(err)
 		}
 		type asked struct{ ns, key string }
@@ -188,9 +199,118 @@ func TestHandOverOfBarriers(t *testing.T) {
 				}
 			}
 		}
-		to.Engine.Barriers.TakeOver(&wire.Barriers{}, 0, func(uint16) bool { return true })
-		if err := to.Engine.Barriers.TakeOver(&wire.Barriers{Keys: []byte{1}}, 0, nil); err == nil {
-			t.Error("what is malformed is taken")
+	})
+}
+
+// TestHandOverOfOtherLags: a host notes changes for its own lags. The next owner keeps its barrier on all
+// keys unless the last one has all of its lags.
+func TestHandOverOfOtherLags(t *testing.T) {
+	here := map[string]time.Duration{"long": testLag, "short": time.Second, "none": 0}
+	for _, tc := range []struct {
+		name   string
+		there  map[string]time.Duration
+		forget bool // the last owner tells no lags
+		lifted bool
+	}{
+		{"the same", here, false, true},
+		{"one more", map[string]time.Duration{"long": testLag, "short": time.Second, "none": time.Second}, false, true},
+		{"one less", map[string]time.Duration{"long": testLag, "short": 0}, false, false},
+		{"a shorter one", map[string]time.Duration{"long": testLag, "short": time.Second / 2}, false, false},
+		{"a longer one", map[string]time.Duration{"long": testLag, "short": 2 * time.Second}, false, false},
+		{"all of them other namespaces", map[string]time.Duration{"other": testLag}, false, false},
+		{"not told", here, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				from, to := withLags(t, tc.there), withLags(t, here)
+				time.Sleep(3 * testLag)
+				begun := to.Engine.Clock.Read().Boot
+				to.Engine.Changes.Began(&ownership.Begun{Partitions: allPartitions()}, begun)
+				told := from.Engine.Barriers.HandOver(allPartitions())
+				if tc.forget {
+					told[0].Lags = nil
+				}
+				if err := to.Engine.Barriers.TakeOver(&told[0], begun, awaitedAll); err != nil {
+					t.Fatal(err)
+				}
+				for name, lag := range here {
+					ns := to.Engine.Namespaces.Lookup([]byte(name))
+					barred := func() bool {
+						return to.Engine.Barriers.Barred(ns, ns.Key([]byte("k")), to.Engine.Clock.Read().Boot)
+					}
+					if want := lag > 0 && !tc.lifted; barred() != want {
+						t.Errorf("%s is barred: %v", name, !want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestMalformedHandOver: what no host tells is refused, and none of it is noted.
+func TestMalformedHandOver(t *testing.T) {
+	const slots = invalidation.DefaultBarriers
+	bubble.Test(t, func(t *testing.T) {
+		h := withLags(t, map[string]time.Duration{"lagging": testLag})
+		time.Sleep(2 * testLag)
+		ns := h.Engine.Namespaces.Lookup([]byte("lagging"))
+		key := ns.Key([]byte("k"))
+		ages := func(n int) []byte { return bytes.Repeat(wire.AppendAge(nil, uint64(key.Hash), 0), n) }
+		for _, tc := range []struct {
+			name string
+			told wire.Barriers
+		}{
+			{"no slots", wire.Barriers{Keys: ages(1)}},
+			{"slots of no power of two", wire.Barriers{Slots: 12, Keys: ages(1)}},
+			{"too many slots", wire.Barriers{Slots: 128 * slots, Keys: ages(1)}},
+			{"the most slots", wire.Barriers{Slots: 1 << 31, Keys: ages(1)}},
+			{"half a key", wire.Barriers{Slots: slots, Keys: append(ages(1), 1)}},
+			{"half a floor", wire.Barriers{Slots: slots, Keys: ages(1), Floors: []byte{1}}},
+			{"half a partition", wire.Barriers{Slots: slots, Keys: ages(1), Since: []byte{1}}},
+			{"more keys than slots", wire.Barriers{Slots: 1, Keys: ages(2)}},
+			{"more floors than slots", wire.Barriers{Slots: 2, Keys: ages(1), Floors: ages(3)}},
+			{"too many keys", wire.Barriers{Slots: 2 * slots, Keys: ages(slots + 1)}},
+			{"too many floors", wire.Barriers{Slots: 2 * slots, Keys: ages(1), Floors: ages(slots + 1)}},
+			{"too many partitions", wire.Barriers{Slots: slots, Keys: ages(1), Since: ages(kv.Partitions + 1)}},
+		} {
+			tc.told.Partitions, tc.told.Lags = allPartitions().Bytes(), []wire.Lag{{Namespace: "lagging", LagMS: 10_000}}
+			err := h.Engine.Barriers.TakeOver(&tc.told, 0, func(uint16) bool {
+				t.Errorf("%s: a barrier is lifted", tc.name)
+				return false
+			})
+			if err == nil || h.Engine.Barriers.Barred(ns, key, h.Engine.Clock.Read().Boot) {
+				t.Fatalf("%s: %v, or a part of it is noted", tc.name, err)
+			}
+		}
+		full := wire.Barriers{Slots: slots, Keys: ages(slots), Floors: ages(slots), Since: ages(kv.Partitions)}
+		if err := h.Engine.Barriers.TakeOver(&full, 0, awaitedAll); err != nil {
+			t.Errorf("all that a host may tell: %v", err)
+		}
+	})
+}
+
+// TestFloorsWithTheirAges: a flush that a flush of all ends meanwhile is told with its age, or not at all.
+func TestFloorsWithTheirAges(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		d := onehost.New(t, onehost.Config{}).Engine.Delegate
+		done := make(chan struct{})
+		go func() { // ends with its flushes
+			defer close(done)
+			for v := uint64(1); v <= 2000; v++ {
+				d.LearnFlushes([]wire.Floor{{Namespace: "one", Version: 2 * v}, {Version: 2*v + 1}})
+			}
+		}()
+		for told := 0; ; told++ {
+			for _, f := range d.Floors() {
+				if f.AgeMS[0] > 0 {
+					t.Fatalf("answer %d: a flush of %q is %d ms old", told, f.Namespace, f.AgeMS[0])
+				}
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
 		}
 	})
 }

@@ -164,9 +164,8 @@ func (t *Delegate) LearnFlushes(floors []wire.Floor) {
 // Floors returns the flushes that this host knows of.
 func (t *Delegate) Floors() (list []wire.Floor) {
 	now := t.Clock.Read().Boot
-	for name, v := range t.Namespaces.Floors() {
-		age := []uint32{ageMS(now, t.Namespaces.FlushedAt(name))}
-		list = append(list, wire.Floor{Namespace: name, Version: uint64(v), AgeMS: age})
+	for name, f := range t.Namespaces.Floors() {
+		list = append(list, wire.Floor{Namespace: name, Version: uint64(f.Version), AgeMS: []uint32{ageMS(now, f.At)}})
 	}
 	return list
 }

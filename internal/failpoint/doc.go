@@ -107,6 +107,9 @@ const (
 	WriteDone              // a write is stored, and has not yet looked at its ownership again
 	FlushDue               // a flush has its first version, and is not yet told
 	GapFound               // a gap has been found, and not yet judged
+	KeyDue                 // the load barrier of a partition has been read, and not yet its key's
+
+	Points // the number of points
 )
 
 var names = [Guards]string{

@@ -9,7 +9,7 @@ import (
 
 var (
 	out [Guards]atomic.Bool
-	at  [GapFound + 1]atomic.Pointer[func()]
+	at  [Points]atomic.Pointer[func()]
 )
 
 // Out says whether a guard has been taken out.

@@ -16,16 +16,21 @@ const MaxFlushed = 1024
 // flushes remembers the flushes of names, with or without a slot. Table.Mu guards it.
 type flushes map[string]flushed // by name; "" is all namespaces
 
-// flushed is a flush that is remembered.
+// Flush is a flush that is remembered.
+type Flush struct {
+	Version kv.Version    // zero: claimed, but not noted yet
+	At      time.Duration // boot clock: a host had noted it by then
+}
+
+// flushed is a flush and its place.
 type flushed struct {
-	version kv.Version    // zero: claimed, but not noted yet
-	at      time.Duration // boot clock: a host had noted it by then
-	by      *quota.Client // has the place; nil for all namespaces
+	Flush
+	by *quota.Client // has the place; nil for all namespaces
 }
 
 // floor returns the version of the latest flush that concerns a name.
 func (f flushes) floor(name string) kv.Version {
-	return max(f[name].version, f[""].version)
+	return max(f[name].Version, f[""].Version)
 }
 
 // remember notes a flush. other is the client that takes the place if no connection has
@@ -37,7 +42,7 @@ func (f flushes) remember(name string, floor kv.Version, at time.Duration, other
 	flush, known := f[name]
 	if name == "" {
 		for one, past := range f {
-			if past.version <= floor {
+			if past.Version <= floor {
 				f.forget(one)
 			}
 		}
@@ -45,7 +50,7 @@ func (f flushes) remember(name string, floor kv.Version, at time.Duration, other
 		flush.by = other
 		other.Force(quota.Flushes, 1)
 	}
-	flush.version, flush.at = floor, at
+	flush.Flush = Flush{Version: floor, At: at}
 	f[name] = flush
 	return true
 }
@@ -84,7 +89,7 @@ func (n *Table) ReserveFlush(name string, m *quota.Client) *wire.Error {
 func (n *Table) ReleaseFlush(name string) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	if f, known := n.flushes[name]; known && f.version == 0 {
+	if f, known := n.flushes[name]; known && f.Version == 0 {
 		n.flushes.forget(name)
 	}
 }
@@ -130,21 +135,14 @@ func (n *Table) WithSlot(name string) []string {
 }
 
 // Floors returns the flushes that are remembered, by name.
-func (n *Table) Floors() map[string]kv.Version {
+func (n *Table) Floors() map[string]Flush {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	list := make(map[string]kv.Version, len(n.flushes))
+	list := make(map[string]Flush, len(n.flushes))
 	for name, f := range n.flushes {
-		if f.version != 0 {
-			list[name] = f.version
+		if f.Version != 0 {
+			list[name] = f.Flush
 		}
 	}
 	return list
-}
-
-// FlushedAt returns when a flush of a name that is remembered was noted, on the boot clock.
-func (n *Table) FlushedAt(name string) time.Duration {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	return n.flushes[name].at
 }

@@ -251,6 +251,15 @@ type Barriers struct {
 	Floors     []byte // slots of which any key may have changed
 	Since      []byte // partitions of which any key may have changed
 	Emptied    []Emptied
+	Lags       []Lag `wire:"later"` // what the sender has noted changes for
+}
+
+// Lag is the replica_lag of a namespace that has one.
+type Lag struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Namespace string
+	LagMS     uint32
 }
 
 // Emptied says how long ago a namespace was flushed.
@@ -261,7 +270,8 @@ type Emptied struct {
 	AgeMS     uint32
 }
 
-const ageSize = 12
+// AgeSize is the length of an age, see AppendAge.
+const AgeSize = 12
 
 // AppendAge appends the age of a change of something: its number in 8 bytes, and the age in milliseconds in
 // 4 bytes, big-endian.
@@ -269,15 +279,19 @@ func AppendAge(dst []byte, of uint64, ageMS uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(dst, of), ageMS)
 }
 
-// EachAge calls f for each age. If the ages are malformed, EachAge returns an error and does not call f.
-func EachAge(b []byte, f func(of uint64, ageMS uint32)) error {
-	if len(b)%ageSize != 0 {
-		return fmt.Errorf("%d bytes of ages: each has %d", len(b), ageSize)
-	}
-	for ; len(b) > 0; b = b[ageSize:] {
-		f(binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]))
+// CheckAges returns an error if ages are malformed, or more than a number.
+func CheckAges(b []byte, most int) error {
+	if len(b)%AgeSize != 0 || len(b) > most*AgeSize {
+		return fmt.Errorf("%d bytes of ages: each has %d, and they are at most %d", len(b), AgeSize, most)
 	}
 	return nil
+}
+
+// EachAge calls f for each age.
+func EachAge(b []byte, f func(of uint64, ageMS uint32)) {
+	for ; len(b) >= AgeSize; b = b[AgeSize:] {
+		f(binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]))
+	}
 }
 
 // Entry is an entry that moves to another host.

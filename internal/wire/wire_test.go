@@ -181,6 +181,7 @@ func messages() []golden {
 		withBody("pull: barriers", OpPull, Pulled{Done: true, Barriers: []Barriers{{
 			Partitions: []byte{1}, CutMS: 10_312, Keys: AppendAge(nil, 0x1122334455667788, 500), Slots: 1 << 14,
 			Floors: AppendAge(nil, 16383, 9_000), Since: AppendAge(nil, 3, 10_000), Emptied: []Emptied{{Namespace: "users", AgeMS: 70}},
+			Lags: []Lag{{Namespace: "users", LagMS: 10_000}},
 		}}}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
