@@ -260,7 +260,7 @@ func TestMalformedHandOver(t *testing.T) {
 			name string
 			told wire.Barriers
 		}{
-			{"no slots", wire.Barriers{Keys: ages(1)}},
+			{"nothing", wire.Barriers{}},
 			{"slots of no power of two", wire.Barriers{Slots: 12, Keys: ages(1)}},
 			{"too many slots", wire.Barriers{Slots: 128 * slots, Keys: ages(1)}},
 			{"the most slots", wire.Barriers{Slots: 1 << 31, Keys: ages(1)}},
