@@ -51,6 +51,8 @@ type Request struct {
 	// memory that the app reads, a *shm.Region; nil: none.
 	Conn   interface{ Ended() bool }
 	Region any
+	// Nor is this: the owner of the key of a read has answered meanwhile, without what the read asks for. So it lives.
+	Heard bool
 }
 
 // TTLDefault means the TTL of the namespace.
