@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -166,17 +167,88 @@ func rowsWhile(w *world, hang func(w *world, owner, v *vnode)) {
 // owner answers that the load goes on, so no other host loads the key too.
 func TestVirtualSlowLoadIsOne(t *testing.T) {
 	t.Parallel()
-	o := newDatabase(always(350 * time.Millisecond))
-	withNodes(t, 3, o, Namespace{}, func(w *world) {
-		o.set("k", b("row"))
-		n := &rows{w: w, refused: map[string]int{}, options: []wire.Options{0, wire.StaleOK, wire.Attest}}
-		var wg sync.WaitGroup
-		for _, v := range w.nodes {
-			wg.Go(func() { n.readAll(v, []string{"k", "k", "k", "k", "k", "k", "k"}, 0) })
+	for name, tc := range map[string]struct {
+		load  time.Duration
+		first time.Duration // the time of reads that the others join; zero: there are none
+		later time.Duration // how much later the others begin
+	}{
+		"all at once":              {700 * time.Millisecond, 0, 0},
+		"the first end before":     {1100 * time.Millisecond, time.Second, 300 * time.Millisecond},
+		"the first have ten times": {900 * time.Millisecond, 10 * time.Second, 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newDatabase(always(tc.load / 2))
+			withNodes(t, 3, o, Namespace{}, func(w *world) {
+				o.set("k", b("row"))
+				n := &rows{w: w, refused: map[string]int{}, options: []wire.Options{0, wire.StaleOK, wire.Attest}}
+				keys := []string{"k", "k", "k", "k", "k", "k", "k"}
+				var wg sync.WaitGroup
+				for _, v := range w.nodes {
+					if tc.first > 0 {
+						wg.Go(func() { v.readFirst("k", n.options, tc.first) })
+					}
+					wg.Go(func() {
+						time.Sleep(tc.later)
+						n.readAll(v, keys, 0)
+					})
+				}
+				wg.Wait()
+				asked, aside := o.asked("k"), w.aside()
+				if asked != 1 || aside > 0 || len(n.refused) > 0 || n.values < 40 {
+					t.Errorf("%d loads, %d without the owner, %d rows, %v", asked, aside, n.values, n.refused)
+				}
+			})
+		})
+	}
+}
+
+// readFirst reads a key through a node in every way, with a time, and takes any answer.
+func (v *vnode) readFirst(key string, options []wire.Options, timeout time.Duration) {
+	var wg sync.WaitGroup
+	for _, op := range []wire.Op{wire.OpGet, wire.OpLease, wire.OpMGet, wire.OpMetaGet} {
+		for _, o := range options {
+			app, q := v.app(v.w.t), wire.Request{Op: op, Key: b(key), Options: o, TimeoutMS: uint32(timeout.Milliseconds())}
+			if op == wire.OpMGet {
+				q.Key, q.Keys = nil, keysOf(key)
+			} else if op == wire.OpMetaGet {
+				q.Options = 0
+			}
+			wg.Go(func() {
+				defer app.nc.Close()
+				app.send(&q)
+				app.receive(op)
+			})
 		}
-		wg.Wait()
-		if asked := o.asked("k"); asked != 1 || len(n.refused) > 0 || n.values < 40 {
-			t.Errorf("%d loads, %d rows, %v", asked, n.values, n.refused)
+	}
+	wg.Wait()
+}
+
+// aside returns how many loads had no owner.
+func (w *world) aside() (n int64) {
+	for _, v := range w.nodes {
+		n += v.s.engine.Namespaces.Lookup(session.DefaultNamespace).WithoutOwner.Load()
+	}
+	return n
+}
+
+// TestVirtualSlowLoadOutlivesAConnection has the connection to the owner give way to another while a GET waits for a
+// slow load: the GET asks again on the new one, and has the row.
+func TestVirtualSlowLoadOutlivesAConnection(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(always(350 * time.Millisecond))
+	withNodes(t, 2, o, Namespace{}, func(w *world) {
+		o.set("k", b("row"))
+		owner, v := w.ownerOf("k"), w.other("k")
+		v.drop("k", 0) // it makes the connection
+		first, joined := v.app(w.t), v.app(w.t)
+		waiting(first, 1, "k", time.Second)
+		waiting(joined, 2, "k", time.Second)
+		time.Sleep(100 * time.Millisecond)
+		v.s.engine.Node.Live(owner.s.engine.Node.Self()).Leave()
+		is(t, "the first", first.receive(wire.OpGet), wire.OK, "row")
+		is(t, "the other", joined.receive(wire.OpGet), wire.OK, "row")
+		if asked, aside := o.asked("k"), w.aside(); asked != 1 || aside > 0 {
+			t.Errorf("%d loads, %d without the owner", asked, aside)
 		}
 	})
 }

@@ -65,7 +65,7 @@ func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read fu
 	k := a.engine.Namespaces.Lookup(session.DefaultNamespace).Key(name)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	now := a.engine.Clock.Read()
-	cl, _ := a.engine.Remote.Join(owner, k, asks, now, now.Boot+time.Minute, nil)
+	cl, _ := a.engine.Remote.Join(owner, k, asks, now, now.Boot+time.Minute, now.Boot+time.Minute, nil)
 	testenv.Eventually(t, "the end of the value", func() bool {
 		return a.engine.Clock.Read().Boot > now.Boot+2*time.Millisecond
 	})

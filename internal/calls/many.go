@@ -3,7 +3,6 @@ package calls
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -78,18 +77,17 @@ func (b *batch) err() error {
 	return &b.failed
 }
 
-// valid returns the keys that a request may have. The others fail here: they could make a request too long.
+// valid returns the keys that a request may have, each of them once: no key may both be found and fail. The others
+// fail here: they could make a request too long.
 func (b *batch) valid(keys []string) []string {
-	if !slices.ContainsFunc(keys, invalid) {
-		return keys
-	}
-	var left []string
+	left, seen := make([]string, 0, len(keys)), make(map[string]bool, len(keys))
 	for _, key := range keys {
-		if invalid(key) {
+		switch {
+		case invalid(key):
 			b.fail(key, fmt.Errorf("%w: the key has %d bytes: a key has 1 to %d", cachesidecar.ErrBadRequest, len(key),
 				kv.MaxKeyLen))
-		} else {
-			left = append(left, key)
+		case !seen[key]:
+			left, seen[key] = append(left, key), true
 		}
 	}
 	return left

@@ -145,6 +145,7 @@ type Call struct {
 	asks     Question
 	owner    *cluster.Owner
 	at       time.Duration // before it was sent, on the boot clock
+	silent   time.Duration // when it is given up if the owner says nothing, on the boot clock
 	until    time.Duration // when it is given up, on the boot clock
 	slotless bool          // this host has no slot for the namespace, and keeps no copy
 
@@ -204,14 +205,18 @@ func questionOf(q *wire.Request) Question {
 // the call. Whether the value had ended before the read began is known only once it is
 // there (see Serves).
 //
+// The read waits until silent for an owner that says nothing. It does not join a call whose owner may say something
+// only later: it would take an owner that lives for one that hangs.
+//
 // If w is not nil, it is told when a call that it has joined ends; if w is nil, the caller
 // waits for the call. Join returns a nil call if the call under way may outlast w.
 func (m *Remote) Join(
-	owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, w *Wait,
+	owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, silent, until time.Duration, w *Wait,
 ) (cl *Call, lead bool) {
 	m.Calls.Lock()
 	defer m.Calls.Unlock()
-	if old, ok := m.Calls.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
+	inTime := func(cl *Call) bool { return silent == until || silent >= cl.silent || cl.heard.Load() }
+	if old, ok := m.Calls.Find(key, func(cl *Call) bool { return cl.asks == asks && inTime(cl) }); ok {
 		if old.owner == owner &&
 			(owner.Leased(now.Boot, m.Namespaces.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
 			switch {
@@ -230,14 +235,14 @@ func (m *Remote) Join(
 	}
 	m.Counts.PeerReads.Add(1)
 	if asks.Options&wire.Fresh != 0 { // a fresh read is never shared
-		return newCall(owner, key, asks, now, until), true
+		return newCall(owner, key, asks, now, silent, until), true
 	}
-	return m.Calls.Add(key, func() *Call { return newCall(owner, key, asks, now, until) }), true
+	return m.Calls.Add(key, func() *Call { return newCall(owner, key, asks, now, silent, until) }), true
 }
 
-func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration) *Call {
+func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, silent, until time.Duration) *Call {
 	key.Bytes = bytes.Clone(key.Bytes)
-	return &Call{key: key, asks: asks, owner: owner, at: now.Boot, until: until}
+	return &Call{key: key, asks: asks, owner: owner, at: now.Boot, silent: silent, until: until}
 }
 
 // End wakes the readers that wait for the call, and returns those that are to be told.

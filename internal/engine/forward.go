@@ -43,11 +43,11 @@ func (m *Remote) join(
 	}
 	if ns == nil { // the key names no slot, by which calls are found
 		m.Counts.PeerReads.Add(1)
-		cl = newCall(owner, key, questionOf(q), now, wait.deadline)
+		cl = newCall(owner, key, questionOf(q), now, wait.silent, wait.deadline)
 		cl.slotless = true
 		return cl, true, r
 	}
-	cl, lead = m.Join(owner, key, questionOf(q), now, wait.deadline, nil)
+	cl, lead = m.Join(owner, key, questionOf(q), now, wait.silent, wait.deadline, nil)
 	return cl, lead, r
 }
 
@@ -76,6 +76,9 @@ func (m *Remote) read(
 			return inVain(q, owner, wait)
 		case over:
 			return m.outcome(cl, q, began)
+		}
+		if cl.err == nil { // the owner has answered: it is not silent
+			wait.silent = wait.deadline
 		}
 	}
 }

@@ -117,7 +117,8 @@ func (e *Engine) readMany(
 ) wire.Reply {
 	r := mget{
 		e: e, ctx: ctx, q: q, pins: pins, began: e.Clock.Read().Boot, items: make([]wire.Reply, len(q.Keys)),
-		wait: patience{e.patience(e.Namespaces.Lookup(q.Namespace), q, deadline), deadline},
+		heard: make([]bool, len(q.Keys)),
+		wait:  patience{e.patience(e.Namespaces.Lookup(q.Namespace), q, deadline), deadline},
 	}
 	noOwner := func(i int) { r.items[i] = e.replyNoOwner(r.one(i)) }
 	e.rounds(ctx, len(r.items), pins, e.waitLimit(q, deadline), r.round, noOwner)
@@ -143,6 +144,7 @@ type mget struct {
 	wait  patience
 	began time.Duration // on the boot clock
 	items []wire.Reply
+	heard []bool       // the owner of the key has answered, but must be asked anew
 	has   atomic.Int64 // bytes of the values that no other host has sent
 }
 
@@ -160,10 +162,15 @@ func (r *mget) hold(i int) {
 
 // mgetRound is what one round cannot answer at once.
 type mgetRound struct {
-	slow  []int                      // keys that go the slow way, one by one
-	left  []int                      // keys for the next round
-	calls []mgetCall                 // keys that their owners are asked for
-	leads map[*cluster.Owner][]*Call // those of the calls that this round makes
+	slow  []int               // keys that go the slow way, one by one
+	left  []int               // keys for the next round
+	calls []mgetCall          // keys that their owners are asked for
+	leads map[mgetAsk][]*Call // those of the calls that this round makes
+}
+
+type mgetAsk struct {
+	owner *cluster.Owner
+	wait  patience
 }
 
 type mgetCall struct {
@@ -171,6 +178,7 @@ type mgetCall struct {
 	q    *wire.Request
 	call *Call
 	lead bool
+	wait patience
 }
 
 // one returns the GET of one key.
@@ -185,14 +193,14 @@ func (r *mget) one(i int) *wire.Request {
 // round answers what it can of the keys in todo and returns the rest.
 func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	e := r.e
-	of := mgetRound{leads: map[*cluster.Owner][]*Call{}}
+	of := mgetRound{leads: map[mgetAsk][]*Call{}}
 	for _, i := range todo {
 		r.begin(&of, i, now)
 	}
 	r.pins.Release()
 	var asked sync.WaitGroup
-	for _, list := range of.leads {
-		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, r.wait) })
+	for to, list := range of.leads {
+		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, to.wait) })
 	}
 	e.eachAtOnce(len(of.slow), r.pins.Client, func(n int, pins *namespaces.Pins) {
 		i := of.slow[n]
@@ -207,10 +215,10 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	asked.Wait()
 	for _, c := range of.calls {
 		switch {
-		case !c.lead && !e.Remote.waitFor(r.ctx, c.call, r.wait):
+		case !c.lead && !e.Remote.waitFor(r.ctx, c.call, c.wait):
 			r.items[c.i] = unanswered(c.q, c.call.owner)
 		case !c.lead && (!c.call.Serves(r.began) || c.call.ofOne()): // its maker may have had less time: ask anew
-			of.left = append(of.left, c.i)
+			of.left, r.heard[c.i] = append(of.left, c.i), c.call.err == nil
 		default:
 			if r.items[c.i] = e.Remote.outcome(c.call, c.q, r.began); r.items[c.i].Status == wire.Moved {
 				of.left = append(of.left, c.i)
@@ -246,15 +254,20 @@ func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
 		of.left = append(of.left, i)
 		return
 	}
-	call, lead, answer := e.Remote.join(owner, q, ns, key, now, r.wait)
+	wait := r.wait
+	if r.heard[i] {
+		wait.silent = wait.deadline
+	}
+	call, lead, answer := e.Remote.join(owner, q, ns, key, now, wait)
 	if call == nil {
 		r.items[i] = answer
 		return
 	}
 	if lead {
-		of.leads[owner] = append(of.leads[owner], call)
+		to := mgetAsk{owner, wait}
+		of.leads[to] = append(of.leads[to], call)
 	}
-	of.calls = append(of.calls, mgetCall{i, q, call, lead})
+	of.calls = append(of.calls, mgetCall{i, q, call, lead, wait})
 }
 
 // loadUnsaid loads the keys that no owner has answered for, where that is possible.

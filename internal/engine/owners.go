@@ -89,9 +89,9 @@ func (b *deps) replyNoOwner(q *wire.Request) wire.Reply {
 }
 
 // patience returns until when a request waits for other hosts that say nothing. A read that may be loaded without
-// an owner keeps half of its time for the load.
+// an owner keeps half of its time for the load, unless the owner is known to live.
 func (b *deps) patience(ns *namespaces.Namespace, q *wire.Request, deadline time.Duration) time.Duration {
-	if mayWithoutOwner(ns, q) {
+	if mayWithoutOwner(ns, q) && !q.Heard {
 		return b.Deadlines.halfOf(q, deadline)
 	}
 	return deadline

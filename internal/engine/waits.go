@@ -82,7 +82,7 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 		return false
 	}
 	w.host, w.began = string(owner.Node), now.Boot
-	cl, lead := e.Remote.Join(owner, key, questionOf(q), now, w.Deadline, w)
+	cl, lead := e.Remote.Join(owner, key, questionOf(q), now, w.until, w.Deadline, w)
 	if !lead {
 		return cl != nil
 	}
@@ -106,8 +106,9 @@ func (w *Wait) ask(to *rpc.Client, now kv.Moment) error {
 
 // askAgain asks the owner again, whose load takes longer than it was asked to wait. It reports whether it does.
 func (w *Wait) askAgain() bool {
-	now, to := w.e.Clock.Read(), w.e.Node.Live(w.call.owner.Process)
+	now, to, until := w.e.Clock.Read(), w.e.Node.Live(w.call.owner.Process), w.until
 	if w.until = w.Deadline; now.Boot >= w.until || to == nil || w.ask(to, now) != nil {
+		w.until = until
 		return false
 	}
 	to.Flush()
@@ -146,8 +147,10 @@ func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
 // tell answers with the result of a call, if the result answers the request.
 func (w *Wait) tell(a *transport.Answers, cl *Call) {
 	e := w.e
-	// The caller that made the call may have had less time than this one.
-	if w.call != cl && (!cl.Serves(w.began) || cl.ofOne()) && e.Clock.Read().Boot < w.Deadline {
+	// The caller that made the call may have had less time than this one. This one may have failed to ask again.
+	all := w.call == cl && w.until == w.Deadline
+	if (w.call != cl && !cl.Serves(w.began) || cl.ofOne() && !all) && e.Clock.Read().Boot < w.Deadline {
+		w.Request.Heard = cl.err == nil
 		w.Asker.Tell(a, Moved())
 		return
 	}

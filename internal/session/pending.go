@@ -41,8 +41,9 @@ func (c *Handler) later(conn *server.Conn) {
 	if p == nil {
 		return
 	}
-	// A FILL must not wait for the LEASEs that wait for it.
-	c.order.enter(&p.turn, c.keys(), c.Req.Op != wire.OpLease)
+	// A FILL must not wait for the LEASEs that wait for it. Nor must reads of another host's apps for each other: they
+	// have times of their own, and their host keeps the order of each app.
+	c.order.enter(&p.turn, c.keys(), c.Req.Op != wire.OpLease && (c.Req.App || !OnlyReads(c.Req)))
 	if p.Request.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.Request.Token) // the request has it now, and not the end of the connection
 	}

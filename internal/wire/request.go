@@ -38,8 +38,7 @@ type Request struct {
 	WaitMS       uint32 // of WATCH: how long the answer may wait for an event
 	Limit        uint32 // of KEYS, HOT and SLOW: how many keys or calls
 	Hits         Hits
-	// On the receiver's boot clock: a write is not executed after this time; zero: no
-	// limit.
+	// On the receiver's boot clock: a write is not executed after this time; zero: no limit.
 	UntilNS uint64
 	Hello   Hello
 	Body    []byte // of an op between sidecars: one msgpack value, checked by checkMsgpack
@@ -47,10 +46,11 @@ type Request struct {
 	// App is not part of the message: it is never encoded, and DecodeRequest leaves it
 	// false. The sidecar sets it for a request of an app on its own host.
 	App bool
-	// Nor are these: the connection whose end gives a write up that still waits, and the shared
-	// memory that the app reads, a *shm.Region; nil: none.
+	// Nor are these: the connection whose end gives a write up that still waits, the shared
+	// memory that the app reads, a *shm.Region (nil: none), and what is known of the owner.
 	Conn   interface{ Ended() bool }
 	Region any
+	Heard  bool // the owner of a read's key has answered meanwhile, though not the read: it is not silent
 }
 
 // TTLDefault means the TTL of the namespace.
