@@ -60,8 +60,7 @@ def test_no_thread_can_be_started(sidecar: Sidecar, refused: List[str]) -> None:
         client._link.live.end(ClosedError("for a new HELLO"))
         client.set("a", 2)
         wait_for(lambda: client._memory.region, "the shared memory")
-    # A busy machine may let close wait in vain for a thread that ends.
-    wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith("cachesidecar")], "the threads' end")
+    assert not [t for t in threading.enumerate() if t.name.startswith("cachesidecar")]
 
 
 def test_no_thread_for_asyncio(sidecar: Sidecar, refused: List[str]) -> None:
