@@ -79,6 +79,7 @@ type Feed struct {
 	beside []string
 	fits   atomic.Pointer[fitted] // the last catalog that fitted the settings; nil: none
 	told   sync.Map               // slots that were told to be left behind, by name
+	failed failures               // of the stream of the moment
 
 	forms   func(ctx context.Context, namespace string) ([]string, error) // of keys; nil: not known
 	spelled atomic.Value                                                  // string: what fitted each other last

@@ -166,6 +166,43 @@ func TestFeedPublicationAgain(t *testing.T) {
 	}
 }
 
+// TestFeedStuck checks that a host begins anew if the server fails each time at the same place of its log, and
+// not if its connection is ended each time.
+func TestFeedStuck(t *testing.T) {
+	s := newFeedServer(t)
+	s.Exec(t, "CREATE TYPE mood AS ENUM ('sad', 'ok')")
+	s.Exec(t, "ALTER TABLE users ADD mood mood")
+	s.Exec(t, "INSERT INTO users (id, mood) VALUES (1, 'ok')")
+	s.certified()
+	feed := s.feed()
+	fails := func(why string, gap bool) {
+		t.Helper()
+		stream, err := feed.Stream(t.Context(), "", "")
+		if err != nil || stream.Anew() != "" {
+			t.Fatal(err, stream.Anew())
+		}
+		defer s.noticed()
+		defer stream.Close()
+		if why == "ended" {
+			s.Exec(t, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots")
+		}
+		for err == nil {
+			_, err = stream.Receive(t.Context())
+		}
+		if errors.Is(err, loader.ErrGap) != gap || errors.Is(err, loader.ErrFeed) {
+			t.Errorf("%s: %v, want a gap: %v", why, err, gap)
+		}
+	}
+	for range maxFailures {
+		fails("ended", false)
+	}
+	s.Exec(t, "DELETE FROM pg_enum WHERE enumlabel = 'ok'") // as if the row were damaged
+	s.Exec(t, "UPDATE users SET name = 'b'")
+	for i := range maxFailures {
+		fails("a row without a text", i == maxFailures-1)
+	}
+}
+
 // TestFeedServerEnds checks that a server which is stopped does not wait for what the feed has not told it to
 // forget.
 func TestFeedServerEnds(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -193,12 +194,15 @@ func (f *Feed) checkSpellings(
 // checkSpelling refuses the mapping of a table whose keys may have several spellings.
 func (f *Feed) checkSpelling(m *mapping, columns map[column]keyColumn, forms []string) error {
 	var loose []string
+	if m.composed() {
+		loose = append(loose, "its key is made of more than a column")
+	}
 	for _, name := range m.columns {
 		c, there := columns[m.column(name)]
 		switch s := c.spelling(); {
 		case !there: // another check says so
 			return nil
-		case s.log == "":
+		case s.log == "", m.composed() && c.base == "name":
 			return fmt.Errorf("table %s: column %s of its key is %s, and SQL finds a row by other texts than the "+
 				"log's, which are in no one form that a key_pattern could ask for: give a column of text, integer "+
 				"or uuid",
@@ -210,11 +214,8 @@ func (f *Feed) checkSpelling(m *mapping, columns map[column]keyColumn, forms []s
 	if len(loose) == 0 || f.forms == nil {
 		return nil
 	}
-	form := func(part func(spelling) string) string {
-		return m.expression(func(c string) string { return part(columns[m.column(c)].spelling()) })
-	}
-	key, found, err := outside(append(slices.Clone(forms),
-		form(func(s spelling) string { return s.any }), form(func(s spelling) string { return s.log }))...)
+	any, log := m.spellings(columns)
+	key, found, err := outside(append(slices.Clone(forms), any, log)...)
 	switch {
 	case err != nil:
 		return fmt.Errorf("table %s: %s: the key_pattern of namespace %s: %w, such as %s",
@@ -240,20 +241,40 @@ func (f *Feed) proposal(namespace string, columns map[column]keyColumn) string {
 	var forms []string
 	for _, m := range f.ordered() {
 		if m.namespace == namespace {
-			forms = append(forms, m.expression(func(c string) string { return columns[m.column(c)].spelling().log }))
+			_, log := m.spellings(columns)
+			forms = append(forms, log)
 		}
 	}
 	slices.Sort(forms)
 	return "key_pattern: " + quoted(strings.Join(slices.Compact(forms), "|"))
 }
 
-// expression returns a regular expression of keys from those of the columns.
-func (m *mapping) expression(of func(column string) string) string {
+// composed reports whether the keys of a table are more than the text of a column.
+func (m *mapping) composed() bool { return len(m.columns) > 1 || m.texts[0]+m.texts[1] != "" }
+
+// spellings returns regular expressions of keys: of all by which SQL may find a row, and of those that the log
+// writes. A query may take any text apart, and leave out of account what is around the columns, or what is behind
+// a second text that stands between two of them. So a column's value may not begin such a text.
+func (m *mapping) spellings(columns map[column]keyColumn) (any, log string) {
+	if !m.composed() {
+		s := columns[m.column(m.columns[0])].spelling()
+		return s.any, s.log
+	}
+	barred := ""
+	for _, text := range m.texts[1:] {
+		if first, size := utf8.DecodeRuneInString(text); size > 0 {
+			barred += fmt.Sprintf(`\x{%x}`, first)
+		}
+	}
 	var b strings.Builder
-	for i, c := range m.columns {
+	for i, name := range m.columns {
 		b.WriteString(regexp.QuoteMeta(m.texts[i]))
-		b.WriteString(of(c))
+		of := columns[m.column(name)].spelling().log
+		if barred != "" {
+			of = strings.ReplaceAll(of, `(?s:.`, `(?:[^`+barred+`]`)
+		}
+		b.WriteString(of)
 	}
 	b.WriteString(regexp.QuoteMeta(m.texts[len(m.columns)]))
-	return b.String()
+	return `(?s:.+)`, b.String()
 }

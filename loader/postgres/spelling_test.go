@@ -57,9 +57,13 @@ func feedSpellings(t *testing.T, s *feedServer) {
 	const never = "which are in no one form"
 	proposed := regexp.MustCompile(`key_pattern: '(.*)'$`)
 	for _, tc := range []struct{ key, pattern, want string }{
-		{"{a_text}", "", ""}, {"{a_varchar}", "", ""}, {"{a_mood}", "", ""}, {"{a_text}/{a_mood}", "", ""},
+		{"{a_text}", "", ""}, {"{a_varchar}", "", ""}, {"{a_mood}", "", ""},
+		{"u:{a_text}", "", `"`}, {"u:{a_text}", "u:.*", ""}, {"u:{a_text}", "[uv]:.*", `"v:"`}, {"u:{id}", "[uv]:[1-9][0-9]*", `"v:1"`},
+		{"{a_text}/{a_mood}", "", `"`}, {"{a_text}/{a_mood}", ".+/.*", `"//"`}, {"{a_text}/{a_mood}", "[a-z]+/[a-z]+", ""},
+		{"{a_text}/{a_mood}", "[a-z]+/[a-z]+(/[a-z])?", `"a/a/a"`}, {"{a_text}/{a_char}", "", `"`}, {"{a_text}{a_mood}", "", ""},
+		{"u:{a_name}", "u:[a-z]+", never},
 		{"{id}", "", `lets such a key pass: "00". Give`}, {"{id}", ".*", `"00"`}, {"{id}", `\d+`, `"00"`},
-		{"{id}", "[1-9][0-9]*", ""}, {"{id}", "u:.*", ""}, {"u:{id}", "u:.*", `"u:00"`}, {"{a_big}", ".*", `"00"`},
+		{"{id}", "[1-9][0-9]*", ""}, {"{id}", "u:.*", ""}, {"u:{id}", "u:.*", `"u:"`}, {"u:{id}", "u:[0-9]+", `"u:00"`}, {"{a_big}", ".*", `"00"`},
 		{"{a_text}/{id}", "(eu|us)/[0-9]+", `"eu/00"`}, {"{a_text}/{id}", "(eu|us)/[1-9][0-9]*", ""},
 		{"{a_uuid}", "[0-9a-f-]{36}", "no feed deletes"}, {"{a_uuid}", "[0-9A-F-]+", "no feed deletes"},
 		{"{a_char}", "[A-Z]+", "no feed deletes"}, {"{a_char}", "[A-Z]{5}", ""}, {"{a_code}", "[A-Z]{4}", "no feed deletes"},

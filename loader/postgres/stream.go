@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -148,7 +149,7 @@ func (s *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 				return t, err
 			}
 		case *pgproto3.ErrorResponse:
-			return nil, streamError(m)
+			return nil, s.feed.failed.count(streamError(m), s.forgotten.Load())
 		case *pgproto3.CopyDone:
 			return nil, errors.New("the server has ended the stream")
 		}
@@ -171,6 +172,34 @@ func streamError(m *pgproto3.ErrorResponse) error {
 			"column out of the publication (%s)", loader.ErrFeed, m.Code) // its words have bytes of the row
 	}
 	return err
+}
+
+// failures counts how often the server has failed to go on from a place of its log.
+type failures struct {
+	from  uint64
+	times int
+}
+
+// maxFailures is how often the server is asked to go on from the same place.
+const maxFailures = 3
+
+// operatorIntervention is the class of SQLSTATEs of a server that ends, or whose operator ends the connection.
+const operatorIntervention = "57"
+
+// count notes an error of a stream that began at a place, and returns it. An error that comes each time is a gap:
+// a row that has no form of up to 1 GB, for example, stays in the log.
+func (c *failures) count(err error, from uint64) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || strings.HasPrefix(pg.Code, operatorIntervention) {
+		return err
+	}
+	if c.from != from {
+		*c = failures{from: from}
+	}
+	if c.times++; c.times < maxFailures {
+		return err
+	}
+	return fmt.Errorf("%w: the server cannot read on in its log: %w", loader.ErrGap, err)
 }
 
 // take takes a message of the stream.
