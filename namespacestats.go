@@ -51,7 +51,7 @@ type NamespaceStats struct {
 // Hits of Reads: a read that was loaded, was stale or failed is no hit.
 func (n *NamespaceStats) Reads() int64 { return n.Hits + n.Loaded + n.Misses + n.Stale + n.ReadErrors }
 
-// RecentStats counts what came of the requests of the last minute.
+// RecentStats counts what came of the requests of the last minute, and what had to go.
 type RecentStats struct {
 	// Time that the counts cover: less than a minute after the start.
 	WindowMS int64 `json:"window_ms" sum:"-"`
@@ -59,6 +59,8 @@ type RecentStats struct {
 	Requests int64 `json:"requests"`
 	// Of these: requests that ended with an error.
 	Errors int64 `json:"errors"`
+	// Entries removed in that time because the namespace was above its quota.
+	Evicted int64 `json:"quota_evicted"`
 }
 
 // WarmStats describes the keys of a namespace that this host loads at its start.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -9,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 func TestReorder(t *testing.T) {
@@ -192,5 +197,31 @@ func TestEmptyNamespace(t *testing.T) {
 	}
 	if o := command(t, "", "get", "a"); o.status != exitDone {
 		t.Errorf("get a: %v: it has been flushed", o)
+	}
+}
+
+// TestOneKeyFails checks that get and ttl print what is there if one key of several fails.
+func TestOneKeyFails(t *testing.T) {
+	serveWith(t, sidecar.Config{Namespaces: map[string]sidecar.Namespace{"rows": {Origin: loader.Custom{
+		Source: loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+			if key[0] == 'b' {
+				return loader.Value{}, errors.New("the row is damaged")
+			}
+			return loader.Value{Bytes: []byte("v")}, nil
+		}),
+	}}}})
+	o := command(t, "", "get", "a", "b", "c", "--ns", "rows")
+	if o.status != exitMiss || o.out != "a\tv\nc\tv\n" || strings.Count(o.err, "the origin failed") != 1 || !strings.Contains(o.err, `key "b"`) {
+		t.Error(o)
+	}
+	o = command(t, "", "get", "a", "b", "b2", "--ns", "rows")
+	if o.status != exitMiss || o.out != "a\tv\n" || !strings.Contains(o.err, "b: ") || !strings.Contains(o.err, "b2: ") {
+		t.Error(o)
+	}
+	var items []jsonItem
+	o = command(t, "", "get", "a", "b", "--ns", "rows", "--json")
+	if err := json.Unmarshal([]byte(o.out), &items); err != nil || len(items) != 2 || !items[0].Found || items[0].Error != "" ||
+		items[1].Found || !strings.Contains(items[1].Error, "the origin failed") {
+		t.Error(err, o)
 	}
 }

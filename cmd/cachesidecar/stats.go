@@ -348,7 +348,9 @@ func hurts(st *cachesidecar.Stats) (f telemetry.Findings) {
 		}
 		f.Counts("origin of "+ns.Name, ns.Loads.Shed, "loads refused to protect it",
 			ns.Through.Unknown, "writes of unknown outcome", ns.KeyFilter.Failures, "failed builds of the key filter")
-		f.Counts("namespace "+ns.Name+" is full", ns.QuotaEvicted, "entries evicted over its quota")
+		if ns.Recent.Evicted == 0 { // else its health says so
+			f.Counts("namespace "+ns.Name+" was full", ns.QuotaEvicted, "entries evicted over its quota")
+		}
 	}
 	n, l, c := &st.Connections, &st.L2, &st.Cluster
 	f.Counts("connections cut off", n.Rejected, "over the limit", n.SlowReaders, "took no answers",

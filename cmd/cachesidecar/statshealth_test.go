@@ -221,8 +221,11 @@ func TestStatsOfAFullNamespace(t *testing.T) {
 			mustRun(t, "set", fmt.Sprint("key-", i), strings.Repeat("x", 1000), "--ns", ns)
 		}
 	}
-	if page := mustRun(t, "stats"); !regexp.MustCompile(`namespace small is full: \d+ entries evicted over its quota`).MatchString(page) || strings.Contains(page, "namespace large is full") {
-		t.Error(page)
+	full := regexp.MustCompile(`not well: namespace small is full: \d+ entries evicted over its quota`)
+	for _, about := range []string{"stats", "health"} {
+		if page := mustRun(t, about); !full.MatchString(page) || strings.Contains(page, "namespace large is full") {
+			t.Error(page)
+		}
 	}
 }
 

@@ -103,15 +103,24 @@ type jsonItem struct {
 	Source  string  `json:"source,omitempty"`
 	AgeMS   int64   `json:"age_ms"`          // for which the value may have been outdated
 	Stale   bool    `json:"stale,omitempty"` // softly deleted, AgeMS ago
+	Error   string  `json:"error,omitempty"` // of one key beside others
+}
+
+// readKey is a key that was read.
+type readKey struct {
+	cachesidecar.Item
+	key    string
+	found  bool
+	failed string // why it was not read, beside others
 }
 
 // jsonItemOf describes a key.
-func jsonItemOf(key string, it cachesidecar.Item, found bool) jsonItem {
-	if !found {
-		return jsonItem{Key: key}
+func jsonItemOf(it readKey) jsonItem {
+	if !it.found {
+		return jsonItem{Key: it.key, Error: it.failed}
 	}
 	j := jsonItem{
-		Key: key, Found: true, Flags: it.Flags, Version: it.Version,
+		Key: it.key, Found: true, Flags: it.Flags, Version: it.Version,
 		TTLMS: it.TTL.Milliseconds(), Source: it.Source, AgeMS: it.Age.Milliseconds(), Stale: it.Stale,
 	}
 	j.Value, j.Base64 = textOrBase64(string(it.Value))
@@ -133,36 +142,45 @@ func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) er
 		end = "\n"
 	}
 	o := cachesidecar.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
-	return p.describeKeys(ctx, c, cl, o, end, func(key string, it cachesidecar.Item, found bool) (any, string) {
-		return jsonItemOf(key, it, found), string(it.Value)
+	return p.describeKeys(ctx, c, cl, o, end, func(it readKey) (any, string) {
+		return jsonItemOf(it), string(it.Value)
 	})
 }
 
 // describeKeys reads the keys of the arguments, and prints documents that describe them, or their texts: that of one
-// key and end, or a line for each of several keys that has a value.
+// key and end, or a line for each of several keys that has a value. One key that fails keeps no other back.
 func (p *program) describeKeys(
 	ctx context.Context, c *cli.Context, cl *client.Client, o cachesidecar.GetOptions, end string,
-	describe func(key string, it cachesidecar.Item, found bool) (document any, text string),
+	describe func(readKey) (document any, text string),
 ) error {
 	keys := c.Args().Slice()
 	found, why, err := lookUp(ctx, cl, keys, o)
-	if err != nil {
+	var some *cachesidecar.BatchError
+	if err != nil && !errors.As(err, &some) {
 		return err
 	}
-	var missing error
+	missing := err
 	var text strings.Builder
 	documents := make([]any, len(keys))
 	for i, k := range keys {
-		it, ok := found[k]
-		document, one := describe(k, it, ok)
+		r := readKey{key: k}
+		r.Item, r.found = found[k]
+		if some != nil && some.Errors[k] != nil {
+			r.failed = some.Errors[k].Error()
+		}
+		document, one := describe(r)
 		documents[i] = document
 		switch {
-		case ok && len(keys) > 1:
+		case r.failed != "":
+			if len(some.Keys) > 1 && !c.Bool("json") { // the command's error names the first one
+				writeMissing(p.err, k, some.Errors[k])
+			}
+		case r.found && len(keys) > 1:
 			text.WriteString(k + "\t" + one + "\n")
-		case ok:
+		case r.found:
 			text.WriteString(one + end)
 		default:
-			missing = errStatus1
+			missing = cmp.Or(missing, errStatus1)
 			if !c.Bool("json") {
 				writeMissing(p.err, k, why)
 			}
@@ -349,12 +367,13 @@ type jsonTTL struct {
 	Key   string `json:"key"`
 	Found bool   `json:"found"`
 	TTLMS int64  `json:"ttl_ms"` // remaining; 0: no expiry
+	Error string `json:"error,omitempty"`
 }
 
 func (p *program) ttl(ctx context.Context, c *cli.Context, cl *client.Client) error {
 	o := cachesidecar.GetOptions{NoLoad: true}
-	return p.describeKeys(ctx, c, cl, o, "\n", func(key string, it cachesidecar.Item, found bool) (any, string) {
-		return jsonTTL{key, found, it.TTL.Milliseconds()}, timeLeft(it.TTL)
+	return p.describeKeys(ctx, c, cl, o, "\n", func(it readKey) (any, string) {
+		return jsonTTL{it.key, it.found, it.TTL.Milliseconds(), it.failed}, timeLeft(it.TTL)
 	})
 }
 

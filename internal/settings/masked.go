@@ -39,7 +39,7 @@ func MaskedList(name string, list []string) []string {
 		switch {
 		case ok && (name == "env" || strings.HasPrefix(text, "-")) && Masked("", variable, content) != content:
 			masked[i] = variable + "=" + hidden
-		case i > 0 && strings.HasPrefix(list[i-1], "-") && !strings.Contains(list[i-1], "=") && Masked("", list[i-1], text) != text:
+		case i > 0 && isFlag(list[i-1]) && Masked("", list[i-1], text) != text:
 			masked[i] = hidden
 		default:
 			masked[i] = Masked("", "", text)
@@ -47,3 +47,6 @@ func MaskedList(name string, list []string) []string {
 	}
 	return masked
 }
+
+// isFlag reports whether the value of an argument is the next one.
+func isFlag(arg string) bool { return strings.HasPrefix(arg, "-") && !strings.Contains(arg, "=") }

@@ -159,6 +159,10 @@ func (f *Findings) ofNamespace(ns *cachesidecar.NamespaceStats) {
 		f.Addf("requests of %s failed: %s of %s in the last %v", ns.Name,
 			humanize.Comma(r.Errors), humanize.Comma(r.Requests), time.Duration(r.WindowMS/1000)*time.Second)
 	}
+	if r := &ns.Recent; r.Evicted > 0 {
+		f.Addf("namespace %s is full: %s entries evicted over its quota in the last %v", ns.Name,
+			humanize.Comma(r.Evicted), time.Duration(r.WindowMS/1000)*time.Second)
+	}
 	if k := &ns.KeyFilter; k.Configured && !k.InUse && k.Error != "" {
 		f.Addf("the key filter of %s is not in use: %s", ns.Name, k.Error)
 	}

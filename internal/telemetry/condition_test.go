@@ -52,6 +52,10 @@ func TestConditionLine(t *testing.T) {
 		{"some fail", recent(1_002, 100_000), "serving, not well: requests of users failed: 1,002 of 100,000 in the last 58s"},
 		{"few of many fail", recent(1_000, 100_000), "serving"},
 		{"two mistakes", recent(2, 2), "serving"},
+		{"full", namespace(func(ns *cachesidecar.NamespaceStats) {
+			ns.QuotaEvicted, ns.Recent = 7, cachesidecar.RecentStats{WindowMS: 60_000, Evicted: 1_200}
+		}), "serving, not well: namespace users is full: 1,200 entries evicted over its quota in the last 1m0s"},
+		{"was full", namespace(func(ns *cachesidecar.NamespaceStats) { ns.QuotaEvicted = 7 }), "serving"},
 
 		{"the origin fails", failed(4000, 1, "closed"), "serving, not well: origin of users (http): loads failed 4s ago: status 503"},
 		{"and then no load comes", failed(60_000, 1, "closed"), "serving"},

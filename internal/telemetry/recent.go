@@ -26,8 +26,8 @@ type step struct {
 	counts map[string]counted
 }
 
-// counted is the requests of a namespace since the start.
-type counted struct{ requests, errors int64 }
+// counted is the requests of a namespace since the start, and what was evicted over its quota.
+type counted struct{ requests, errors, evicted int64 }
 
 // Run begins the steps, until ctx ends.
 func (s *Telemetry) Run(ctx context.Context) {
@@ -60,6 +60,7 @@ func (s *Telemetry) requestCounts() map[string]counted {
 	for name, ns := range s.Engine.Namespaces.All() {
 		var c counted
 		c.requests, c.errors = ns.Requests()
+		c.evicted = s.Engine.Namespaces.Store.NamespaceStats(ns.ID).QuotaEvicted
 		counts[name] = c
 	}
 	return counts
@@ -71,11 +72,11 @@ func (r *recent) stats(name string, now time.Duration, c counted) cachesidecar.R
 	oldest := r.steps[0]
 	r.mu.Unlock()
 	was := oldest.counts[name]
-	if c.requests < was.requests { // another namespace of that name
+	if c.requests < was.requests || c.evicted < was.evicted { // another namespace of that name
 		was = counted{}
 	}
 	return cachesidecar.RecentStats{
 		WindowMS: (now - oldest.began).Milliseconds(),
-		Requests: c.requests - was.requests, Errors: c.errors - was.errors,
+		Requests: c.requests - was.requests, Errors: c.errors - was.errors, Evicted: c.evicted - was.evicted,
 	}
 }
