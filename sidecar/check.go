@@ -90,7 +90,8 @@ type OriginAnswer struct {
 	Namespace string
 	Kind      string // of the origin
 	Took      time.Duration
-	Err       error // nil if it answered; shows no secret
+	Err       error // nil if it answered, or was not asked; shows no secret
+	Unasked   bool  // there is no key to ask for: the namespace lets no invented one pass
 }
 
 // asksAtOnce bounds the origins that AskOrigins asks at once.
@@ -118,7 +119,7 @@ func (c Config) AskOrigins(ctx context.Context) ([]OriginAnswer, error) {
 		all.Go(func() { // ends with the answer; AskOrigins waits for it
 			defer func() { <-places }()
 			begun := time.Now()
-			answers[i].Err = c.askOrigin(ctx, answers[i].Namespace)
+			answers[i].Unasked, answers[i].Err = c.askOrigin(ctx, answers[i].Namespace)
 			answers[i].Took = time.Since(begun)
 		})
 	}
@@ -127,12 +128,12 @@ func (c Config) AskOrigins(ctx context.Context) ([]OriginAnswer, error) {
 }
 
 // askOrigin opens an origin, asks it once, and closes it.
-func (c *Config) askOrigin(ctx context.Context, name string) error {
+func (c *Config) askOrigin(ctx context.Context, name string) (unasked bool, err error) {
 	cfg := c.namespaces()
 	o, err := namespaces.OpenOrigin(name, cfg.Configured[name], &cfg, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	err = o.Ask(ctx)
-	return errors.Join(err, o.Close())
+	return !o.Asks(), errors.Join(err, o.Close())
 }

@@ -166,6 +166,10 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 	var wrong problems
 	var good table
 	for _, a := range answers {
+		if a.Unasked && a.Err == nil {
+			good.row(a.Namespace, a.Kind, "not asked: its key_pattern lets no key pass that can be invented")
+			continue
+		}
 		if a.Err == nil {
 			good.row(a.Namespace, a.Kind, "ok", a.Took.Round(10*time.Microsecond))
 			continue

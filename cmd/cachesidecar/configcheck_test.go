@@ -163,6 +163,10 @@ func TestAskOrigins(t *testing.T) {
 	if first, second := <-asked, <-asked; len(asked) != 0 || first+second != "/good/cachesidecar-check/number/0" && second+first != "/good/cachesidecar-check/number/0" {
 		t.Errorf("asked for %s, %s, and %d more", first, second, len(asked))
 	}
+	o = ask("namespaces:\n  a: {key_pattern: 'x[a-f]{9}', origin: {http: {url: 'SERVER/refuses/{key}'}}}\n")
+	if o.status != exitDone || !strings.HasPrefix(o.out, "a  http  not asked: its key_pattern") || len(asked) != 0 {
+		t.Errorf("%v", o)
+	}
 	bad := "namespaces:\n  a: {origin: {http: {url: 'SERVER/good/{key}'}}}\n  r: {origin: {http: {url: 'SERVER/refuses/{key}'}}}\n" +
 		"  p: {origin: {postgres: {dsn_file: " + secret + ", query: SELECT $1}}}\n"
 	o = ask(bad, "--timeout", "1m")

@@ -102,8 +102,16 @@ func (o *Origin) Ask(ctx context.Context) error {
 // namespace refuses reaches no origin.
 var probes = []string{"cachesidecar-check", "check", "a", "A", "0", "1", "00000000-0000-0000-0000-000000000000"}
 
+// Asks reports whether Ask asks anything.
+func (o *Origin) Asks() bool { return len(o.checkers) > 0 || o.probeKey() >= 0 }
+
+// probeKey returns the place in probes of the first key that the namespace lets pass, or -1.
+func (o *Origin) probeKey() int {
+	return slices.IndexFunc(probes, func(key string) bool { return o.Keys.Check([]byte(key)) == nil })
+}
+
 func (o *Origin) probe(ctx context.Context) error {
-	i := slices.IndexFunc(probes, func(key string) bool { return o.Keys.Check([]byte(key)) == nil })
+	i := o.probeKey()
 	if i < 0 {
 		return nil
 	}
