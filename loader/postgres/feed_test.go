@@ -36,6 +36,7 @@ CREATE PUBLICATION cachesidecar FOR TABLE users, emails, parts, others WITH (pub
 
 func newFeedServer(t *testing.T, settings ...string) *feedServer {
 	t.Helper()
+	t.Parallel() // each has a server of its own, and mostly waits for it
 	s := &feedServer{Postgres: origintest.NewPostgres(t), t: t}
 	s.process = s.Start(t, append([]string{"wal_level=logical"}, settings...)...)
 	for sql := range strings.SplitSeq(feedTables, ";\n") {

@@ -20,7 +20,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) { origintest.Main(m) }
 
 // config returns the configuration of an origin in the test's own PostgreSQL.
 func config(p *origintest.Postgres, query string) Config {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -29,8 +30,7 @@ func NewPostgres(t testing.TB) *Postgres {
 	const install = "apt-get install postgresql"
 	p := &Postgres{program: Need(t, "postgres", install), dir: Folder(t)}
 	p.data = filepath.Join(p.dir, "data")
-	initdb := exec.Command(Need(t, "initdb", install), "-D", p.data, "-U", "tester",
-		"-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
+	initdb := Need(t, "initdb", install)
 	if os.Getuid() == 0 { // PostgreSQL refuses to run as root
 		u, err := user.Lookup("postgres")
 		if err != nil {
@@ -38,16 +38,57 @@ func NewPostgres(t testing.TB) *Postgres {
 		}
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
-		if err := os.Chown(p.dir, uid, gid); err != nil {
-			t.Fatal(err)
+		for _, dir := range []string{p.dir, template.dir} {
+			if err := os.Chown(dir, uid, gid); dir != "" && err != nil {
+				t.Fatal(err)
+			}
 		}
 		p.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
-	initdb.SysProcAttr, initdb.Dir = p.as, p.dir
-	if out, err := initdb.CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
+	if template.dir == "" {
+		p.initdb(t, initdb, p.data)
+		return p
 	}
+	template.once.Do(func() { p.initdb(t, initdb, filepath.Join(template.dir, "data")) })
+	p.command(t, exec.Command("cp", "-a", filepath.Join(template.dir, "data"), p.data))
 	return p
+}
+
+// template is the folder that servers begin with.
+var template struct {
+	dir  string // empty: each makes its own
+	once sync.Once
+}
+
+// Main is testenv's, for a package that starts many servers. They begin with copies of one folder, and so all
+// have the same system identifier.
+func Main(m *testing.M) { testenv.Main(withTemplate{m}) }
+
+type withTemplate struct{ *testing.M }
+
+func (w withTemplate) Run() int {
+	dir, err := os.MkdirTemp("", "cso")
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	template.dir = dir
+	return w.M.Run()
+}
+
+func (p *Postgres) initdb(t testing.TB, program, dir string) {
+	t.Helper()
+	p.command(t, exec.Command(program, "-D", dir, "-U", "tester",
+		"-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale"))
+}
+
+// command runs a program to its end.
+func (p *Postgres) command(t testing.TB, c *exec.Cmd) {
+	t.Helper()
+	c.SysProcAttr, c.Dir = p.as, p.dir
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", c.Path, err, out)
+	}
 }
 
 // Start starts the server with further settings, name=value, waits until it answers, and returns its
@@ -132,11 +173,7 @@ func (p *Postgres) Standby(t testing.TB) *Postgres {
 			t.Fatal(err)
 		}
 	}
-	backup := exec.Command(Need(t, "pg_basebackup", "apt-get install postgresql"), "-h", p.dir, "-U", "tester",
-		"-D", s.data, "-R", "--no-sync", "-c", "fast")
-	backup.SysProcAttr, backup.Dir = s.as, s.dir
-	if out, err := backup.CombinedOutput(); err != nil {
-		t.Fatalf("pg_basebackup: %v\n%s", err, out)
-	}
+	s.command(t, exec.Command(Need(t, "pg_basebackup", "apt-get install postgresql"), "-h", p.dir, "-U", "tester",
+		"-D", s.data, "-R", "--no-sync", "-c", "fast"))
 	return s
 }

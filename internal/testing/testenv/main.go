@@ -8,16 +8,15 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 )
 
-// Main runs the tests of a package and ends the process. It fails if goroutines that they
+// Main runs the tests of a package, which are a *testing.M, and ends the process. It fails if goroutines that they
 // began are still there after Patience. Unless -parallel says otherwise, twice as many tests
 // as there are processors run at once: most of those that may, wait.
-func Main(m *testing.M) {
+func Main(m interface{ Run() int }) {
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
 		_ = parallel.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))) // is a number
