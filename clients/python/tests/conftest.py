@@ -2,6 +2,10 @@
 
 import os
 import sys
+import threading
+from typing import Iterator
+
+import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 for folder in (os.path.join(os.path.dirname(HERE), "src"), HERE):
@@ -17,3 +21,10 @@ for kind in (cachesidecar.Client, cachesidecar.AsyncClient):
     assert defaults is not None
     defaults.update(connect_timeout=10.0, timeout=20.0)
 _doubt.HESITATION = 20.0
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """A client that a test leaves open would be found by another one, which counts threads."""
+    yield
+    assert not [t for t in threading.enumerate() if t.name.startswith("cachesidecar")]

@@ -59,3 +59,4 @@ def test_no_token_in_what_is_printed(kind: Any) -> None:
         client.get("k") if kind is Client else asyncio.run(client.get("k"))
     except Exception as e:
         assert not re.search(SECRET, f"{e!r} {e} {vars(e)}")
+    client.close() if kind is Client else asyncio.run(client.close())
