@@ -144,8 +144,8 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
 	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
-random-ci:        # the same 150 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
-	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -virtual.random 150 -virtual.seed 1 -timeout 60m
+random-ci:        # the same 90 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
+	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -virtual.random 90 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
 	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
