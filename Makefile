@@ -42,14 +42,15 @@ clocks:           ## list the tests that read the machine's clock, each with the
 	LONG_TESTS=1 $(GO) test -run '^TestLengthyClockReaders' -v .
 	for m in $(MODULES); do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
-# Left out of race are real processes, which the detector does not watch; what has neither
-# goroutines nor locks: the machine of ownership, with the ring; and what repeats the same: in
-# virtual time, where a process has one processor, with other requests, or with other keys.
+# Left out of race are real processes, which the detector does not watch; what has one
+# goroutine: the machine of ownership, with the ring, and the store beside a model; and what
+# repeats the same: in virtual time, where a process has one processor, with other requests, or
+# with other keys.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
 UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c internal/testing/faults internal/testing/attacks \
 	internal/testing/mutants l2/ownership
 SIDECAR = cachesidecar/sidecar
-REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|BusiestShard|KeysOfSharedBits|RandomKeysAreNotCrowded)$$)'
+REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|BusiestShard|KeysOfSharedBits|RandomKeysAreNotCrowded|(Hidden|Kept)?AgainstModel)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))
 
 race: race-most race-sidecar ## the tests under the race detector, which needs a C compiler
