@@ -100,6 +100,17 @@ func TestPprofWithoutProfiles(t *testing.T) {
 	}
 }
 
+// TestHTTPWarned checks that the log of Run warns of an address that everybody may reach.
+func TestHTTPWarned(t *testing.T) {
+	for address, warns := range map[string]bool{":0": true, "127.0.0.1:0": false} {
+		var log lockedText
+		start(t, Config{HTTP: address, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if strings.Contains(log.String(), "http listens on all addresses") != warns {
+			t.Errorf("http %s is to warn: %v; the log: %s", address, warns, log.String())
+		}
+	}
+}
+
 // TestHTTPGate checks that idle connections make room for new ones, whether they have
 // sent a request or not, and that a probe always gets in.
 func TestHTTPGate(t *testing.T) {

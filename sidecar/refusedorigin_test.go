@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -305,7 +306,17 @@ func TestRefusedOrigins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := strict.Run(ctx); err == nil || !strings.Contains(err.Error(), "namespace ") {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- strict.Run(ctx) }() // ends with ctx
+	select {
+	case err = <-ended:
+	case <-strict.Ready():
+		stop()
+		err = errors.Join(errors.New("it has started"), <-ended)
+	}
+	if err == nil || !strings.HasPrefix(err.Error(), "namespace ") {
 		t.Errorf("a strict host: %v", err)
 	}
 }

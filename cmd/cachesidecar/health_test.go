@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestHealthJSON checks the fields of health --json, and its statuses.
@@ -31,6 +35,25 @@ func TestHealthJSON(t *testing.T) {
 	if findings, _ := h["findings"].([]any); err != nil || o.status != exitDone || h["node"] != "host1" || h["state"] != "not_well" ||
 		len(h) != 3 || len(findings) != 1 || !strings.HasPrefix(findings[0].(string), "origin of users (redis): checks failed") {
 		t.Errorf("%v: %v", o, err)
+	}
+	for _, tc := range []struct {
+		notReady string
+		status   int
+		want     string
+	}{
+		{"", exitDone, `{"node":"a","state":"serving","findings":[]}`},
+		{"no host", exitMiss, `{"node":"a","state":"not_ready","findings":["no host"]}`},
+	} {
+		body, err := wire.MarshalBody(cachesidecar.Stats{Node: "a", NotReady: tc.notReady})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := command(t, "", "health", "--json", "--socket", fakeSidecar(t, answering(wire.Reply{Body: body})))
+		var got bytes.Buffer
+		err = json.Compact(&got, []byte(o.out))
+		if err != nil || strings.TrimSpace(got.String()) != tc.want || o.status != tc.status || o.err != "" {
+			t.Errorf("%v: %v\nwant status %d and %s", o, err, tc.status, tc.want)
+		}
 	}
 }
 

@@ -72,19 +72,30 @@ func TestFeedUnfit(t *testing.T) {
 func TestFeedRelatives(t *testing.T) {
 	s := newFeedServer(t)
 	s.Exec(t, "CREATE UNLOGGED TABLE scratch () INHERITS (users)")
-	if _, err := s.feed().Check(t.Context()); err != nil {
+	feed := s.feed()
+	conn, err := feed.connect(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	was, err := feed.check(t.Context(), conn)
+	if err != nil {
 		t.Errorf("a child by inheritance: %v", err)
+	}
+	s.Exec(t, "ALTER TABLE scratch ADD more int")
+	if now, err := feed.check(t.Context(), conn); err != nil || now != was {
+		t.Errorf("a child by inheritance has another column: %v, and the stream breaks: %v", err, now != was)
 	}
 	s.Exec(t, "DROP TABLE scratch")
 	cfg := s.config()
 	cfg.Tables["public.parts_eu"] = FeedTable{"parts", "{region}/{id}"}
 	s.Exec(t, "ALTER PUBLICATION cachesidecar ADD TABLE parts_eu")
-	feed, err := NewFeed(cfg)
-	if err != nil {
+	if feed, err = NewFeed(cfg); err != nil {
 		t.Fatal(err)
 	}
 	// Only with the option do its changes come under the name of parts.
-	if _, err := feed.Check(t.Context()); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "parts_eu") {
+	_, err = feed.Check(t.Context())
+	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.parts_eu is not in publication") {
 		t.Errorf("a partition: %v", err)
 	}
 	s.Exec(t, "ALTER PUBLICATION cachesidecar SET TABLE users, emails, parts_eu")

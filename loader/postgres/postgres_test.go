@@ -5,16 +5,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net"
 	"reflect"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -194,4 +200,65 @@ func TestConfig(t *testing.T) {
 			t.Errorf("the error shows a secret: %v", err)
 		}
 	}
+}
+
+// greets answers the beginning of a session, with a number of its own, and no statement. It ends with the connection.
+func greets(c net.Conn, session uint32) {
+	b := pgproto3.NewBackend(c, c)
+	if _, err := b.ReceiveStartupMessage(); err != nil {
+		return
+	}
+	b.Send(&pgproto3.AuthenticationOk{})
+	b.Send(&pgproto3.BackendKeyData{ProcessID: session, SecretKey: []byte("1234")})
+	b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+	if b.Flush() == nil {
+		_, _ = io.Copy(io.Discard, c)
+	}
+	_ = c.Close()
+}
+
+// TestElsewhere checks that all connections end once a server says that it only reads, at most once a second, and
+// not for another error.
+func TestElsewhere(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		s := source(t, Config{DSN: "host=127.0.0.1 user=tester dbname=shop sslmode=disable", Query: "SELECT $1"})
+		cfg, sessions := s.pool.Config(), uint32(0)
+		cfg.ConnConfig.DialFunc = func(context.Context, string, string) (net.Conn, error) {
+			client, server := net.Pipe()
+			sessions++
+			go greets(server, sessions)
+			return client, nil
+		}
+		s.pool.Close()
+		var err error
+		if s.pool, err = pgxpool.NewWithConfig(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		defer s.pool.Close()
+		session := func(want uint32, what string) {
+			t.Helper()
+			c, err := s.pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Release()
+			if got := c.Conn().PgConn().PID(); got != want {
+				t.Errorf("%s: session %d, want %d", what, got, want)
+			}
+		}
+		readOnly := fmt.Errorf("a write: %w", &pgconn.PgError{Code: "25006"})
+		session(1, "at first")
+		s.elsewhere(&pgconn.PgError{Code: "25P02"})
+		s.elsewhere(errors.New("a timeout"))
+		session(1, "after other errors")
+		s.elsewhere(readOnly)
+		session(2, "the server only reads")
+		s.elsewhere(readOnly)
+		time.Sleep(time.Second - 1)
+		s.elsewhere(readOnly)
+		session(2, "within a second")
+		time.Sleep(time.Nanosecond)
+		s.elsewhere(readOnly)
+		session(3, "a second later")
+	})
 }

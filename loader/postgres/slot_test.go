@@ -89,7 +89,7 @@ func TestFeedSlotMoved(t *testing.T) {
 		if (stream.Anew() == "") != (tc.anew == "") || !strings.Contains(stream.Anew(), tc.anew) {
 			t.Errorf("%s: it begins anew since %q, want %q", tc.name, stream.Anew(), tc.anew)
 		}
-		if stream.Anew() == "" && slices.Contains(tc.do, write) { // it brings what has changed
+		if tc.anew == "" && stream.Anew() == "" && slices.Contains(tc.do, write) { // it brings what has changed
 			testenv.Succeeds(t, tc.name, func() error {
 				m, err := stream.Receive(t.Context())
 				if err == nil && (m == nil || m.Rows == 0 || m.End <= parseMark(state).at) {
@@ -99,6 +99,36 @@ func TestFeedSlotMoved(t *testing.T) {
 			})
 		}
 		stream.Close()
+		s.noticed()
+	}
+}
+
+// TestFeedSlotMovedMeanwhile checks that a stream does not begin at a slot that others move between the look at it
+// and the beginning.
+func TestFeedSlotMovedMeanwhile(t *testing.T) {
+	s := newFeedServer(t)
+	s.certified()
+	for _, moved := range []bool{false, true} {
+		f := s.feed()
+		st := &stream{feed: f, decoder: newDecoder(f.tables, nil)}
+		var err, err2 error
+		st.gate, err = f.connect(t.Context(), false)
+		st.conn, err2 = f.connect(t.Context(), true)
+		if err = errors.Join(err, err2); err == nil {
+			err = st.findSlot(t.Context(), mark{})
+		}
+		if err != nil || st.anew != "" {
+			t.Fatal(err, st.anew)
+		}
+		if moved {
+			s.Exec(t, "SELECT pg_logical_emit_message(true, 'x', '')")
+			s.Exec(t, "SELECT pg_replication_slot_advance('cachesidecar', pg_current_wal_lsn())")
+		}
+		err = st.start(t.Context())
+		if (err != nil) != moved || moved && !strings.Contains(err.Error(), "was moved while the stream began") {
+			t.Errorf("the slot is moved: %v, the stream begins: %v", moved, err)
+		}
+		st.Close()
 		s.noticed()
 	}
 }
@@ -163,11 +193,16 @@ func TestFeedPublicationAgain(t *testing.T) {
 			t.Error(err)
 		}
 		stream.Close()
+		f := s.follow("")
+		if f.Anew() == "" {
+			t.Errorf("%s: the next stream goes on", there[0])
+		}
+		f.end()
 	}
 }
 
 // TestFeedStuck checks that a host begins anew if the server fails each time at the same place of its log, and
-// not if its connection is ended each time.
+// not if an operator ends its connection, or what it does, each time.
 func TestFeedStuck(t *testing.T) {
 	s := newFeedServer(t)
 	s.Exec(t, "CREATE TYPE mood AS ENUM ('sad', 'ok')")
@@ -183,8 +218,8 @@ func TestFeedStuck(t *testing.T) {
 		}
 		defer s.noticed()
 		defer stream.Close()
-		if why == "ended" {
-			s.Exec(t, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots")
+		if strings.HasPrefix(why, "SELECT") {
+			s.Exec(t, why)
 		}
 		for err == nil {
 			_, err = stream.Receive(t.Context())
@@ -193,13 +228,25 @@ func TestFeedStuck(t *testing.T) {
 			t.Errorf("%s: %v, want a gap: %v", why, err, gap)
 		}
 	}
-	for range maxFailures {
-		fails("ended", false)
+	for range maxFailures { // the first is an error of the stream, the second one of the connection
+		fails("SELECT pg_cancel_backend(active_pid) FROM pg_replication_slots", false)
+		fails("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots", false)
 	}
 	s.Exec(t, "DELETE FROM pg_enum WHERE enumlabel = 'ok'") // as if the row were damaged
 	s.Exec(t, "UPDATE users SET name = 'b'")
 	for i := range maxFailures {
 		fails("a row without a text", i == maxFailures-1)
+	}
+}
+
+// TestFeedFailures checks that only failures at the same place of the log add up to a gap.
+func TestFeedFailures(t *testing.T) {
+	var c failures
+	for i, from := range []uint64{1, 1, 2, 2, 1, 1, 1} {
+		err := c.count(&pgconn.PgError{Code: "22P03"}, from)
+		if gap := i == 6; errors.Is(err, loader.ErrGap) != gap {
+			t.Errorf("failure %d, at %d: %v, want a gap: %v", i, from, err, gap)
+		}
 	}
 }
 

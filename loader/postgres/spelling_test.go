@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -95,23 +97,37 @@ func feedSpellings(t *testing.T, s *feedServer) {
 			t.Errorf("%s: the proposed key_pattern %q: %v", tc.key, m[1], err)
 		}
 	}
-	f, down := feedOf("{id}"), true
-	f.KeyForms(func(context.Context, string) ([]string, error) {
-		if down {
-			return nil, errors.New("the origin is away")
-		}
-		return []string{".*"}, nil
-	})
-	if _, err := f.check(t.Context(), conn); err != nil { // the feed goes on for the other namespaces
-		t.Errorf("the origin is away: %v", err)
-	}
-	down = false
-	if _, err := f.check(t.Context(), conn); !errors.Is(err, loader.ErrFeed) {
-		t.Errorf("the origin is back, and lets 042 pass: %v", err)
-	}
+	feedAsksAgain(t, feedOf("{id}"), conn)
 	if err := check("{id}", ".*", written[23].String()); err != nil { // what the origin lets pass counts
 		t.Errorf("the origin lets no other key pass: %v", err)
 	}
+}
+
+// feedAsksAgain checks that a feed goes on for the other namespaces while an origin is away, and asks for the forms
+// of keys, within a bound of time, at each look.
+func feedAsksAgain(t *testing.T, f *Feed, conn *pgconn.PgConn) {
+	t.Helper()
+	var forms []string
+	away := errors.New("the origin is away")
+	f.KeyForms(func(ctx context.Context, _ string) ([]string, error) {
+		if _, bounded := ctx.Deadline(); !bounded {
+			t.Error("the question for the forms has no bound of time")
+		}
+		return forms, away
+	})
+	looks := func(what string, fits bool) {
+		t.Helper()
+		if _, err := f.check(t.Context(), conn); (err == nil) != fits || !fits && !errors.Is(err, loader.ErrFeed) {
+			t.Errorf("%s: %v, and it fits: %v", what, err, fits)
+		}
+	}
+	looks("the origin is away", true)
+	away = nil
+	looks("the origin is back, and lets 042 pass", false)
+	forms = []string{"[1-9][0-9]*"}
+	looks("the origin lets no other key pass", true)
+	forms = nil
+	looks("the origin lets 042 pass again", false)
 }
 
 // oneSpelling checks that an origin under a feed lets the keys alone pass that the log writes, also those

@@ -182,7 +182,7 @@ export class Client {
     const time = this.time(o);
     const batch = new Batch<K, T>();
     const left: [K, Key][] = []; // the caller's own keys name the values
-    for (const given of keys) {
+    for (const given of new Set(keys)) {
       batch.attempt(given, () => {
         const key = keyOf<Key>(given);
         const kept = this.space !== undefined && !o?.fresh && !this.core.closed

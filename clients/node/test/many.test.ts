@@ -17,6 +17,7 @@ interface Scene {
 /** Starts a server that answers each key as its name says; other keys have themselves as their values. */
 async function start(t: TestContext, o: ClientOptions = {}): Promise<Scene> {
   const asked: string[][] = [];
+  let found = 0;
   const item = (op: number, name: string): unknown[] => {
     for (const [begins, status] of Object.entries(statuses)) {
       if (name.startsWith(begins)) {
@@ -27,6 +28,9 @@ async function start(t: TestContext, o: ClientOptions = {}): Promise<Scene> {
       return [1, 0];
     }
     if (name === 'again' && asked.filter((names) => names.includes('again')).length === 1) {
+      return [22, 'the answer has become too long'];
+    }
+    if (name === 'twice' && found++ > 0) {
       return [22, 'the answer has become too long'];
     }
     return op === 4 ? [0, Buffer.from(name), name === 'strange' ? 3 : 16, 7, 0, 2, 0] : [0, 7];
@@ -106,6 +110,14 @@ test('busy keys are asked for again while that is of use', async (t) => {
   const { values, errors } = await c.getMany(['a', 'busy1', 'busy2', 'b'], { partial: true });
   assert.deepEqual([values, codes(errors)], [new Map([['a', 'a'], ['b', 'b']]), { busy1: 'busy', busy2: 'busy' }]);
   assert.deepEqual(asked, [['a', 'again', 'b'], ['again'], ['a', 'busy1', 'busy2', 'b'], ['busy1', 'busy2']]);
+});
+
+test('a key that is given twice is asked for once', async (t) => {
+  const { c, asked } = await start(t);
+  const { values, errors } = await c.getMany(['twice', 'a', 'twice', bytes, bytes], { partial: true });
+  assert.deepEqual(values, new Map<unknown, unknown>([['twice', 'twice'], ['a', 'a'], [bytes, 'b']]));
+  assert.deepEqual(codes(errors), {}); // no key is both found and failed
+  assert.deepEqual(asked, [['twice', 'a', 'b']]);
 });
 
 const many = Array.from({ length: 3 * 1024 }, (_, i) => `k${i}`);

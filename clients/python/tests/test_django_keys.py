@@ -11,6 +11,7 @@ import pytest
 from raw import missing
 
 import cachesidecar as cs
+from cachesidecar import _wire
 from scripted import WELCOME, Server
 from test_many import Keys, kinds
 
@@ -25,7 +26,9 @@ except ImportError:
 
 
 class Prefixed(Keys):
-    """Answers keys of Django: the prefix, the version, and the app's own key."""
+    """Answers keys of Django: the prefix, the version, and the app's own key. It stores the key once a single time."""
+
+    stores = 0
 
     def item(self, op: int, name: str) -> List[Any]:
         assert name.startswith("site:2:")
@@ -34,6 +37,9 @@ class Prefixed(Keys):
             return [0, b"no pickle", 0x706B6C00, 7, 0, 2, 0]
         if own == "value":
             return [0, pickle.dumps({1}), 0x706B6C00, 7, 0, 2, 0]
+        if own == "once":
+            self.stores += op == _wire.SET
+            return [1, 0] if op == _wire.MGET else [0, 7] if self.stores == 1 else [21, "late here"]
         return super().item(op, own)
 
 
@@ -126,3 +132,18 @@ def test_a_set_after_a_miss_is_logged(make: Callable[..., Any]) -> None:
     with pytest.raises(cs.TimeoutError) as caught:
         cache.set_many({"lost": 1, "late2": 2, "b": 3})
     assert kinds(caught.value.errors) == {"late2": "timeout", "lost": "unavailable"}
+    assert cache.get_many(["once"]) == {} and cache.set_many({"once": 1}) == []
+    with pytest.raises(cs.TimeoutError):  # it has a value by now, which would be outdated
+        cache.set_many({"once": 2})
+
+
+def test_an_outage(make: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """The cache is down if it answers for no key at all."""
+    cache = make()
+    with caplog.at_level(logging.WARNING, "cachesidecar.django"):
+        assert cache.get_many(["late", "lost"]) == {} and cache._shared.down
+        assert cache.get_many(["a", "absent"]) == {"a": "a"} and not cache._shared.down
+        assert cache.set_many({"late": 1, "lost": 2}) == ["late", "lost"] and cache._shared.down
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == [
+        "the cache does not answer", "the cache answers again", "the cache does not answer",
+    ]

@@ -77,6 +77,8 @@ class Keys:
             return [1, 0]
         if name == "again" and sum("again" in names for names in self.asked) == 1:
             return [22, "the answer has become too long"]
+        if name == "torn":
+            return [0]
         if op == _wire.MGET:
             return [0, name.encode(), 3 if name == "strange" else 16, 7, 0, 2, 0]
         return [0, 7]
@@ -166,6 +168,11 @@ def test_one_of_several_requests_fails(client: Two, name: str, kind: str) -> Non
     assert kinds(failed) == {key: kind for key in lost}
     values, failed = client.delete_many(some, partial=True)
     assert list(values) == [key for key in some if key not in lost] and kinds(failed) == {key: kind for key in lost}
+
+
+def test_an_answer_that_cannot_be_read_takes_no_result_away(client: Two) -> None:
+    values, failed = client.get_many(["a", "torn", "b"], partial=True)
+    assert values == {"a": "a"} and kinds(failed) == {"torn": "internal", "b": "internal"}
 
 
 def test_no_sidecar(client: Two, server: Server, tmp_path: Any) -> None:
