@@ -678,7 +678,10 @@ func TestVirtualMaxLag(t *testing.T) {
 	t.Logf("%d runs from seed %d on: %d reads, %d cached, %d old by more than B, %d stale, %d at late hosts; "+
 		"slots moved %d times, %d machines started meanwhile, %d beginnings",
 		runs, seed, reads, cached, old, stale, late, moved, young, gaps)
-	if cached < 500*runs || late < 50*runs || old == 0 || moved < runs/4 || young < runs/25 || gaps < runs+moved/2 {
+	if cached < 500*runs || late < 50*runs || old == 0 || moved < runs/4 || gaps < runs+moved/2 {
 		t.Errorf("that proves little")
+	}
+	if young < runs/25 || runs >= 100 && young < runs/8 { // fewer runs differ more
+		t.Errorf("that proves little: too few machines are young")
 	}
 }
