@@ -22,7 +22,7 @@ func (tb *table) followed(g *group, loads time.Duration) *load {
 	tb.feeds(g)
 	l := tb.read(g, false, loads)
 	l.needs = map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": rowKeys + 40} // most reads are in shared memory
-	testenv.Succeeds(g.t, "a host to follow", func() error { _, err := g.follower(); return err })
+	g.follower()
 	for w := range 2 * writers {
 		l.wg.Go(func() { l.changeAlone(tb, w) })
 	}
@@ -45,18 +45,22 @@ func (tb *table) feeds(g *group) {
 	}
 }
 
-// follower returns the host that follows the feed.
-func (g *group) follower() (*node, error) {
-	for _, n := range g.living() {
-		st, err := n.app.Stats(testenv.Context(g.t))
-		if err != nil {
-			return nil, err
+// follower waits until a host follows the feed, and returns it: where statements end its stream, none does for a moment.
+func (g *group) follower() (n *node) {
+	g.t.Helper()
+	testenv.Succeeds(g.t, "a host to follow", func() error {
+		for _, n = range g.living() {
+			st, err := n.app.Stats(testenv.Context(g.t))
+			if err != nil {
+				return err
+			}
+			if st.Changes[0].Following {
+				return nil
+			}
 		}
-		if st.Changes[0].Following {
-			return n, nil
-		}
-	}
-	return nil, errors.New("no host follows")
+		return errors.New("no host follows")
+	})
+	return n
 }
 
 // changeAlone is an app that commits a new value of a key, and announces nothing. When the feed has
@@ -138,11 +142,9 @@ func TestLengthyProcessFeedFaults(t *testing.T) {
 	l.outages = []stall{{0, never}} // on a busy machine a load may take longer than its time
 	goesOn := func(what string) {
 		t.Helper()
+		g.follower()
 		before := g.feed().Rows
 		testenv.Succeeds(t, "the feed to go on after "+what, func() error {
-			if _, err := g.follower(); err != nil {
-				return err
-			}
 			if now := g.feed(); now.Rows < before+20 {
 				return fmt.Errorf("%d rows, then %d", before, now.Rows)
 			}
@@ -155,11 +157,7 @@ func TestLengthyProcessFeedFaults(t *testing.T) {
 		func(n *node) { n.leave(); n.start() },
 		func(n *node) { n.pause(); time.Sleep(4 * time.Second); n.resume() },
 	} {
-		n, err := g.follower()
-		if err != nil {
-			t.Fatal(err)
-		}
-		begun := time.Now()
+		n, begun := g.follower(), time.Now()
 		fault(n)
 		g.settle("after a fault of the host that followed", begun)
 		goesOn("a fault of the host that followed")

@@ -174,11 +174,7 @@ func changeUnderFaults(t *testing.T) {
 	const moved = 5 // the first fault in which changes get lost
 	is("the feed to be in time", false)
 	for i, fault := range faults {
-		n, err := g.follower()
-		if err != nil {
-			t.Fatal(err)
-		}
-		at, gaps := time.Now(), g.feed().Gaps
+		n, gaps, at := g.follower(), g.feed().Gaps, time.Now()
 		fault(n)
 		g.settle("after a fault", at)
 		is("the feed to be in time after fault "+strconv.Itoa(i), false)

@@ -28,8 +28,7 @@ func TestLengthyNetnsMaxLag(t *testing.T) {
 		n.spec.MaxLag, n.spec.Namespaces = 4*fast, fmt.Sprintf(namespaces, dsn, testenv.Patience/2)
 	}
 	g.start(g.nodes)
-	var follower *node
-	testenv.Succeeds(t, "a host to follow", func() (err error) { follower, err = g.follower(); return err })
+	follower := g.follower()
 	cut := slices.IndexFunc(g.nodes, func(n *node) bool { return n != follower })
 	has := func(n *node, seq int) func() error {
 		return func() error {
