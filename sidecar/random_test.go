@@ -310,7 +310,7 @@ var least = map[string]int64{
 	"shared hits": 20_000, "shared hits without a sidecar": 150,
 	"evicted": 300, "reloads": 500, "fetched on their way": 15, "events of claims": 10, "events of tokens": 4,
 	"events of renewals": 25, "doors: claims done": 80, "doors: renewals done": 30, "doors: tokens done": 40,
-	"doors: swaps done": 10, "doors: touches done": 10, "doors: sets done": 50, "doors: soft deletions done": 200,
+	"doors: swaps done": 5, "doors: touches done": 10, "doors: sets done": 50, "doors: soft deletions done": 200,
 	"doors: deletions with a version done": 50, "doors: reads done": 5_000, "doors: reads old": 80,
 	"doors: memcached's claims done": 100, "doors: memcached's renewals done": 40, "doors: memcached's swaps done": 4,
 	"doors: memcached's touches done": 12, "doors: memcached's sets done": 50, "doors: memcached's reads done": 5_000,

@@ -215,7 +215,8 @@ func TestOneKeyFails(t *testing.T) {
 		t.Error(o)
 	}
 	o = command(t, "", "get", "a", "b", "b2", "--ns", "rows")
-	if o.status != exitMiss || o.out != "a\tv\n" || !strings.Contains(o.err, "b: ") || !strings.Contains(o.err, "b2: ") {
+	if o.status != exitMiss || o.out != "a\tv\n" || strings.Count(o.err, "the origin failed") != 2 ||
+		!strings.Contains(o.err, `key "b"`) || !strings.Contains(o.err, "b2: ") {
 		t.Error(o)
 	}
 	var items []jsonItem

@@ -172,7 +172,7 @@ func (p *program) describeKeys(
 		documents[i] = document
 		switch {
 		case r.failed != "":
-			if len(some.Keys) > 1 && !c.Bool("json") { // the command's error names the first one
+			if k != some.Keys[0] && !c.Bool("json") { // the command's error names the first one
 				writeMissing(p.err, k, some.Errors[k])
 			}
 		case r.found && len(keys) > 1:

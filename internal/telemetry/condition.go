@@ -148,6 +148,11 @@ func withoutLease(leases []cachesidecar.LeaseStats) (names []string) {
 	return names
 }
 
+// window returns the time that recent counts are of, in whole seconds.
+func window(r *cachesidecar.RecentStats) time.Duration {
+	return max(1, time.Duration(r.WindowMS/1000)) * time.Second
+}
+
 func (f *Findings) ofNamespace(ns *cachesidecar.NamespaceStats) {
 	for i := range ns.Failures {
 		if x := &ns.Failures[i]; OriginFails(ns, x) {
@@ -157,11 +162,11 @@ func (f *Findings) ofNamespace(ns *cachesidecar.NamespaceStats) {
 	// As the alert CachesidecarErrors, but from the third one on: a mistyped command is one.
 	if r := &ns.Recent; r.Errors > 2 && r.Errors*100 > r.Requests {
 		f.Addf("requests of %s failed: %s of %s in the last %v", ns.Name,
-			humanize.Comma(r.Errors), humanize.Comma(r.Requests), time.Duration(r.WindowMS/1000)*time.Second)
+			humanize.Comma(r.Errors), humanize.Comma(r.Requests), window(r))
 	}
 	if r := &ns.Recent; r.Evicted > 0 {
 		f.Addf("namespace %s is full: %s entries evicted over its quota in the last %v", ns.Name,
-			humanize.Comma(r.Evicted), time.Duration(r.WindowMS/1000)*time.Second)
+			humanize.Comma(r.Evicted), window(r))
 	}
 	if k := &ns.KeyFilter; k.Configured && !k.InUse && k.Error != "" {
 		f.Addf("the key filter of %s is not in use: %s", ns.Name, k.Error)

@@ -55,6 +55,9 @@ func TestConditionLine(t *testing.T) {
 		{"full", namespace(func(ns *cachesidecar.NamespaceStats) {
 			ns.QuotaEvicted, ns.Recent = 7, cachesidecar.RecentStats{WindowMS: 60_000, Evicted: 1_200}
 		}), "serving, not well: namespace users is full: 1,200 entries evicted over its quota in the last 1m0s"},
+		{"full in the first second", namespace(func(ns *cachesidecar.NamespaceStats) {
+			ns.Recent = cachesidecar.RecentStats{WindowMS: 300, Evicted: 1}
+		}), "serving, not well: namespace users is full: 1 entries evicted over its quota in the last 1s"},
 		{"was full", namespace(func(ns *cachesidecar.NamespaceStats) { ns.QuotaEvicted = 7 }), "serving"},
 
 		{"the origin fails", failed(4000, 1, "closed"), "serving, not well: origin of users (http): loads failed 4s ago: status 503"},

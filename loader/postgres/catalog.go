@@ -50,7 +50,7 @@ SELECT place, w.col, c.oid IS NOT NULL, t.rowfilter,
 	(SELECT coalesce(bool_and(p.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
 			JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
 			WHERE i.indrelid = p.oid AND b.attname = w.col AND CASE p.relreplident
-				WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary ELSE false END)), true)
+				WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate ELSE false END)), true)
 		FROM parts p WHERE p.root = c.oid AND (p.relkind = 'r' AND (p.oid = c.oid OR c.relkind = 'p'))),
 	c.relispartition
 	FROM wanted w
@@ -250,8 +250,8 @@ func checkColumn(name string, r []string, wrong *settings.Problems) {
 			"are not there", name, column)
 	case r[7] == "f":
 		wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
-			"so that a deletion does not name it: ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one "+
-			"with the column", name, column)
+			"so that a deletion does not name it (a primary key that is deferrable is none): "+
+			"ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with the column", name, column)
 	}
 }
 

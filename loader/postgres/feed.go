@@ -192,6 +192,17 @@ func newMapping(name string, t FeedTable) (*mapping, error) {
 	if len(m.columns) == 0 || strings.ContainsAny(strings.Join(m.texts, ""), "{}") ||
 		slices.Contains(m.columns, "") {
 		wrong.Addf("key %q: give columns in braces, such as {id}", t.Key)
+		return m, wrong.Err()
+	}
+	for i, name := range m.columns {
+		if slices.Contains(m.columns[:i], name) {
+			wrong.Addf("key %q: column %s stands there twice, and keys in which its texts differ are no row's: "+
+				"give it once", t.Key, name)
+		}
+		if i > 0 && strings.Map(divider, m.texts[i]) == "" {
+			wrong.Addf("key %q: nothing tells where %s ends and %s begins: give a text between them that has "+
+				"more than letters and digits, such as {%s}:{%s}", t.Key, m.columns[i-1], name, m.columns[i-1], name)
+		}
 	}
 	return m, wrong.Err()
 }

@@ -39,6 +39,11 @@ func TestFeedUnfit(t *testing.T) {
 			"CREATE UNIQUE INDEX wide ON emails (id) INCLUDE (user_id); ALTER TABLE emails REPLICA IDENTITY USING INDEX wide",
 			"outside of its replica identity", "ALTER TABLE emails REPLICA IDENTITY FULL; DROP INDEX wide",
 		},
+		{
+			"ALTER TABLE parts REPLICA IDENTITY DEFAULT; ALTER TABLE users DROP CONSTRAINT users_pkey; " +
+				"ALTER TABLE users ADD PRIMARY KEY (id) DEFERRABLE", "a primary key that is deferrable is none",
+			"ALTER TABLE users DROP CONSTRAINT users_pkey; ALTER TABLE users ADD PRIMARY KEY (id)",
+		},
 	} {
 		s.follow("").end()
 		for one := range strings.SplitSeq(tc.wrong, "; ") {

@@ -17,8 +17,7 @@ func TestMapping(t *testing.T) {
 		{"{id}", "42"},
 		{"user:{id}", "user:42"},
 		{"{region}/{id}", "eu/42"},
-		{"{id}{region}", "42eu"},
-		{"a{region}b{id}c{region}", "aeub42ceu"},
+		{"a{region}b, {id}c", "aeub, 42c"},
 		{"{na me}", "x"},
 	} {
 		m, err := newMapping("public.users", FeedTable{"users", tc.key})
@@ -86,6 +85,9 @@ func TestWrongMapping(t *testing.T) {
 		{"public.users", "users", "{id}}", `key "{id}}"`},
 		{"public.users", "users", "{{id}}", `key "{{id}}"`},
 		{"public.users", "users", "{id}{}", `key "{id}{}"`},
+		{"public.users", "users", "{region}{id}", "nothing tells where region ends and id begins: give a text between them"},
+		{"public.users", "users", "{id}0{id2}", "such as {id}:{id2}"},
+		{"public.users", "users", "{id}/{region}/{id}", "column id stands there twice"},
 	} {
 		_, err := newMapping(tc.table, FeedTable{tc.namespace, tc.key})
 		if err == nil || !strings.Contains(err.Error(), tc.want) {

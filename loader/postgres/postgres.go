@@ -319,12 +319,17 @@ func (s *Source) keyFormat(oid uint32, key []byte) (format int16, err error) {
 	if !fits {
 		return format, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
 	}
+	return format, s.spelt(oid, key)
+}
+
+// spelt returns an error if a key is written otherwise than the feed of its namespace knows it.
+func (s *Source) spelt(oid uint32, key []byte) error {
 	if form := written[oid]; s.options.OneSpelling && form != nil && !form.Match(key) {
-		return format, fmt.Errorf("%w: the namespace has a feed of changes, which knows the key of a row as "+
+		return fmt.Errorf("%w: the namespace has a feed of changes, which knows the key of a row as "+
 			"PostgreSQL writes it alone, and this one is written otherwise: as 042, or a UUID in capitals, would be",
 			loader.ErrBadKey)
 	}
-	return format, nil
+	return nil
 }
 
 // spelling returns the regular expression of the keys that keyFormat lets pass. It asks the server for the type
@@ -333,16 +338,21 @@ func (s *Source) spelling(ctx context.Context) (string, error) {
 	if !s.options.OneSpelling {
 		return "", nil
 	}
+	oid, err := s.keyType(ctx)
+	if form := written[oid]; err == nil && form != nil {
+		return form.String(), nil
+	}
+	return "", err
+}
+
+// keyType returns the type of the key in the query.
+func (s *Source) keyType(ctx context.Context) (uint32, error) {
 	if s.load.last.Load() == nil {
 		if err := s.check(ctx, &s.load); err != nil {
-			return "", err
+			return 0, err
 		}
 	}
-	form := written[s.load.last.Load().ParamOIDs[0]]
-	if form == nil {
-		return "", nil
-	}
-	return form.String(), nil
+	return s.load.last.Load().ParamOIDs[0], nil
 }
 
 // elsewhere ends all connections if the server says that it only reads: after a failover it is a standby,

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -35,7 +36,10 @@ const (
 	clock   = `(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{0,5}[1-9])?`
 	octet   = `(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])`
 	integer = `(?:0|-?[1-9][0-9]*)`
-	number  = `[\s\v]*[-+]?(?:0[xX](?:_?[0-9a-fA-F])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+|[0-9](?:_?[0-9])*)[\s\v]*`
+	digits  = `[0-9](?:_?[0-9])*`
+	number  = `[\s\v]*[-+]?(?:0[xX](?:_?[0-9a-fA-F])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+|` +
+		`(?:` + digits + `\.?(?:` + digits + `)?|\.` + digits + `)(?:[eE][-+]?` + digits + `)?)[\s\v]*`
+	nothing = `[^\x00-\x{10FFFF}]`
 )
 
 // spellings are the spellings of types. The walsender's settings make one text of each value (setLogTexts).
@@ -101,13 +105,25 @@ func (c keyColumn) spelling() spelling {
 		s = spelling{log: fmt.Sprintf(`(?s:.{%d})`, m)}
 	case c.base == "numeric" && m >= 0 && scale == 0:
 		s = spelling{log: integer}
-	case c.base == "numeric" && m >= 0 && scale < 1000:
-		s = spelling{log: fmt.Sprintf(`(?:0|-?[1-9][0-9]*)\.[0-9]{%d}`, scale)}
+	case c.base == "numeric" && m >= 0 && scale <= maxScale:
+		s = spelling{log: fmt.Sprintf(`(?:(?:0|-?[1-9][0-9]*)\.[0-9]{%d}|-0\.(?:%s))`, scale, notZero(scale))}
 	}
 	if s.any == "" {
 		s.any = `(?s:.+)`
 	}
 	return s
+}
+
+// maxScale bounds the digits behind a point, since notZero grows with their square.
+const maxScale = 30
+
+// notZero returns a regular expression of the digits of a number that is not zero.
+func notZero(digits int) string {
+	var forms []string
+	for i := range digits {
+		forms = append(forms, fmt.Sprintf(`0{%d}[1-9][0-9]{%d}`, i, digits-1-i))
+	}
+	return strings.Join(forms, "|")
 }
 
 // columnsQuery asks for the types of the columns that keys name, below all domains.
@@ -160,7 +176,7 @@ func (m *mapping) column(name string) column { return column{m.table, name} }
 const formsTime = time.Second
 
 // checkSpellings refuses keys that leave several spellings of a row. The columns are those of a catalog with
-// that digest. Of a namespace whose origin cannot be asked nothing is loaded either: it waits for the next look.
+// that digest. A namespace whose origin this host cannot ask waits for the next look.
 func (f *Feed) checkSpellings(
 	ctx context.Context, digest string, columns map[column]keyColumn, wrong *settings.Problems,
 ) {
@@ -214,18 +230,57 @@ func (f *Feed) checkSpelling(m *mapping, columns map[column]keyColumn, forms []s
 	if len(loose) == 0 || f.forms == nil {
 		return nil
 	}
+	about := fmt.Sprintf("table %s: %s", m.as, strings.Join(loose, ", "))
 	any, log := m.spellings(columns)
-	key, found, err := outside(append(slices.Clone(forms), any, log)...)
+	key, found, err := outside(append(slices.Clone(forms), any, f.logged(m, columns))...)
 	switch {
 	case err != nil:
-		return fmt.Errorf("table %s: %s: the key_pattern of namespace %s: %w, such as %s",
-			m.as, strings.Join(loose, ", "), m.namespace, err, f.proposal(m.namespace, columns))
+		return fmt.Errorf("%s: the key_pattern of namespace %s: %w. %s", about, m.namespace, err, f.remedy(m, columns))
 	case found:
-		return fmt.Errorf("table %s: %s: SQL finds a row by other texts than the log's, whose keys no feed deletes, "+
-			"and namespace %s lets such a key pass: %q. Give it a key_pattern that leaves the log's spelling: %s",
-			m.as, strings.Join(loose, ", "), m.namespace, key, f.proposal(m.namespace, columns))
+		return fmt.Errorf("%s: SQL finds a row by other texts than the log's, whose keys no feed deletes, "+
+			"and namespace %s lets such a key pass: %q. %s", about, m.namespace, key, f.remedy(m, columns))
 	}
-	return nil
+	if _, some, err := outside(append(slices.Clone(forms), log, nothing)...); some || err != nil {
+		return err
+	}
+	key, _, _ = outside(log, nothing)
+	return fmt.Errorf("%s: a row's key in the log, such as %q, is none that the key_pattern of namespace %s lets pass, "+
+		"so that no key would ever be deleted: give the template of the keys that apps use", about, key, m.namespace)
+}
+
+// logged returns a regular expression of the keys that the log has of a table. If they are composed it has those
+// of the namespace's other tables too, which SQL takes for no key of this one: but not those of a table of any texts.
+func (f *Feed) logged(m *mapping, columns map[column]keyColumn) string {
+	_, log := m.spellings(columns)
+	list := []string{log}
+	for _, o := range f.ordered() {
+		if _, log := o.spellings(columns); m.composed() && o != m && o.namespace == m.namespace && log != anyText && log != "" {
+			list = append(list, log)
+		}
+	}
+	return strings.Join(list, "|")
+}
+
+// remedy says which key_pattern suits all tables of a namespace, or that none does.
+func (f *Feed) remedy(m *mapping, columns map[column]keyColumn) string {
+	var forms []string
+	var tables []*mapping
+	for _, o := range f.ordered() {
+		if o.namespace == m.namespace {
+			_, log := o.spellings(columns)
+			forms, tables = append(forms, log), append(tables, o)
+		}
+	}
+	slices.Sort(forms)
+	pattern := strings.Join(slices.Compact(forms), "|")
+	for _, o := range tables {
+		any, _ := o.spellings(columns)
+		if key, found, err := outside(pattern, any, f.logged(o, columns)); found || err != nil {
+			return fmt.Sprintf("Give each table of %s a namespace of its own: no key_pattern suits all of them, "+
+				"since the key %q would be one of %s in another spelling", m.namespace, key, o.as)
+		}
+	}
+	return "Give it a key_pattern that leaves the log's spelling: key_pattern: " + quoted(pattern)
 }
 
 // described names the type of a column for people.
@@ -236,45 +291,54 @@ func (c keyColumn) described() string {
 	return c.shown
 }
 
-// proposal returns the line of a key_pattern that suits all tables of a namespace.
-func (f *Feed) proposal(namespace string, columns map[column]keyColumn) string {
-	var forms []string
-	for _, m := range f.ordered() {
-		if m.namespace == namespace {
-			_, log := m.spellings(columns)
-			forms = append(forms, log)
-		}
-	}
-	slices.Sort(forms)
-	return "key_pattern: " + quoted(strings.Join(slices.Compact(forms), "|"))
-}
-
 // composed reports whether the keys of a table are more than the text of a column.
 func (m *mapping) composed() bool { return len(m.columns) > 1 || m.texts[0]+m.texts[1] != "" }
 
 // spellings returns regular expressions of keys: of all by which SQL may find a row, and of those that the log
 // writes. A query may take any text apart, and leave out of account what is around the columns, or what is behind
-// a second text that stands between two of them. So a column's value may not begin such a text.
+// a second text that stands between two of them. So no text of a column may have what a query can divide it by.
 func (m *mapping) spellings(columns map[column]keyColumn) (any, log string) {
 	if !m.composed() {
 		s := columns[m.column(m.columns[0])].spelling()
 		return s.any, s.log
 	}
-	barred := ""
-	for _, text := range m.texts[1:] {
-		if first, size := utf8.DecodeRuneInString(text); size > 0 {
-			barred += fmt.Sprintf(`\x{%x}`, first)
-		}
-	}
+	barred := m.dividers()
 	var b strings.Builder
 	for i, name := range m.columns {
 		b.WriteString(regexp.QuoteMeta(m.texts[i]))
 		of := columns[m.column(name)].spelling().log
-		if barred != "" {
-			of = strings.ReplaceAll(of, `(?s:.`, `(?:[^`+barred+`]`)
+		if of == "" { // another check says so
+			return `(?s:.+)`, ""
 		}
-		b.WriteString(of)
+		b.WriteString(strings.ReplaceAll(of, `(?s:.`, `(?:[^`+barred+`]`))
 	}
 	b.WriteString(regexp.QuoteMeta(m.texts[len(m.columns)]))
 	return `(?s:.+)`, b.String()
+}
+
+// dividers returns, for a class of a regular expression, what divides the keys of a table: of each text of the
+// template the characters that are no letters or digits; its first one if it has none of them.
+func (m *mapping) dividers() string {
+	var b strings.Builder
+	for _, text := range m.texts {
+		of := strings.Map(divider, text)
+		if first, size := utf8.DecodeRuneInString(text); of == "" && size > 0 {
+			of = string(first)
+		}
+		for _, r := range of {
+			if strings.ContainsRune(`\]^-[`, r) {
+				b.WriteByte('\\')
+			}
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// divider is a mapping of strings.Map that leaves the characters which are no letters or digits.
+func divider(r rune) rune {
+	if unicode.IsLetter(r) || unicode.IsDigit(r) {
+		return -1
+	}
+	return r
 }

@@ -26,7 +26,9 @@ CREATE TABLE keys (id int PRIMARY KEY, a_text text, a_varchar varchar(9), a_mood
 	a_whole numeric(10), a_date date, a_time timestamptz, a_blob2 blob2, a_bytea bytea, a_inet inet, a_bool bool,
 	a_float float8, a_json jsonb, a_list int[], a_range int4range, a_money money, a_interval interval);
 ALTER TABLE keys REPLICA IDENTITY FULL;
-CREATE PUBLICATION cachesidecar FOR TABLE keys;`
+CREATE TABLE more (LIKE keys);
+ALTER TABLE more REPLICA IDENTITY FULL;
+CREATE PUBLICATION cachesidecar FOR TABLE keys, more;`
 
 // feedSpellings checks which keys are refused because an app could ask for a row by another text than the
 // feed deletes, and that the proposed key_pattern is taken.
@@ -41,9 +43,12 @@ func feedSpellings(t *testing.T, s *feedServer) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	feedOf := func(key string) *Feed {
+	feedOf := func(keys ...string) *Feed {
 		cfg := s.config()
-		cfg.Tables = map[string]FeedTable{"public.keys": {"keys", key}}
+		cfg.Tables = map[string]FeedTable{}
+		for i, key := range keys {
+			cfg.Tables[[]string{"public.keys", "public.more"}[i]] = FeedTable{"keys", key}
+		}
 		f, err := NewFeed(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -51,30 +56,39 @@ func feedSpellings(t *testing.T, s *feedServer) {
 		return f
 	}
 	check := func(key string, forms ...string) error {
-		f := feedOf(key)
+		f := feedOf(strings.Split(key, " and ")...)
 		f.KeyForms(func(context.Context, string) ([]string, error) { return forms, nil })
 		_, err = f.check(t.Context(), conn)
 		return err
 	}
-	const never = "which are in no one form"
+	const never, apart = "which are in no one form", "Give each table of keys a namespace of its own"
 	proposed := regexp.MustCompile(`key_pattern: '(.*)'$`)
 	for _, tc := range []struct{ key, pattern, want string }{
 		{"{a_text}", "", ""}, {"{a_varchar}", "", ""}, {"{a_mood}", "", ""},
-		{"u:{a_text}", "", `"`}, {"u:{a_text}", "u:.*", ""}, {"u:{a_text}", "[uv]:.*", `"v:"`}, {"u:{id}", "[uv]:[1-9][0-9]*", `"v:1"`},
+		{"u:{a_text}", "", `"`}, {"u:{a_text}", "u:.*", `"u::"`}, {"u:{a_text}", "u:[^:]*", ""}, {"u:{a_text}", "[uv]:[^:]*", `"v:"`},
+		{"u:{id}", "[uv]:[1-9][0-9]*", `"v:1"`}, {"user{a_text}", "user[^u]*", ""}, {"user{a_text}", "user.*", `"useru"`},
 		{"{a_text}/{a_mood}", "", `"`}, {"{a_text}/{a_mood}", ".+/.*", `"//"`}, {"{a_text}/{a_mood}", "[a-z]+/[a-z]+", ""},
-		{"{a_text}/{a_mood}", "[a-z]+/[a-z]+(/[a-z])?", `"a/a/a"`}, {"{a_text}/{a_char}", "", `"`}, {"{a_text}{a_mood}", "", ""},
+		{"{a_text}/{a_mood}", "[a-z]+/[a-z]+(/[a-z])?", `"a/a/a"`}, {"{a_text}/{a_char}", "", `"`},
+		{"{a_text}, {a_mood}", "[a-z]+, [a-z ]+", `"a,  "`},
 		{"u:{a_name}", "u:[a-z]+", never},
-		{"{id}", "", `lets such a key pass: "00". Give`}, {"{id}", ".*", `"00"`}, {"{id}", `\d+`, `"00"`},
-		{"{id}", "[1-9][0-9]*", ""}, {"{id}", "u:.*", ""}, {"u:{id}", "u:.*", `"u:"`}, {"u:{id}", "u:[0-9]+", `"u:00"`}, {"{a_big}", ".*", `"00"`},
+		{"{id}", "", `lets such a key pass: "00". Give`}, {"{id}", ".*", `"00"`}, {"{id}", `\d+`, `"00"`}, {"{id}", `[1-9][0-9]*(\.0)?`, `"1.0"`}, {"{id}", `[1-9](e1)?`, `"1e1"`},
+		{"{id}", "[1-9][0-9]*", ""}, {"{id}", "u:.*", `such as "0", is none`}, {"u:{id}", "u:.*", `"u:"`}, {"u:{id}", "u:[0-9]+", `"u:00"`}, {"{a_big}", ".*", `"00"`},
 		{"{a_text}/{id}", "(eu|us)/[0-9]+", `"eu/00"`}, {"{a_text}/{id}", "(eu|us)/[1-9][0-9]*", ""},
 		{"{a_uuid}", "[0-9a-f-]{36}", "no feed deletes"}, {"{a_uuid}", "[0-9A-F-]+", "no feed deletes"},
 		{"{a_char}", "[A-Z]+", "no feed deletes"}, {"{a_char}", "[A-Z]{5}", ""}, {"{a_code}", "[A-Z]{4}", "no feed deletes"},
 		{"{a_scaled}", "[1-9][0-9]*", "no feed deletes"}, {"{a_scaled}", `[1-9][0-9]*\.[0-9]{2}`, ""},
+		{"{a_scaled}", `-0\.50|0\.00`, ""}, {"{a_scaled}", `-?0\.[05]0`, `"-0.00"`},
 		{"{a_whole}", ".*", "no feed deletes"}, {"{a_date}", `\d{8}|\d{4}-\d\d-\d\d`, "no feed deletes"},
 		{"{a_date}", `20\d\d-[01]\d-[0-3]\d`, ""}, {"{a_time}", ".*", "no feed deletes"}, {"{a_inet}", ".*", "no feed deletes"},
 		{"{a_inet}", `10\.0\.0\.[1-9]`, ""},
 		{"{a_bool}", "true|false", "no feed deletes"}, {"{a_name}", ".+", "no feed deletes"},
 		{"{id}", "(.*1.{900})", "too intricate"},
+		{"user:{id} and order:{id}", "(user|order):[1-9][0-9]*", ""}, {"user:{id} and order:{id}", "(user|order):[0-9]+", `"user:00"`},
+		{"{id} and order:{id}", "(order:)?[1-9][0-9]*", ""}, {"{id} and order:{id}", "order:[1-9][0-9]*", `such as "0", is none`},
+		{"{a_text}:{id} and {a_text}/{id}", "[a-z]+[:/][1-9][0-9]*", ""},
+		{"{a_text}:{id} and {a_text}/{id}", "[a-z]+[:/][0-9]+", `00"`},
+		{"{id} and {a_uuid}", "[0-9]+|[0-9a-f-]{36}", apart}, {"{a_char} and {id}", "[0-9]+|.{5}", apart},
+		{"{a_text} and order:{id}", ".*", apart}, {"{id} and {a_big}", "[1-9][0-9]*", ""}, {"{id} and {a_big}", "", `"00"`},
 		{"{a_nocase}", "[a-z]+", "not deterministic"}, {"{a_numeric}", "[1-9][0-9]*", never}, {"{a_blob2}", ".*", never},
 		{"{a_bytea}", ".*", never}, {"{a_float}", "[1-9]", never}, {"{a_json}", ".*", never}, {"{a_list}", ".*", never},
 		{"{a_range}", ".*", never}, {"{a_money}", ".*", never}, {"{a_interval}", ".*", never},
@@ -87,7 +101,7 @@ func feedSpellings(t *testing.T, s *feedServer) {
 		if tc.want == "" && err != nil || tc.want != "" && (!errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s with key_pattern %q: %v, want %q", tc.key, tc.pattern, err, tc.want)
 		}
-		if err == nil || strings.Contains(tc.want, never) || strings.Contains(err.Error(), never) {
+		if err == nil || tc.want == apart || strings.Contains(err.Error(), never) || strings.Contains(err.Error(), "is none") {
 			continue
 		}
 		m := proposed.FindStringSubmatch(err.Error())
@@ -189,6 +203,25 @@ func oneSpelling(t *testing.T, s *feedServer) {
 		if err := src.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+	other := cfg // the key that is written has another type than the key that is read
+	other.Query = "SELECT 'v' WHERE $1::int = 42"
+	other.Write = WriteConfig{Store: "SELECT $1::text || $2::text", Delete: "SELECT $1::text"}
+	src, err := New(other, loader.OriginOptions{OneSpelling: true, WriteThrough: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, refused := range map[string]bool{"42": false, "042": true} {
+		store := src.Store(t.Context(), []byte(key), loader.Value{Bytes: []byte("v")})
+		remove := src.Delete(t.Context(), []byte(key))
+		for what, err := range map[string]error{"store": store, "delete": remove} {
+			if errors.Is(err, loader.ErrBadKey) != refused || errors.Is(err, loader.ErrNotWritten) != refused || !refused && err != nil {
+				t.Errorf("%s of %q: %v, and it is refused: %v", what, key, err, refused)
+			}
+		}
+	}
+	if err := src.Close(); err != nil {
+		t.Error(err)
 	}
 	free, err := New(Config{DSN: s.DSN(), Query: "SELECT 'v' WHERE $1::int = 42"}, loader.OriginOptions{})
 	if err == nil {

@@ -68,6 +68,15 @@ func (s *Source) Delete(ctx context.Context, key []byte) error {
 func (s *Source) write(ctx context.Context, q *query, params ...[]byte) (pgconn.CommandTag, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
+	if s.options.OneSpelling { // what is written is read by the query, whose key may have another type
+		oid, err := s.keyType(ctx)
+		if err == nil {
+			err = s.spelt(oid, params[0])
+		}
+		if err != nil {
+			return pgconn.CommandTag{}, notWritten(err)
+		}
+	}
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return pgconn.CommandTag{}, notWritten(classified(err))
