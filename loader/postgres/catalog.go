@@ -1,13 +1,10 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -175,13 +172,6 @@ func (f *Feed) wanted() (columns, names string) {
 		}
 	}
 	return strings.Join(list, ", "), strings.Join(tables, ", ")
-}
-
-// ordered returns the tables in the order of their names.
-func (f *Feed) ordered() []*mapping {
-	list := slices.Collect(maps.Values(f.tables))
-	slices.SortFunc(list, func(a, b *mapping) int { return cmp.Compare(a.as, b.as) })
-	return list
 }
 
 func (f *Feed) checkServer(row []string, wrong *settings.Problems) {

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -75,12 +73,6 @@ func init() {
 	} {
 		written[oid] = regexp.MustCompile(`\A(?:` + spellings[name].log + `)\z`)
 	}
-}
-
-// column is the name of a column.
-type column struct {
-	table table
-	name  string
 }
 
 // keyColumn is a column as pg_attribute and pg_type describe it.
@@ -169,9 +161,6 @@ func (f *Feed) keyColumns(ctx context.Context, conn *pgconn.PgConn, wanted strin
 	return columns, nil
 }
 
-// column names a column of the table.
-func (m *mapping) column(name string) column { return column{m.table, name} }
-
 // formsTime bounds the question which keys a namespace takes. The feed does not go on meanwhile.
 const formsTime = time.Second
 
@@ -244,8 +233,9 @@ func (f *Feed) checkSpelling(m *mapping, columns map[column]keyColumn, forms []s
 		return err
 	}
 	key, _, _ = outside(log, nothing)
-	return fmt.Errorf("%s: a row's key in the log, such as %q, is none that the key_pattern of namespace %s lets pass, "+
-		"so that no key would ever be deleted: give the template of the keys that apps use", about, key, m.namespace)
+	return fmt.Errorf("%s: a row's key in the log, such as %q, is none that the key_pattern of namespace %s lets "+
+		"pass, so that no key would ever be deleted: give the template of the keys that apps use",
+		about, key, m.namespace)
 }
 
 // logged returns a regular expression of the keys that the log has of a table. If they are composed it has those
@@ -254,7 +244,10 @@ func (f *Feed) logged(m *mapping, columns map[column]keyColumn) string {
 	_, log := m.spellings(columns)
 	list := []string{log}
 	for _, o := range f.ordered() {
-		if _, log := o.spellings(columns); m.composed() && o != m && o.namespace == m.namespace && log != anyText && log != "" {
+		if o == m || o.namespace != m.namespace || !m.composed() {
+			continue
+		}
+		if _, log := o.spellings(columns); log != anyText && log != "" {
 			list = append(list, log)
 		}
 	}
@@ -291,9 +284,6 @@ func (c keyColumn) described() string {
 	return c.shown
 }
 
-// composed reports whether the keys of a table are more than the text of a column.
-func (m *mapping) composed() bool { return len(m.columns) > 1 || m.texts[0]+m.texts[1] != "" }
-
 // spellings returns regular expressions of keys: of all by which SQL may find a row, and of those that the log
 // writes. A query may take any text apart, and leave out of account what is around the columns, or what is behind
 // a second text that stands between two of them. So no text of a column may have what a query can divide it by.
@@ -314,31 +304,4 @@ func (m *mapping) spellings(columns map[column]keyColumn) (any, log string) {
 	}
 	b.WriteString(regexp.QuoteMeta(m.texts[len(m.columns)]))
 	return `(?s:.+)`, b.String()
-}
-
-// dividers returns, for a class of a regular expression, what divides the keys of a table: of each text of the
-// template the characters that are no letters or digits; its first one if it has none of them.
-func (m *mapping) dividers() string {
-	var b strings.Builder
-	for _, text := range m.texts {
-		of := strings.Map(divider, text)
-		if first, size := utf8.DecodeRuneInString(text); of == "" && size > 0 {
-			of = string(first)
-		}
-		for _, r := range of {
-			if strings.ContainsRune(`\]^-[`, r) {
-				b.WriteByte('\\')
-			}
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-// divider is a mapping of strings.Map that leaves the characters which are no letters or digits.
-func divider(r rune) rune {
-	if unicode.IsLetter(r) || unicode.IsDigit(r) {
-		return -1
-	}
-	return r
 }
