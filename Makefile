@@ -30,7 +30,7 @@ test:             ## what the README says
 LENGTHY = . ./cmd/cachesidecar ./internal/testing/faults ./internal/testing/attacks ./sidecar
 
 # Of these, attacks that need many attackers, and what costs most: not run by CI.
-NIGHTLY = '^TestLengthy(Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
+NIGHTLY = '^TestLengthy(VirtualRelayRestarts|VirtualReadBehindAckAll|VirtualSlander|VirtualVotersRestartInTurn|Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
 
 lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 7 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY) $(LENGTHY)
@@ -43,20 +43,21 @@ clocks:           ## list the tests that read the machine's clock, each with the
 	for m in $(MODULES); do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
 # Left out of race are real processes, which the detector does not watch; what has one
-# goroutine: the machine of ownership, with the ring, and the store beside a model; and what
-# repeats the same: in virtual time, where a process has one processor, with other requests, or
-# with other keys.
+# goroutine: the machine of ownership, with the ring, and most of the store; what a server does, not
+# the product: PostgreSQL's texts and settings; and what repeats the same: in virtual time, where a
+# process has one processor, with other requests, or with other keys. race-full has all.
 RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
 UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c internal/testing/faults internal/testing/attacks \
-	internal/testing/mutants l2/ownership
+	internal/testing/mutants l2/ownership l2/segment
 SIDECAR = cachesidecar/sidecar
-REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|BusiestShard|KeysOfSharedBits|RandomKeysAreNotCrowded|(Hidden|Kept)?AgainstModel)$$)'
+REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|KeyFilterFlood|FloorsWithTheirAges|Texts|FeedUnfit|FeedSlots)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))
 
 race: race-most race-sidecar ## the tests under the race detector, which needs a C compiler
 
 race-most:
 	$(RACE) -skip $(REPEATS) $(call BUT,$(UNRACED) $(SIDECAR))
+	$(RACE) -run '^Test(Concurrent|ExpiredMemoryComesBack|KeptLargePages)$$' ./l2/segment
 
 race-sidecar:     # after the others, and alone in its lane: its hosts must not stand still
 	$(RACE) -skip $(REPEATS) ./sidecar

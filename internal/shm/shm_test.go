@@ -16,6 +16,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/race"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -268,7 +269,7 @@ func TestTorn(t *testing.T) {
 			}
 		})
 	}
-	for i := range 200_000 {
+	for i := range rounds(200_000) {
 		key := keys[i%len(keys)]
 		size := rand.IntN(300)
 		if i%100 == 0 {
@@ -286,6 +287,14 @@ func TestTorn(t *testing.T) {
 		t.Error("no hits")
 	}
 	t.Logf("%d hits", hits.Load())
+}
+
+// rounds returns how often a race is run: the race detector makes each round a tenth as fast.
+func rounds(n int) int {
+	if race.Enabled {
+		return n / 10
+	}
+	return n
 }
 
 // A change that is noted is never served after its withdrawal has returned, whatever is
@@ -307,7 +316,7 @@ func TestWithdrawnForGood(t *testing.T) {
 		})
 	}
 	served := 0
-	for n := range uint64(300_000) {
+	for n := range uint64(rounds(300_000)) {
 		noted.Store(n)
 		g.Withdraw(h)
 		for range 8 {
