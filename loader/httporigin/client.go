@@ -22,9 +22,22 @@ type client struct {
 // do makes a request.
 func (c *client) do(req *http.Request) (*http.Response, error) {
 	current, term := c.get()
-	resp, err := current.Do(req)
+	resp, err := c.by(current, req)
 	if err == nil && resp.StatusCode == http.StatusMisdirectedRequest { // another server answers for the host
 		c.terms.End(term)
+	}
+	return resp, err
+}
+
+// by makes a request with one of the clients. One whose term has ended meanwhile may have made a connection for it,
+// which would stay.
+func (c *client) by(current *http.Client, req *http.Request) (*http.Response, error) {
+	resp, err := current.Do(req)
+	c.mu.Lock()
+	left := c.current != current
+	c.mu.Unlock()
+	if left {
+		current.CloseIdleConnections() // also those that become idle from now on
 	}
 	return resp, err
 }

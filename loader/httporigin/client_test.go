@@ -2,6 +2,7 @@ package httporigin
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -63,4 +64,25 @@ func TestMoved(t *testing.T) {
 	s.client.terms.MaxAge = time.Hour
 	load()
 	testenv.Eventually(t, "the old connections to end", func() bool { return open.Load() <= 1 && made.Load() > 2 })
+
+	late, _ := s.client.get() // by a request that goes on after the term has ended
+	s.client.term = loader.Term{}
+	load()
+	before := made.Load()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.client.by(late, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(resp.Body); err != nil { // else it would not become idle
+		t.Error(err)
+	}
+	_ = resp.Body.Close()
+	if made.Load() == before {
+		t.Error("the request was to make a connection")
+	}
+	testenv.Eventually(t, "the connection of a late request to end", func() bool { return open.Load() <= 1 })
 }
