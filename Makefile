@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The modules beside the one of the program.
 MODULES = benchmarks checks clients/conformance
 
-.PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests checks checks-nightly clients clients-build \
+.PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests bench-tests-nightly checks checks-nightly clients clients-build \
 	clients-go clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
 	model-check model-quick clocks faults soak soak-changes soak-steady soak-memcached attacks bench bench-hits golden cross mutants weigh contents nightly
 
@@ -46,7 +46,7 @@ clocks:           ## list the tests that read the machine's clock, each with the
 # goroutine: the machine of ownership, with the ring, and most of the store; what a server does, not
 # the product: PostgreSQL's texts and settings; and what repeats the same: in virtual time, where a
 # process has one processor, with other requests, or with other keys. race-full has all.
-RACE = CGO_ENABLED=1 $(GO) test -race -timeout 60m
+RACE = CGO_ENABLED=1 $(GO) test -race -vet=off -ldflags=-w -timeout 60m # vet has a target, and no debugger comes
 UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c internal/testing/faults internal/testing/attacks \
 	internal/testing/mutants l2/ownership l2/segment
 SIDECAR = cachesidecar/sidecar
@@ -69,9 +69,15 @@ race-full:        ## all packages, and all tests of go test ./... (an hour)
 
 static: vet staticcheck cross ## all that only compiles
 
+# Of the measurements that are run once at small scale, those of several hosts and of overload run at night.
+SEVERAL = '^Test(SeveralHosts|Propagation|Overload)Once$$'
+
 bench-tests:      ## the benchmarks' tests (needs redis-server, memcached, and npm)
 	cd benchmarks/languages && npm ci --no-audit --no-fund
-	cd benchmarks && $(GO) test ./...
+	cd benchmarks && $(GO) test -skip $(SEVERAL) ./...
+
+bench-tests-nightly: ## the rest of them
+	cd benchmarks && $(GO) test -run $(SEVERAL) ./cmd/bench
 
 checks:           ## what stands beside the program, held to Chromium, Prometheus, memcached's test suite and the like (about 8 minutes; needs their Debian packages, and npm)
 	cd checks/browser && npm ci --no-audit --no-fund
@@ -146,8 +152,8 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
 	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
-random-ci:        # the same 90 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
-	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -virtual.random 90 -virtual.seed 1 -timeout 60m
+random-ci:        # the same 40 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
+	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -virtual.random 40 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
 	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
@@ -201,6 +207,7 @@ nightly-packages: ## what nightly wants beside the packages of .ci/run, from Deb
 nightly: clients-build ## what is too long for CI, three hours at most; once before an issue is called done
 	RUNS=3000 .ci/lanes race-full "fuzz random conversations hundred model-check"
 	$(MAKE) lengthy-nightly
+	$(MAKE) bench-tests-nightly
 	$(MAKE) checks-nightly
 	$(MAKE) peers-suites
 	$(MAKE) faults

@@ -99,9 +99,12 @@ func TestLengthyConnectionsBeginAtAPace(t *testing.T) {
 	p, page := runTuned(t, "GOMAXPROCS=1")
 	start := time.Now()
 	conns := dialMany(t, p, n, p.tryConnect)
-	waiting := metric(t, page, "cachesidecar_connections_waiting")
-	if read := time.Since(start); waiting == 0 && read < soonest {
-		t.Errorf("the metric says after %v that none waits", read)
+	waiting, asked := 0.0, 0 // what the kernel still has is not counted
+	for ; waiting == 0 && time.Since(start) < soonest; asked++ {
+		waiting = metric(t, page, "cachesidecar_connections_waiting")
+	}
+	if waiting == 0 && asked > 10 {
+		t.Errorf("the metric has said %d times that none waits", asked)
 	}
 	for _, c := range conns {
 		c.must(helloRequest())
