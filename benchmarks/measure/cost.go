@@ -111,29 +111,30 @@ func costRow(
 		loads = append(loads, l)
 	}
 	of := map[string]record.CostSide{}
+	run := func(at int) error {
+		name := sides[at].name
+		side, err := costTurn(ctx, &sides[at], loads[at], time.Duration(p.TurnMS)*time.Millisecond)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		sum := of[name]
+		of[name] = record.CostSide{
+			Requests: sum.Requests + side.Requests, Seconds: sum.Seconds + side.Seconds, CPU: sum.CPU + side.CPU,
+		}
+		return nil
+	}
 	for turn := range p.Turns.Turns {
 		for i := range sides {
-			at := (round + turn + i) % len(sides)
-			e, side := sides[at], of[sides[at].name]
-			before, err := e.server.CPU()
-			if err != nil {
+			if err := run((round + turn + i) % len(sides)); err != nil {
 				return nil, err
 			}
-			r, err := loads[at].Run(ctx, 0, time.Duration(p.TurnMS)*time.Millisecond)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", e.name, err)
-			}
-			if r.Hits != r.Requests {
-				return nil, fmt.Errorf("%s: %d of %d requests were hits, want all", e.name, r.Hits, r.Requests)
-			}
-			after, err := e.server.CPU()
-			if err != nil {
+		}
+	}
+	for at, e := range sides { // a short turn may pass while the machine stands still
+		for more := 0; of[e.name].Requests == 0 && more < moreTurns; more++ {
+			if err := run(at); err != nil {
 				return nil, err
 			}
-			side.Requests += r.Requests
-			side.Seconds += r.Elapsed.Seconds()
-			side.CPU += (after - before).Seconds()
-			of[e.name] = side
 		}
 	}
 	for _, e := range sides {
@@ -143,6 +144,25 @@ func costRow(
 		}
 	}
 	return of, nil
+}
+
+// costTurn measures one turn of a side.
+func costTurn(ctx context.Context, e *costEntrant, l *load.Load, d time.Duration) (side record.CostSide, err error) {
+	before, err := e.server.CPU()
+	if err != nil {
+		return side, err
+	}
+	r, err := l.Run(ctx, 0, d)
+	if err != nil {
+		return side, err
+	}
+	if r.Hits != r.Requests {
+		return side, fmt.Errorf("%d of %d requests were hits, want all", r.Hits, r.Requests)
+	}
+	after, err := e.server.CPU()
+	return record.CostSide{
+		Requests: r.Requests, Seconds: r.Elapsed.Seconds(), CPU: (after - before).Seconds(),
+	}, err
 }
 
 // steadyRows measures latencies at a steady rate.
