@@ -229,8 +229,12 @@ func (f *Feed) checkSpelling(m *mapping, columns map[column]keyColumn, forms []s
 		return fmt.Errorf("%s: SQL finds a row by other texts than the log's, whose keys no feed deletes, "+
 			"and namespace %s lets such a key pass: %q. %s", about, m.namespace, key, f.remedy(m, columns))
 	}
-	if _, some, err := outside(append(slices.Clone(forms), log, nothing)...); some || err != nil {
-		return err
+	_, some, err := outside(append(slices.Clone(forms), log, nothing)...)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: the key_pattern of namespace %s: %w", about, m.namespace, err)
+	case some:
+		return nil
 	}
 	key, _, _ = outside(log, nothing)
 	return fmt.Errorf("%s: a row's key in the log, such as %q, is none that the key_pattern of namespace %s lets "+
@@ -268,7 +272,7 @@ func (f *Feed) remedy(m *mapping, columns map[column]keyColumn) string {
 	pattern := strings.Join(slices.Compact(forms), "|")
 	for _, o := range tables {
 		any, _ := o.spellings(columns)
-		if key, found, err := outside(pattern, any, f.logged(o, columns)); found || err != nil {
+		if key, found, err := outside(pattern, any, f.logged(o, columns)); found && err == nil {
 			return fmt.Sprintf("Give each table of %s a namespace of its own: no key_pattern suits all of them, "+
 				"since the key %q would be one of %s in another spelling", m.namespace, key, o.as)
 		}
