@@ -15,7 +15,7 @@ import (
 
 // do makes one call. The caller releases the answer, also after an error.
 func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, err error) {
-	if !writes(q) {
+	if !q.Writes() {
 		return call(ctx, c, s, q, c.timeout(ctx))
 	}
 	c.memory.begin(c.seed, q)
@@ -61,7 +61,7 @@ func call(
 			return a, err
 		}
 		q.TimeoutMS = uint32(min(max(timeout.Milliseconds(), 1), wire.MaxTimeout))
-		if q.UntilNS = 0; writes(q) && a.from.oneClock(a.conn) {
+		if q.UntilNS = 0; q.Writes() && a.from.oneClock(a.conn) {
 			q.UntilNS = c.givenUp(ctx, timeout)
 		}
 		grace := time.Duration(0)
@@ -75,7 +75,7 @@ func call(
 			return a, calls.Err(&a.Reply)
 		}
 		a.from.doubts(ctx, a.conn, began, err)
-		again := errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrClosed) && repeatable(q.Op)
+		again := errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrClosed) && q.Op.Repeatable()
 		if !again || attempt > 0 && !errors.Is(err, rpc.ErrRetiring) {
 			return a, callError(withReason(ctx, err))
 		}
@@ -143,26 +143,6 @@ func (s *shared) givenUp(ctx context.Context, timeout time.Duration) uint64 {
 		timeout = min(timeout, time.Until(d))
 	}
 	return uint64(max(1, now+timeout-min(clockError, timeout/4)))
-}
-
-// writes reports whether a request is a write that must not be executed after it was
-// given up.
-func writes(q *wire.Request) bool {
-	switch q.Op {
-	case wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFill:
-		return !q.Has(wire.Abandon)
-	case wire.OpMetaGet:
-		return q.Has(wire.Touch) || q.Has(wire.Claim)
-	}
-	return false
-}
-
-func repeatable(op wire.Op) bool {
-	switch op {
-	case wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpPing, wire.OpStats, wire.OpMembers, wire.OpRing:
-		return true
-	}
-	return false
 }
 
 // answer is the result of a call. Its bytes are valid until release.

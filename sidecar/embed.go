@@ -285,7 +285,7 @@ func (s *Sidecar) execute(ctx context.Context, q *wire.Request) (r wire.Reply, e
 
 // loadsItself returns an error if an origin asks for a key that it loads.
 func loadsItself(ctx context.Context, q *wire.Request) error {
-	if !engine.ReadOp(q.Op) || q.Has(wire.NoLoad) {
+	if !q.Op.Lookup() || q.Has(wire.NoLoad) {
 		return nil
 	}
 	keys := q.Keys

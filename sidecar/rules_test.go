@@ -84,20 +84,6 @@ func TestAccessRefused(t *testing.T) {
 	}
 }
 
-// HELLO names the ops that apps may send.
-func TestFeaturesAreAllOps(t *testing.T) {
-	var names []string
-	for op := range wire.OpCount {
-		if op.Known() && !op.Peer() && op != wire.OpHello {
-			names = append(names, strings.ToLower(op.String()))
-		}
-	}
-	slices.Sort(names)
-	if told := slices.Sorted(slices.Values(engine.Features)); !slices.Equal(told, names) {
-		t.Errorf("HELLO tells of %v, there are %v", told, names)
-	}
-}
-
 // sessionOf99 returns a session of user 99 that is used for decisions only.
 func sessionOf99(t *testing.T, cfg Config) *session.Handler {
 	t.Helper()

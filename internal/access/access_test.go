@@ -127,19 +127,6 @@ func FuzzPrincipal(f *testing.F) {
 	})
 }
 
-// TestDemandsOfAllOps: every operation of apps has a line in demands; an operation
-// without a line is refused.
-func TestDemandsOfAllOps(t *testing.T) {
-	for op := range wire.OpCount {
-		if want := op.Known() && !op.Peer(); (demands[op].need != closed) != want {
-			t.Errorf("%s: need %d, want a line: %v", op, demands[op].need, want)
-		}
-		if d := demands[op]; (d.with != 0) != (d.more != closed) {
-			t.Errorf("%s: %+v", op, d)
-		}
-	}
-}
-
 // TestReplace: connections that are open follow other rules with their next request; a
 // token that is not known any more gives no right; the counts go on.
 func TestReplace(t *testing.T) {

@@ -10,59 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// need is what a caller must be entitled to for an operation.
-type need uint8
-
-const (
-	closed    need = iota // an operation without a line in demands is refused to all callers
-	open                  // all callers that can open the socket
-	toRead                // in the request's namespace
-	toWrite               // in the request's namespace
-	toFlush               // in the request's namespace: Admin if the configuration rules it, else Write
-	toReadAny             // in at least one namespace
-	toSee                 // in the request's namespace: Admin, since keys may be secrets
-	toSeeAny              // in at least one namespace
-	toRule                // the sidecar as a whole
-)
-
-// demand is what an operation needs.
-type demand struct {
-	need need
-	with wire.Options // a request with one of these options
-	more need         // needs this instead
-}
-
-// demands has the demands of the operations of apps. Requests of other sidecars have
-// none: the sidecar that took the request from an app has decided.
-var demands = [wire.OpCount]demand{
-	wire.OpHello:   {need: open},
-	wire.OpPing:    {need: open},
-	wire.OpStats:   {need: open, with: wire.Cluster, more: toRule},
-	wire.OpMembers: {need: open},
-	wire.OpRing:    {need: open},
-	wire.OpGet:     {need: toRead},
-	wire.OpMGet:    {need: toRead},
-	wire.OpWatch:   {need: toRead, with: wire.All, more: toReadAny},
-	wire.OpSet:     {need: toWrite},
-	wire.OpDelete:  {need: toWrite},
-	wire.OpTouch:   {need: toWrite},
-	wire.OpIncr:    {need: toWrite},
-	wire.OpLease:   {need: toWrite},
-	wire.OpFill:    {need: toWrite},
-	wire.OpFlush:   {need: toFlush, with: wire.All, more: toRule},
-	wire.OpVerify:  {need: toRule},
-	wire.OpForget:  {need: toRule},
-	wire.OpKeys:    {need: toSee},
-	wire.OpSlow:    {need: toSee, with: wire.All, more: toSeeAny},
-	wire.OpHot:     {need: toSee, with: wire.All, more: toSeeAny},
-	wire.OpReload:  {need: toRule},
-	wire.OpDrain:   {need: toRule},
-	wire.OpLeaving: {need: open},
-	wire.OpShared:  {need: toReadAny},
-	wire.OpHits:    {need: toRead},
-	wire.OpMetaGet: {need: toRead, with: wire.Touch | wire.Claim, more: toWrite},
-}
-
 // Caller is the app at the other end of a connection, and what it may do. It must not be
 // used concurrently.
 type Caller struct {
@@ -151,38 +98,34 @@ func (c *Caller) missing(q *wire.Request) (Right, int) {
 		c.follow(now)
 	}
 	line := c.lineOf(q.Namespace)
-	d := &demands[q.Op]
-	need := d.need
-	if q.Options&d.with != 0 {
-		need = d.more
-	}
-	switch need {
-	case open:
+	switch need := q.Need(); need {
+	case wire.NeedNone:
 		return Nothing, 0
-	case toRead, toWrite, toFlush, toSee:
+	case wire.NeedRead, wire.NeedWrite, wire.NeedFlush, wire.NeedInspect:
 		least := Read
 		switch {
-		case need == toSee || need == toFlush && (line != 0 || c.rules.ruled):
+		case need == wire.NeedInspect, need == wire.NeedFlush && (line != 0 || c.rules.ruled):
 			least = Admin
-		case need != toRead:
+		case need != wire.NeedRead:
 			least = Write
 		}
 		if c.entitled.in[line] >= least {
 			return Nothing, 0
 		}
 		return least, line
-	case toReadAny, toSeeAny:
+	case wire.NeedReadAny, wire.NeedInspectAny:
 		least := Read
-		if need == toSeeAny {
+		if need == wire.NeedInspectAny {
 			least = Admin
 		}
 		if slices.Max(c.entitled.in) >= least {
 			return Nothing, 0
 		}
 		return least, 0
-	}
-	if need == toRule && c.entitled.admin {
-		return Nothing, 0
+	case wire.NeedRule:
+		if c.entitled.admin {
+			return Nothing, 0
+		}
 	}
 	return Admin, -1
 }

@@ -20,7 +20,7 @@ type Counts struct {
 // whatever host it was answered. Reads that a session answers in place are counted by the
 // session's tally instead.
 func (e *Engine) Count(q *wire.Request, r *wire.Reply) {
-	if namespaces.KeysIn(q) == 0 {
+	if q.Subjects() == 0 {
 		return
 	}
 	ns := e.Namespaces.Lookup(q.Namespace)
@@ -29,7 +29,7 @@ func (e *Engine) Count(q *wire.Request, r *wire.Reply) {
 	}
 	one := func(r *wire.Reply) {
 		o := namespaces.OutcomeOf(r)
-		if (ReadOp(q.Op) || q.Op == wire.OpMetaGet) && o == namespaces.Done {
+		if q.Op.Reads() && o == namespaces.Done {
 			o = namespaces.HitOf(r.Source)
 		}
 		ns.Counts[q.Op][o].Add(1)

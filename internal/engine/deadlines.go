@@ -39,16 +39,7 @@ type Deadlines struct {
 
 // Limit gives a write without a moment the end until, which is the request's own.
 func (d *Deadlines) Limit(q *wire.Request, until time.Duration) {
-	switch q.Op {
-	case wire.OpMetaGet:
-		if !q.Has(wire.Touch) && !q.Has(wire.Claim) {
-			return
-		}
-	case wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFill:
-	default:
-		return
-	}
-	if q.UntilNS == 0 && !q.Has(wire.Abandon) {
+	if q.UntilNS == 0 && q.Writes() {
 		q.UntilNS = uint64(until)
 	}
 }

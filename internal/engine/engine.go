@@ -96,13 +96,6 @@ func (e *Engine) ExecuteTo(q *wire.Request, pins *namespaces.Pins, now kv.Moment
 	}
 }
 
-// Features lists the operations that are served, as HELLO names them.
-var Features = []string{
-	"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch",
-	"verify", "forget", "keys", "hot", "slow", "reload", "ping", "drain", "leaving", "shared", "hits",
-	"metaget",
-}
-
 // ServeNow answers a request wherever its keys are. deadline is on the boot clock; pins is
 // released while ServeNow waits. When ServeNow returns, a write with ack=all has been
 // executed, but still has to be acknowledged by all hosts (see Acks).

@@ -194,18 +194,18 @@ func (m *Remote) write(
 	out := *q
 	out.UntilNS = executeBeforeAtOwner(owner, q, deadline)
 	out.Options &^= wire.AckAll // asked for once the write is executed
-	changes := q.Op != wire.OpMetaGet || q.Has(wire.Touch)
+	changes := !q.Op.Reads() || q.Has(wire.Touch)
 	var a peer.Answer
 	defer a.Release()
 	if executed, bad := m.send(ctx, owner, &out, &a, deadline); bad != nil {
 		return m.unwritten(owner, key, executed && changes, bad)
 	}
 	r := owned(&a.Reply)
-	if q.Op == wire.OpMetaGet {
+	if q.Op.Reads() {
 		r.Source = wire.SourcePeer
 	}
 	switch {
-	case changes && (q.Op != wire.OpMetaGet || r.Event != 0 || r.Status == wire.Timeout):
+	case changes && (!q.Op.Reads() || r.Event != 0 || r.Status == wire.Timeout):
 		m.changes.wrote(key, &r)
 	case r.Status == wire.Miss && q.Has(wire.CacheOnly): // a change whose event a miss does not name
 		m.changes.unknown(key)

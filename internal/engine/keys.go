@@ -113,7 +113,7 @@ func (e *Engine) local(
 		return wire.ErrorReply(err), true
 	}
 	epoch := e.Node.OwnershipEpoch(key.Hash.Partition())
-	waits := ns != nil && (ReadOp(q.Op) || q.Op == wire.OpMetaGet) && ns.Waits(q)
+	waits := ns != nil && q.Op.Reads() && ns.Waits(q)
 	if epoch == 0 {
 		return r, false // not owned any more
 	}
@@ -154,7 +154,7 @@ func (e *Engine) local(
 func (e *Engine) Copied(q *wire.Request, pins *namespaces.Pins) int {
 	n := 0
 	switch {
-	case ReadOp(q.Op), q.Op == wire.OpMetaGet && !q.Has(wire.NoValue):
+	case q.Op.Reads() && !q.Has(wire.NoValue):
 	case q.Op == wire.OpFill, q.Op == wire.OpSet && q.Mode == wire.ModeCAS: // for readers that wait
 		return len(q.Value)
 	case q.Op == wire.OpSet && q.Mode.IsConcat():
@@ -195,7 +195,7 @@ func (e *Engine) named(
 func (e *Engine) afterLoad(
 	q *wire.Request, pins *namespaces.Pins, epoch uint32, r wire.Reply,
 ) (wire.Reply, bool) {
-	if q.Op != wire.OpMetaGet {
+	if q.Op.Lookup() {
 		return r, true
 	}
 	r = e.Local.metaGetLoaded(q, pins, epoch, &r)

@@ -310,8 +310,7 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 // origin, a remembered absence and the owner's key filter say that there is nothing: absent. Every read that may
 // load passes this gate, here or, without a goroutine, in Wait.tell.
 func (c *Loads) unsaid(q *wire.Request, r *wire.Reply) bool {
-	reads := ReadOp(q.Op) || q.Op == wire.OpMetaGet
-	if r.Status != wire.Miss || r.Why == wire.Absent || !reads || q.Has(wire.NoLoad) {
+	if r.Status != wire.Miss || r.Why == wire.Absent || !q.Op.Reads() || q.Has(wire.NoLoad) {
 		return false
 	}
 	ns := c.Namespaces.Lookup(q.Namespace)
@@ -341,7 +340,7 @@ func (c *Loads) loadUnsaid(
 // mayWithoutOwner reports whether a read without an owner may have its key loaded
 // here.
 func mayWithoutOwner(ns *namespaces.Namespace, q *wire.Request) bool {
-	return ns != nil && ns.Origin != nil && ReadOp(q.Op) && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
+	return ns != nil && ns.Origin != nil && q.Op.Lookup() && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }
 
 // staleReply returns the answer with a stale value, if there is one that may be given

@@ -67,7 +67,7 @@ func (b *deps) waitLimit(q *wire.Request, deadline time.Duration) *waitLimit {
 	switch left := deadline - b.Clock.Read().Boot; {
 	case !b.Node.Quorum():
 		return &waitLimit{0, deadline}
-	case ReadOp(q.Op) && !q.Has(wire.Fresh):
+	case q.Op.Lookup() && !q.Has(wire.Fresh):
 		left -= deadline - b.patience(b.Namespaces.Lookup(q.Namespace), q, deadline)
 		return &waitLimit{min(left, cmp.Or(b.Config.ReadPatience, readPatience)), deadline}
 	default:
@@ -82,7 +82,7 @@ func (b *deps) replyNoOwner(q *wire.Request) wire.Reply {
 	if out := b.Node.Outcast(); out != "" {
 		why = "this host is in no cluster: " + out
 	}
-	if ReadOp(q.Op) {
+	if q.Op.Lookup() {
 		return degraded(q, "%s", why)
 	}
 	return failed(wire.Unavailable, "%s", why)
@@ -200,7 +200,7 @@ func mayGuess(q *wire.Request) bool {
 	if q.Op == wire.OpDelete {
 		return q.Compare == 0
 	}
-	return ReadOp(q.Op) && !q.Has(wire.Fresh)
+	return q.Op.Lookup() && !q.Has(wire.Fresh)
 }
 
 // epoch returns the epoch of the ownership in which an operation on a key may be executed

@@ -74,9 +74,6 @@ func unreached(owner *cluster.Owner) *wire.Error {
 		"neither %s, which owns the key, nor a majority of the voters answers: try again", owner.Node)
 }
 
-// ReadOp reports whether an operation reads: GET, MGET or LEASE.
-func ReadOp(op wire.Op) bool { return op == wire.OpGet || op == wire.OpMGet || op == wire.OpLease }
-
 // owned copies a reply out of its frame, without its attestation.
 func owned(r *wire.Reply) wire.Reply {
 	n := *r

@@ -111,11 +111,7 @@ func (t *handler) run(conn *server.Conn) bool {
 		return false
 	}
 	t.Limit(conn)
-	serve := t.Execute
-	if t.Req.Op == wire.OpMetaGet { // its value may be long
-		serve = t.MetaGet
-	}
-	if serve(conn) {
+	if t.Execute(conn) {
 		t.answer(conn)
 	} else {
 		t.wait(conn)

@@ -159,7 +159,7 @@ func (t *handler) metaGet(conn *server.Conn, cmd *command) {
 	q := t.Req
 	switch {
 	case cmd.verb == verbMetaDebug:
-		q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad
+		lookAt(q)
 	case cmd.setsTTL || cmd.inspect || cmd.unread:
 		t.claiming(q, t.form)
 		if cmd.unread {
@@ -175,6 +175,9 @@ func (t *handler) metaGet(conn *server.Conn, cmd *command) {
 	t.run(conn)
 }
 
+// lookAt makes a request tell of a value without a read of it.
+func lookAt(q *wire.Request) { q.Op, q.Options = wire.OpMetaGet, wire.NoValue|wire.Unread|wire.NoLoad }
+
 // metaValue answers mg: from what this host has, as a GET; with the METAGET that the GET becomes,
 // if this host owns the key; or later.
 func (t *handler) metaValue(conn *server.Conn) {
@@ -189,7 +192,7 @@ func (t *handler) metaValue(conn *server.Conn) {
 		get := *q
 		t.claiming(q, t.form)
 		t.Limit(conn)
-		if t.MetaGet(conn) {
+		if t.Execute(conn) {
 			t.answer(conn)
 			return
 		}

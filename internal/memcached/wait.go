@@ -143,7 +143,7 @@ func makeRoom(conn *server.Conn, a *delayed) {
 		return
 	}
 	switch err := session.Busy(conn.Grow(n+session.AnswerSlack*max(1, len(a.reply.Items)), true)); {
-	case err != nil && !session.OnlyReads(&a.Request): // it was done, and BUSY says that it was not
+	case err != nil && !a.Request.OnlyReads(): // it was done, and BUSY says that it was not
 		conn.Kill()
 	case err != nil:
 		a.reply = wire.ErrorReply(err)

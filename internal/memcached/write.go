@@ -50,7 +50,7 @@ func (t *handler) set(cmd *command) {
 func (t *handler) expired(cmd *command) {
 	cmd.expired = true
 	if cmd.mode == wire.ModeAdd {
-		t.begin(wire.OpMetaGet, cmd.key).Options = wire.NoValue | wire.Unread | wire.NoLoad
+		lookAt(t.begin(wire.OpGet, cmd.key))
 		return
 	}
 	q := t.remove(cmd.key)

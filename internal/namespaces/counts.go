@@ -39,17 +39,6 @@ func AddReported(count *atomic.Int64, n uint32) {
 	}
 }
 
-// KeysIn returns how many keys a request reads or writes.
-func KeysIn(q *wire.Request) int {
-	switch q.Op {
-	case wire.OpMGet, wire.OpDelete:
-		return len(q.Keys)
-	case wire.OpGet, wire.OpSet, wire.OpTouch, wire.OpIncr, wire.OpLease, wire.OpFill, wire.OpMetaGet:
-		return 1
-	}
-	return 0
-}
-
 // HitOf returns the outcome of a read that returned a value from the given source.
 func HitOf(s wire.Source) Outcome {
 	switch s {

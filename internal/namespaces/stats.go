@@ -52,7 +52,10 @@ func (ns *Namespace) Requests() (all, failed int64) {
 
 // Reads returns the number of keys that apps have read, by outcome.
 func (ns *Namespace) Reads() (n [Outcomes]int64) {
-	for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpMetaGet} {
+	for op := range ns.Counts {
+		if !wire.Op(op).Reads() {
+			continue
+		}
 		for o := range n {
 			n[o] += ns.Counts[op][o].Load()
 		}

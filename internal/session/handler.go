@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
@@ -94,7 +93,7 @@ func (c *Handler) welcome() wire.Reply {
 // features lists the operations that are served: without shared memory one fewer.
 func (c *Handler) features() []string {
 	if m := c.Sessions.Memory; m != nil && m.Offered() {
-		return engine.Features
+		return wire.Features
 	}
-	return slices.DeleteFunc(slices.Clone(engine.Features), func(name string) bool { return name == "shared" })
+	return slices.DeleteFunc(slices.Clone(wire.Features), func(name string) bool { return name == "shared" })
 }

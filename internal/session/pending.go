@@ -43,7 +43,7 @@ func (c *Handler) later(conn *server.Conn) {
 	}
 	// A FILL must not wait for the LEASEs that wait for it. Nor must reads of another host's apps for each other: they
 	// have times of their own, and their host keeps the order of each app.
-	c.order.enter(&p.turn, c.keys(), c.Req.Op != wire.OpLease && (c.Req.App || !OnlyReads(c.Req)))
+	c.order.enter(&p.turn, c.keys(), c.Req.Op != wire.OpLease && (c.Req.App || !c.Req.OnlyReads()))
 	if p.Request.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.Request.Token) // the request has it now, and not the end of the connection
 	}
@@ -61,7 +61,7 @@ func (c *Handler) later(conn *server.Conn) {
 	}
 	stands := conn.Begin(room)
 	switch {
-	case !stands && OnlyReads(&p.Request):
+	case !stands && p.Request.OnlyReads():
 		conn.Run(p.dropped)
 	case !p.waits():
 		p.start()
@@ -146,7 +146,7 @@ func (c *Handler) leased(q *wire.Request) {
 func (p *Pending) serve() (answer []byte, reads bool) {
 	r := p.Serve()
 	defer p.Held.Copy(ValuesOf(&r))()
-	return p.end(nil, &r), OnlyReads(&p.Request)
+	return p.end(nil, &r), p.Request.OnlyReads()
 }
 
 // long answers a read whose value was present and is long. If the value has gone by now,

@@ -119,13 +119,6 @@ func (c *Handler) Serve(conn *server.Conn, frames [][]byte) error {
 // SmallValue fits behind them.
 const FlushAt = 32 << 10
 
-// forApps are the operations that need a caller with rights, or that concern an app's
-// connection. No sidecar asks another one for them.
-var forApps = [wire.OpCount]bool{
-	wire.OpHello: true, wire.OpWatch: true, wire.OpKeys: true, wire.OpHot: true, wire.OpSlow: true,
-	wire.OpReload: true, wire.OpDrain: true, wire.OpLeaving: true, wire.OpShared: true, wire.OpHits: true,
-}
-
 // check completes a request, and returns why it is refused, or nil.
 func (c *Handler) check(q *wire.Request) *wire.Error {
 	if !c.hello && q.Op != wire.OpHello {
@@ -134,7 +127,7 @@ func (c *Handler) check(q *wire.Request) *wire.Error {
 	q.Namespace = c.nameOf(q)
 	q.App = c.from.Node == ""
 	switch {
-	case !q.App && forApps[q.Op]:
+	case !q.App && q.Op.OfApps():
 		return wire.Errorf(wire.Unsupported, "%s is for apps", q.Op)
 	case !q.App:
 		return nil
@@ -168,8 +161,6 @@ func (c *Handler) serve(conn *server.Conn) {
 		c.get(conn)
 	case wire.OpMGet:
 		c.mget(conn)
-	case wire.OpMetaGet:
-		c.answerOrLater(conn, c.MetaGet(conn))
 	case wire.OpHello:
 		c.Reply = c.welcome()
 		c.appendReply(conn)

@@ -69,7 +69,7 @@ func (c *Session) Count(q *wire.Request, r *wire.Reply) {
 	if c.from.Node == "" {
 		c.Core.Count(q, r)
 	} else {
-		c.Core.Counts.Served.Add(int64(namespaces.KeysIn(q)))
+		c.Core.Counts.Served.Add(int64(q.Subjects()))
 	}
 }
 
@@ -221,8 +221,12 @@ func (c *Session) LookAhead(keys, writes int) {
 	}
 }
 
-// Execute executes c.Req with what this host has, and says whether it could: the reply is c.Reply.
+// Execute executes c.Req with what this host has, and says whether it could: the reply is c.Reply, for which
+// there is room, unless the connection has been killed.
 func (c *Session) Execute(conn *server.Conn) bool {
+	if c.Req.Op.Reads() {
+		return c.readEntry(conn)
+	}
 	if q := c.Req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
 		switch n := c.Core.Copied(q, &c.Names); {
 		case n <= SmallValue:
@@ -262,10 +266,9 @@ func (c *Session) Moment(conn *server.Conn) kv.Moment {
 	return now
 }
 
-// MetaGet executes the METAGET c.Req with what this host has, and says whether it could: the reply is
-// c.Reply, for which there is room, unless the connection has been killed. An answer to another
-// sidecar must not delay others: a long value goes the slow way.
-func (c *Session) MetaGet(conn *server.Conn) bool {
+// readEntry is Execute for a METAGET. An answer to another sidecar must not delay others: a long value goes the
+// slow way.
+func (c *Session) readEntry(conn *server.Conn) bool {
 	q := c.Req
 	if n := c.Core.Copied(q, &c.Names); n > SmallValue {
 		if c.from.Node != "" {
@@ -282,7 +285,7 @@ func (c *Session) MetaGet(conn *server.Conn) bool {
 	}
 	if n := len(c.Reply.Value); n > SmallValue { // mostly there is room: the value may have grown just now
 		if err := c.room(conn, n); err != nil {
-			if OnlyReads(q) {
+			if q.OnlyReads() {
 				c.Refuse(err)
 			} else { // it was done, and BUSY would say that it was not: no answer goes
 				conn.Kill()

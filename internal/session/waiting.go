@@ -85,7 +85,7 @@ func (w *Waiting) Serve() wire.Reply {
 	b := namespaces.Pins{Table: s.Core.Namespaces, Client: w.Client}
 	defer b.Release()
 	ctx := s.ctx
-	if OnlyReads(&w.Request) {
+	if w.Request.OnlyReads() {
 		ctx = s.reading
 	}
 	ctx = quota.WithHeld(inspect.WithTrace(ctx, &w.Trace), &w.Held)
@@ -107,7 +107,7 @@ func (w *Waiting) Serve() wire.Reply {
 // given back with the rest of what the request holds: many requests may get one long value at once.
 // Without memory the reply is BUSY.
 func (w *Waiting) End(r *wire.Reply) {
-	if n := ValuesOf(r); n > SmallValue && OnlyReads(&w.Request) {
+	if n := ValuesOf(r); n > SmallValue && w.Request.OnlyReads() {
 		if err := Busy(w.Held.Take(max(0, n-w.chargedForAnswer))); err != nil {
 			*r = wire.ErrorReply(err)
 		}
@@ -135,14 +135,14 @@ func ValuesOf(r *wire.Reply) int {
 // note notes the request of an app if it was slow.
 func (w *Waiting) note(r *wire.Reply) {
 	s, q := w.Session, &w.Request
-	if s.from.Node != "" || !timed[q.Op] {
+	if s.from.Node != "" || !q.Op.Watched() {
 		return
 	}
 	now := s.Core.Clock.Read()
 	s.Core.Admin.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
 		c := inspect.SlowCall{
 			Op: q.Op.String(), Namespace: string(truncate(q.Namespace, kv.MaxNamespaceLen)),
-			Keys: namespaces.KeysIn(q), Result: r.Status.String(), Parts: w.Trace.Parts(),
+			Keys: q.Subjects(), Result: r.Status.String(), Parts: w.Trace.Parts(),
 		}
 		if key := q.Key; key != nil || len(q.Keys) > 0 {
 			if key == nil {
@@ -154,18 +154,6 @@ func (w *Waiting) note(r *wire.Reply) {
 	})
 }
 
-// OnlyReads reports whether a request changes nothing: BUSY may replace its answer, and no app
-// misses it once the connection has ended.
-func OnlyReads(q *wire.Request) bool {
-	return engine.ReadOp(q.Op) || q.Op == wire.OpMetaGet && !q.Has(wire.Touch) && !q.Has(wire.Claim)
-}
-
 // truncate returns at most the first n bytes. A request that is refused may name anything, and
 // an MGET may have a key that is too long beside keys that are loaded.
 func truncate(b []byte, n int) []byte { return b[:min(n, len(b))] }
-
-// timed are the requests that note may list: those that are to be fast.
-var timed = [wire.OpCount]bool{
-	wire.OpGet: true, wire.OpMGet: true, wire.OpSet: true, wire.OpDelete: true, wire.OpTouch: true,
-	wire.OpIncr: true, wire.OpLease: true, wire.OpFill: true, wire.OpFlush: true, wire.OpMetaGet: true,
-}

@@ -22,89 +22,6 @@ func Common(theirs []int) (int, bool) {
 	return 0, false
 }
 
-// Op is the operation of a request.
-type Op uint8
-
-const (
-	OpHello Op = iota + 1
-	OpPing
-	OpGet
-	OpMGet
-	OpSet
-	OpDelete
-	OpTouch
-	OpIncr
-	OpLease
-	OpFill
-	OpFlush
-	OpStats
-	OpMembers
-	OpRing
-	OpWatch
-	OpVerify
-	OpForget
-
-	OpDrain   Op = 18
-	OpLeaving Op = 23
-	OpShared  Op = 24
-	OpHits    Op = 25
-	OpMetaGet Op = 26
-
-	// lastClientOp is the highest op that apps may send.
-	lastClientOp = OpMetaGet
-)
-
-// Ops of operators: what this host stores and does.
-const (
-	OpReload Op = 19
-	OpKeys   Op = 20
-	OpHot    Op = 21
-	OpSlow   Op = 22
-)
-
-// Ops between sidecars. Their bodies are structured; see peer.go.
-const (
-	OpPeerHello Op = iota + 32
-	OpPoll
-	OpAcquire
-	OpPull
-	OpFetch
-	OpGoodbye
-	OpFollow
-	OpAuth
-	OpProbe
-	OpNote
-	OpApplied
-	OpSettings
-
-	// OpCount is one above the highest op.
-	OpCount
-)
-
-var opNames = [OpCount]string{
-	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpMGet: "MGET", OpSet: "SET", OpDelete: "DELETE",
-	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
-	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH", OpVerify: "VERIFY", OpForget: "FORGET",
-	OpReload: "RELOAD", OpHot: "HOT", OpSlow: "SLOW", OpKeys: "KEYS", OpDrain: "DRAIN", OpLeaving: "LEAVING",
-	OpShared: "SHARED", OpHits: "HITS", OpMetaGet: "METAGET",
-	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH",
-	OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
-	OpSettings: "SETTINGS",
-}
-
-func (o Op) String() string {
-	if o.Known() {
-		return opNames[o]
-	}
-	return fmt.Sprintf("op %d", uint8(o))
-}
-
-// Known reports whether the op exists.
-func (o Op) Known() bool { return o < OpCount && opNames[o] != "" }
-
-// Peer reports whether the op is used only between sidecars.
-func (o Op) Peer() bool { return o >= OpPeerHello }
-
 // Status is the outcome of a request. Statuses of 16 and above are errors.
 type Status uint8
 
@@ -199,17 +116,6 @@ const (
 	CacheOnly
 	Quiet // HITS: no answer, unless the request is refused
 )
-
-// allowed lists the options that each op takes.
-var allowed = [OpCount]Options{
-	OpGet: Fresh | NoLoad | StaleOK | Attest | Share, OpMGet: Fresh | NoLoad | StaleOK | Attest | Share,
-	OpSet: AckAll | Create | StaleOK, OpDelete: AckAll | Soft | LateWrite | CacheOnly, OpTouch: AckAll,
-	OpIncr:    AckAll | Unsigned | Down | Retouch,
-	OpMetaGet: NoLoad | Touch | Unread | NoValue | Claim | Create | CacheOnly,
-	OpLease:   Fresh | StaleOK | Attest,
-	OpFill:    Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All, OpDrain: Undo | Force | End,
-	OpHot: All, OpSlow: All, OpHits: Quiet,
-}
 
 // Mode is the condition under which a SET stores.
 type Mode uint8

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -142,4 +143,64 @@ func (d *decoder) raw() []byte {
 	d.left--
 	d.b = rest
 	return v
+}
+
+// ttl reads a TTL. nil means the namespace's TTL.
+func (d *decoder) ttl() int64 {
+	if !d.has() {
+		return TTLDefault
+	}
+	return int64(d.uint("ttl_ms", MaxTTL))
+}
+
+// limit reads how many things an answer may have. nil and zero mean the default.
+func (d *decoder) limit(name string, most, otherwise uint64) uint32 {
+	return uint32(cmp.Or(d.uint(name, most), otherwise))
+}
+
+func (d *decoder) name(r *Request) {
+	r.Namespace = d.optional("ns")
+	r.Key = d.bytes("key")
+}
+
+// names reads a namespace and at least so many keys.
+func (d *decoder) names(least uint32, r *Request) {
+	r.Namespace = d.optional("ns")
+	if !d.must("a list of keys") {
+		return
+	}
+	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
+	if err != nil || n < least || n > MaxKeys {
+		if err == nil {
+			err = fmt.Errorf("%d", n)
+		}
+		d.fail("keys", fmt.Sprintf("an array of %d to %d keys", least, MaxKeys), err)
+		return
+	}
+	outer := d.left - 1
+	d.b, d.left = rest, int(n)
+	for range n {
+		r.Keys = append(r.Keys, d.bytes("key"))
+	}
+	d.left = outer
+}
+
+// until reads until_ns, which says when a write is given up.
+func (d *decoder) until(r *Request) { r.UntilNS = d.uint("until_ns", math.MaxInt64) }
+
+func (d *decoder) options(r *Request) {
+	o := d.uint("options", math.MaxUint32)
+	if unknown := Options(o) &^ ops[r.Op].options; unknown != 0 && d.err == nil {
+		d.err = Errorf(BadRequest, "%s knows no option %#x", r.Op, uint32(unknown))
+	}
+	r.Options = Options(o)
+}
+
+func (d *decoder) compare(r *Request) { r.Compare = d.uint("compare", math.MaxUint64) }
+
+// means makes it an error if an element or an option has no meaning beside the others of its request.
+func (d *decoder) means(something bool, otherwise string) {
+	if !something && d.err == nil {
+		d.err = &Error{BadRequest, otherwise}
+	}
 }

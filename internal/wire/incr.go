@@ -18,13 +18,11 @@ func (d *decoder) incr(r *Request) {
 	d.options(r)
 	d.until(r)
 	d.compare(r)
-	switch {
-	case d.err != nil:
-	case r.Has(Unsigned) && (delta < 0 || initial < 0):
-		d.err = Errorf(BadRequest, "delta and initial of an unsigned INCR: want numbers from 0 to 2^64-1")
-	case !r.Has(Unsigned) && (delta > 0 || initial > 0):
-		d.err = Errorf(BadRequest, "delta and initial: want signed 64-bit numbers")
-	}
+	d.means(!r.Has(Unsigned) || delta >= 0 && initial >= 0,
+		"delta and initial of an unsigned INCR: want numbers from 0 to 2^64-1")
+	d.means(r.Has(Unsigned) || delta <= 0 && initial <= 0, "delta and initial: want signed 64-bit numbers")
+	d.means(!r.Has(Down) || r.Has(Unsigned),
+		"the option down is for unsigned numbers: a signed delta may be negative")
 }
 
 // bits reads the 64 bits of a signed or unsigned number. beyond is -1 if it is negative, and

@@ -6,6 +6,28 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
+func (d *decoder) metaGet(r *Request) {
+	d.name(r)
+	r.TTLMS = d.ttl()
+	d.options(r)
+	d.until(r)
+	r.LeaseMS = uint32(d.uint("lease_ms", MaxTimeout))
+	r.RenewMS = uint32(d.uint("renew_ms", MaxTimeout))
+	d.means(!r.Has(Create) || r.Has(Claim), "the option create of METAGET is for a claim: give the option claim too")
+	d.means(r.TTLMS == TTLDefault || r.Has(Touch), "ttl_ms of METAGET needs the option touch")
+	d.means(!r.Has(CacheOnly) || r.Has(Touch) && r.TTLMS == TTLDefault,
+		"the option cache_only of METAGET needs the option touch, and no ttl_ms: the value ends at once")
+}
+
+func (e *encoder) metaGet(r *Request) {
+	e.name(r)
+	e.ttl(r.TTLMS)
+	e.optional(uint64(r.Options))
+	e.optional(r.UntilNS)
+	e.optional(uint64(r.LeaseMS))
+	e.optional(uint64(r.RenewMS))
+}
+
 // meta reads the fields of METAGET's answer.
 func (d *decoder) meta(r *Reply) {
 	r.Value = d.bytes("value")

@@ -1,8 +1,6 @@
 package wire
 
 import (
-	"cmp"
-	"fmt"
 	"math"
 
 	"github.com/tinylib/msgp/msgp"
@@ -59,6 +57,36 @@ const TTLDefault = -1
 // Has reports whether an option is set.
 func (r *Request) Has(o Options) bool { return r.Options&o != 0 }
 
+// Writes reports whether a request changes its key, and must not be executed after it was given up.
+func (r *Request) Writes() bool {
+	f := &ops[r.Op]
+	return f.is&writes != 0 && !r.Has(Abandon) || f.is&writesIf != 0 && r.Has(f.with)
+}
+
+// OnlyReads reports whether a request of a key changes nothing: BUSY may replace its answer, and no app misses it once
+// the connection has ended.
+func (r *Request) OnlyReads() bool { return r.Op.Reads() && !r.Writes() }
+
+// Subjects returns how many keys a request reads or writes.
+func (r *Request) Subjects() int {
+	switch f := &ops[r.Op]; {
+	case f.is&oneKey != 0:
+		return 1
+	case f.is&manyKeys != 0:
+		return len(r.Keys)
+	}
+	return 0
+}
+
+// Need returns what the caller of a request must be entitled to.
+func (r *Request) Need() Need {
+	f := &ops[r.Op]
+	if r.Has(f.with) {
+		return f.then
+	}
+	return f.need
+}
+
 // Clone returns a copy whose bytes are its own, in one allocation.
 func (r *Request) Clone() Request {
 	n := *r
@@ -108,14 +136,12 @@ func decodeAny(frame []byte, r *Request) *Error {
 	op := d.number("op")
 	if d.err == nil {
 		if op >= uint64(OpCount) || !Op(op).Known() {
-			return Errorf(Unsupported, "op %d is unknown; ops 1 to %d are known", op, lastClientOp)
+			return Errorf(Unsupported, "op %d is unknown; ops 1 to %d are known", op, opsOfApps-1)
 		}
 		r.Op = Op(op)
 	}
 	r.TimeoutMS = uint32(d.uint("timeout_ms", MaxTimeout))
-	if d.fields(r); d.err == nil {
-		d.err = r.contradiction()
-	}
+	d.fields(r)
 	switch {
 	case d.err != nil:
 		return d.err
@@ -142,21 +168,9 @@ func (d *decoder) fields(r *Request) {
 		d.names(1, r)
 		d.options(r)
 	case OpSet:
-		d.name(r)
-		r.Value = d.bytes("value")
-		r.TTLMS = d.ttl()
-		r.Flags = uint32(d.uint("flags", math.MaxUint32))
-		r.Mode = Mode(d.uint("mode", uint64(modeCount)-1))
-		d.compare(r)
-		d.options(r)
-		d.until(r)
+		d.set(r)
 	case OpDelete:
-		d.names(1, r)
-		d.options(r)
-		r.ReplicaLagMS = uint32(d.uint("hold_ms", MaxTimeout))
-		d.until(r)
-		d.compare(r)
-		r.StaleMS = uint32(d.uint("stale_ms", MaxTimeout))
+		d.delete(r)
 	case OpTouch:
 		d.name(r)
 		r.TTLMS = d.ttl()
@@ -165,12 +179,7 @@ func (d *decoder) fields(r *Request) {
 	case OpIncr:
 		d.incr(r)
 	case OpMetaGet:
-		d.name(r)
-		r.TTLMS = d.ttl()
-		d.options(r)
-		d.until(r)
-		r.LeaseMS = uint32(d.uint("lease_ms", MaxTimeout))
-		r.RenewMS = uint32(d.uint("renew_ms", MaxTimeout))
+		d.metaGet(r)
 	case OpFill:
 		d.name(r)
 		r.Token = d.bytes("token")
@@ -219,6 +228,30 @@ func (d *decoder) fields(r *Request) {
 	}
 }
 
+func (d *decoder) set(r *Request) {
+	d.name(r)
+	r.Value = d.bytes("value")
+	r.TTLMS = d.ttl()
+	r.Flags = uint32(d.uint("flags", math.MaxUint32))
+	r.Mode = Mode(d.uint("mode", uint64(modeCount)-1))
+	d.compare(r)
+	d.options(r)
+	d.until(r)
+	d.means(!r.Has(Create) || r.Mode.IsConcat(), "the option create of SET is for the modes append and prepend")
+	d.means(!r.Has(StaleOK) || r.Mode == ModeCAS, "the option stale_ok of SET is for the mode that compares")
+}
+
+func (d *decoder) delete(r *Request) {
+	d.names(1, r)
+	d.options(r)
+	r.ReplicaLagMS = uint32(d.uint("hold_ms", MaxTimeout))
+	d.until(r)
+	d.compare(r)
+	r.StaleMS = uint32(d.uint("stale_ms", MaxTimeout))
+	d.means(r.Compare == 0 || len(r.Keys) == 1, "compare is for the deletion of one key, not of several")
+	d.means(r.StaleMS == 0 || r.Has(Soft), "stale_ms is for a deletion with the option soft")
+}
+
 // AppendRequest appends a request as a whole frame.
 func AppendRequest(dst []byte, r *Request) []byte {
 	at := len(dst)
@@ -262,12 +295,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	case OpIncr:
 		e.incr(r)
 	case OpMetaGet:
-		e.name(r)
-		e.ttl(r.TTLMS)
-		e.optional(uint64(r.Options))
-		e.optional(r.UntilNS)
-		e.optional(uint64(r.LeaseMS))
-		e.optional(uint64(r.RenewMS))
+		e.metaGet(r)
 	case OpFill:
 		e.name(r)
 		e.bytes(r.Token)
@@ -313,138 +341,4 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		}
 	}
 	return EndFrame(e.finish(), at)
-}
-
-// encoder writes an array of fewer than 16 elements and leaves out the nils at its end.
-type encoder struct {
-	b     []byte
-	array int // index of the array's head, one byte
-	n     int // elements written after the id
-	nils  int // pending nils: written if another element follows, otherwise left out
-}
-
-func (e *encoder) skip() { e.nils++ }
-
-func (e *encoder) next() {
-	for ; e.nils > 0; e.nils-- {
-		e.b = msgp.AppendNil(e.b)
-		e.n++
-	}
-	e.n++
-}
-
-func (e *encoder) uint(v uint64) { e.next(); e.b = msgp.AppendUint64(e.b, v) }
-
-func (e *encoder) optional(v uint64) {
-	if v == 0 {
-		e.skip()
-	} else {
-		e.uint(v)
-	}
-}
-
-func (e *encoder) ttl(ms int64) {
-	if ms < 0 {
-		e.skip()
-	} else {
-		e.uint(uint64(ms))
-	}
-}
-
-// maybe writes bytes; nil is left out.
-func (e *encoder) maybe(v []byte) {
-	if v == nil {
-		e.skip()
-	} else {
-		e.bytes(v)
-	}
-}
-
-func (e *encoder) bytes(v []byte) { e.next(); e.b = msgp.AppendBytes(e.b, v) }
-
-func (e *encoder) namespace(r *Request) {
-	if r.Namespace == nil {
-		e.skip()
-	} else {
-		e.next()
-		e.b = msgp.AppendStringFromBytes(e.b, r.Namespace)
-	}
-}
-
-func (e *encoder) name(r *Request) {
-	e.namespace(r)
-	e.bytes(r.Key)
-}
-
-func (e *encoder) names(r *Request) {
-	e.namespace(r)
-	e.next()
-	e.b = msgp.AppendArrayHeader(e.b, uint32(len(r.Keys)))
-	for _, k := range r.Keys {
-		e.b = msgp.AppendBytes(e.b, k)
-	}
-}
-
-func (e *encoder) finish() []byte {
-	e.b[e.array] = 0x90 | byte(e.n+1)
-	return e.b
-}
-
-// appendInt writes a number that is not negative as unsigned, in the shortest form.
-func appendInt(dst []byte, v int64) []byte {
-	if v >= 0 {
-		return msgp.AppendUint64(dst, uint64(v))
-	}
-	return msgp.AppendInt64(dst, v)
-}
-
-// ttl reads a TTL. nil means the namespace's TTL.
-func (d *decoder) ttl() int64 {
-	if !d.has() {
-		return TTLDefault
-	}
-	return int64(d.uint("ttl_ms", MaxTTL))
-}
-
-// limit reads how many things an answer may have. nil and zero mean the default.
-func (d *decoder) limit(name string, most, otherwise uint64) uint32 {
-	return uint32(cmp.Or(d.uint(name, most), otherwise))
-}
-
-func (d *decoder) name(r *Request) {
-	r.Namespace = d.optional("ns")
-	r.Key = d.bytes("key")
-}
-
-// names reads a namespace and at least so many keys.
-func (d *decoder) names(least uint32, r *Request) {
-	r.Namespace = d.optional("ns")
-	if !d.must("a list of keys") {
-		return
-	}
-	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
-	if err != nil || n < least || n > MaxKeys {
-		if err == nil {
-			err = fmt.Errorf("%d", n)
-		}
-		d.fail("keys", fmt.Sprintf("an array of %d to %d keys", least, MaxKeys), err)
-		return
-	}
-	outer := d.left - 1
-	d.b, d.left = rest, int(n)
-	for range n {
-		r.Keys = append(r.Keys, d.bytes("key"))
-	}
-	d.left = outer
-}
-
-// until reads until_ns, which says when a write is given up.
-func (d *decoder) until(r *Request) { r.UntilNS = d.uint("until_ns", math.MaxInt64) }
-
-func (d *decoder) options(r *Request) {
-	o := d.uint("options", math.MaxUint32)
-	if unknown := Options(o) &^ allowed[r.Op]; unknown != 0 && d.err == nil {
-		d.err = Errorf(BadRequest, "%s knows no option %#x", r.Op, uint32(unknown))
-	}
-	r.Options = Options(o)
 }

@@ -16,7 +16,7 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		top     set = func(r *Request) { r.Create, r.Initial = true, -1 } // all bits
 		zero    set = func(r *Request) { r.Create = true }
 		options set = func(r *Request) {
-			o := allowed[r.Op] &^ (Create | StaleOK)
+			o := ops[r.Op].options &^ (Create | StaleOK)
 			if r.Op == OpMetaGet {
 				o &^= CacheOnly // not beside a TTL
 			}

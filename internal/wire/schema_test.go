@@ -36,7 +36,7 @@ func (g *golden) decode(b []byte) error {
 		raw = r.Body
 	} else {
 		var r Reply
-		if err := DecodeReply(ops()[g.Op], b, &r); err != nil {
+		if err := DecodeReply(opsByName()[g.Op], b, &r); err != nil {
 			return err
 		}
 		raw = r.Body

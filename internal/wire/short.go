@@ -59,7 +59,7 @@ func decodeShort(b []byte, r *Request) bool {
 	options, b = shortOptional(b, &left)
 	until, b = shortOptional(b, &left)
 	if b == nil || len(b) > 0 || timeout > MaxTimeout || ttl > MaxTTL || flags > math.MaxUint32 ||
-		mode >= uint64(modeCount) || options&^uint64(allowed[op]) != 0 || until > math.MaxInt64 {
+		mode >= uint64(modeCount) || options&^uint64(ops[op].options) != 0 || until > math.MaxInt64 {
 		return false
 	}
 	if Op(op) == OpSet && options&^uint64(AckAll) != 0 {

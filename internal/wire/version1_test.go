@@ -71,7 +71,7 @@ func TestVersion1Longer(t *testing.T) {
 	tried := 0
 	for _, g := range kept(t) {
 		of := bodies[g.Kind+" "+g.Op]
-		if g.Kind == "request" && !ops()[g.Op].Peer() || of == nil {
+		if g.Kind == "request" && !opsByName()[g.Op].Peer() || of == nil {
 			continue // a request of an app with more elements is refused
 		}
 		raw, err := g.body(g.array(t))
@@ -150,7 +150,7 @@ func (g *golden) recode(frame []byte) ([]byte, error) {
 		out = AppendRequest(nil, &r)
 	} else {
 		var r Reply
-		if err := DecodeReply(ops()[g.Op], frame, &r); err != nil {
+		if err := DecodeReply(opsByName()[g.Op], frame, &r); err != nil {
 			return nil, err
 		}
 		if r.Body != nil && !placeholder(g) {
@@ -160,7 +160,7 @@ func (g *golden) recode(frame []byte) ([]byte, error) {
 			}
 			r.Body = body(v)
 		}
-		out = AppendReply(nil, ops()[g.Op], &r)
+		out = AppendReply(nil, opsByName()[g.Op], &r)
 	}
 	return out[LengthSize:], nil
 }
@@ -175,7 +175,7 @@ func (g *golden) body(frame []byte) ([]byte, error) {
 		return r.Body, nil
 	}
 	var r Reply
-	err := DecodeReply(ops()[g.Op], frame, &r)
+	err := DecodeReply(opsByName()[g.Op], frame, &r)
 	return r.Body, err
 }
 

@@ -32,7 +32,7 @@ type golden struct {
 	reply   *Reply
 }
 
-func ops() map[string]Op {
+func opsByName() map[string]Op {
 	m := map[string]Op{}
 	for o := range OpCount {
 		if o.Known() {
@@ -305,7 +305,7 @@ func (g *golden) bytes() []byte {
 	if g.request != nil {
 		return AppendRequest(nil, g.request)
 	}
-	return AppendReply(nil, ops()[g.Op], g.reply)
+	return AppendReply(nil, opsByName()[g.Op], g.reply)
 }
 
 // TestGolden compares every message with the bytes in testdata, in both directions.
@@ -357,7 +357,7 @@ func TestGolden(t *testing.T) {
 		if err := checkMsgpack(frame[LengthSize:]); err != nil {
 			t.Errorf("%s %q: walk: %v", g.Op, g.Name, err)
 		}
-		op := ops()[g.Op]
+		op := opsByName()[g.Op]
 		if g.request != nil {
 			seen["request "+g.Op] = true
 			var r Request
@@ -492,7 +492,7 @@ func TestTruncated(t *testing.T) {
 					err = e
 				}
 			} else {
-				err = DecodeReply(ops()[g.Op], cut, &Reply{})
+				err = DecodeReply(opsByName()[g.Op], cut, &Reply{})
 			}
 			if err == nil {
 				t.Errorf("%s %q cut to %d of %d bytes is accepted", g.Op, g.Name, n, len(frame))
@@ -778,7 +778,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzReply(f *testing.F) {
 	for _, g := range messages() {
 		if g.reply != nil {
-			f.Add(uint8(ops()[g.Op]), g.bytes()[LengthSize:])
+			f.Add(uint8(opsByName()[g.Op]), g.bytes()[LengthSize:])
 		}
 	}
 	f.Fuzz(func(t *testing.T, o uint8, b []byte) {
