@@ -2,10 +2,7 @@
 //
 // It turns flags, environment and a file into a configuration, and answers into text. It
 // stores no data and does not know the cache's tiers; it uses the packages sidecar and
-// client. Data goes to stdout, everything else to stderr. The exit status is 0 for
-// success; 1 for a miss, a condition that is not met or a check that failed; 2 for wrong
-// usage; 3 if the sidecar cannot be reached; 4 if it did not answer in time, or not all
-// hosts have acknowledged.
+// client. Data goes to stdout, everything else to stderr; exitMeans lists the exit statuses.
 package main
 
 import (
@@ -124,9 +121,7 @@ func (p *program) app() *cli.App {
 		Description: "One program is both the sidecar (run) and a client of the sidecar on this host (all else).\n" +
 			"Data goes to stdout, everything else to stderr. Flags stand before or after arguments; -- ends them.\n" +
 			"$CACHESIDECAR_SOCKET stands for --socket, and $CACHESIDECAR_TOKEN_FILE for --token-file.\n\n" +
-			"Exit status: 0 done; 1 no value, a condition that is not met, or another failure; 2 a wrong command\n" +
-			"line or setting; 3 no sidecar could be reached; 4 no answer in time, or not all hosts have\n" +
-			"acknowledged.",
+			"Exit status:\n" + exitStatuses(),
 		Reader: p.in, Writer: p.out, ErrWriter: p.err,
 		HideVersion:          true, // the library's flag prints another text than the command version
 		EnableBashCompletion: asksCompletion(),
@@ -194,12 +189,29 @@ type program struct {
 
 // Exit statuses.
 const (
-	exitDone    = 0
-	exitMiss    = 1
-	exitUsage   = 2
-	exitConnect = 3
-	exitTimeout = 4
+	exitDone = iota
+	exitMiss
+	exitUsage
+	exitConnect
+	exitTimeout
 )
+
+var exitMeans = [...]string{
+	exitDone:    "done",
+	exitMiss:    "no value, a condition that is not met, or another failure",
+	exitUsage:   "a wrong command line or setting",
+	exitConnect: "no sidecar could be reached",
+	exitTimeout: "no answer in time, or not all hosts have acknowledged",
+}
+
+// exitStatuses returns a line for each of them.
+func exitStatuses() string {
+	lines := make([]string, len(exitMeans))
+	for status, means := range exitMeans {
+		lines[status] = fmt.Sprintf("%d  %s", status, means)
+	}
+	return strings.Join(lines, "\n")
+}
 
 // checkedWriter keeps the first error. The help is written without a look at errors.
 type checkedWriter struct {
