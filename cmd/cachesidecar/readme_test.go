@@ -88,8 +88,11 @@ func TestReadme(t *testing.T) {
 		switch line = strings.TrimSpace(line); {
 		case strings.HasPrefix(line, "go test"):
 		case strings.HasSuffix(line, " &"):
-			p := launch(t, in(clone, "exec "+strings.TrimSuffix(line, " &")))
-			p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, "msg=serving") })
+			run := in(clone, "exec "+strings.TrimSuffix(line, " &"))
+			run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // go run does not end what it runs
+			p := launch(t, run)
+			t.Cleanup(func() { _ = syscall.Kill(-run.Process.Pid, syscall.SIGKILL) })
+			p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, `"msg":"serving"`) })
 		default:
 			typed(clone, line, want)
 		}
