@@ -369,13 +369,13 @@ func (s *feedServer) waits(pid uint32, event string) {
 	})
 }
 
-func (s *feedServer) ask(sql string) ([][]string, error) {
-	conn, err := pgconn.Connect(context.Background(), s.DSN())
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close(context.Background())
-	return ask(context.Background(), conn, sql)
+func (s *feedServer) ask(sql string) (rows [][]string, err error) {
+	ctx := context.Background()
+	err = s.Use(ctx, func(c *pgconn.PgConn) error {
+		rows, err = ask(ctx, c, sql)
+		return err
+	})
+	return rows, err
 }
 
 // TestFeedConfirm checks that what is confirmed does not come again, and the rest does; and that the

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -21,6 +21,9 @@ import (
 type Postgres struct {
 	program, dir, data string
 	as                 *syscall.SysProcAttr
+
+	mu   sync.Mutex     // held while a statement runs
+	conn *pgconn.PgConn // for the tests' statements: making one costs more than most of them; nil: none
 }
 
 // NewPostgres makes the server's folder. It skips the test if PostgreSQL is not
@@ -96,11 +99,12 @@ func (p *Postgres) command(t testing.TB, c *exec.Cmd) {
 func (p *Postgres) Start(t testing.TB, settings ...string) *exec.Cmd {
 	t.Helper()
 	server := exec.Command(p.program, "-D", p.data, "-k", p.dir, "-c", "listen_addresses=",
-		"-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
+		"-c", "fsync=off", "-c", "autovacuum=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
 	for _, s := range settings {
 		server.Args = append(server.Args, "-c", s)
 	}
 	server.SysProcAttr, server.Dir = p.as, p.dir
+	p.conn = nil // of the process before
 	Start(t, server, p.Socket())
 	p.Exec(t, "SELECT 1") // the socket is there before the server answers
 	return server
@@ -146,13 +150,25 @@ func (p *Postgres) Exec(t testing.TB, sql string) {
 }
 
 func (p *Postgres) try(ctx context.Context, sql string) error {
-	c, err := pgx.Connect(ctx, p.DSN())
-	if err != nil {
+	return p.Use(ctx, func(c *pgconn.PgConn) error {
+		_, err := c.Exec(ctx, sql).ReadAll()
 		return err
+	})
+}
+
+// Use lends the connection that the tests' statements share. It is made where there is none, or where the
+// last use has broken it.
+func (p *Postgres) Use(ctx context.Context, use func(*pgconn.PgConn) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn == nil || p.conn.IsClosed() {
+		c, err := pgconn.Connect(ctx, p.DSN())
+		if err != nil {
+			return err
+		}
+		p.conn = c
 	}
-	_, err = c.Exec(ctx, sql)
-	_ = c.Close(ctx)
-	return err
+	return use(p.conn)
 }
 
 // Demote makes a server that does not run a standby of nobody, which can be promoted.
