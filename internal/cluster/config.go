@@ -255,6 +255,9 @@ func (c *Config) limits() server.Limits {
 	return server.Limits{MaxConns: c.MaxConns, MaxFrame: 64 << 20, Budget: c.Budget}
 }
 
+// followWait returns how long an answer to FOLLOW waits for an event.
+func (c *Config) followWait() time.Duration { return c.Bound / 4 }
+
 // majority returns how many voters are a majority.
 func (c *Config) majority() int { return len(c.Voters)/2 + 1 }
 

@@ -58,9 +58,6 @@ type waiting struct {
 	until time.Duration // on the boot clock
 }
 
-// followWait returns how long an answer to FOLLOW waits for an event.
-func (c *Config) followWait() time.Duration { return c.Bound / 4 }
-
 // run sends followers the new events, until ctx ends. It sends at once, or, if it has
 // just sent some, together with the events of the next moment.
 func (f *followers) run(ctx context.Context) {

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,31 +31,6 @@ type departure struct {
 	stopping bool      // the handover cannot be taken back any more
 	awaited  bool      // the other voters were waited for; of the goroutine that ends the node
 }
-
-// handover is a time in which this node gives away what it owns, and takes nothing.
-type handover struct {
-	HandedOver // Kept and Took are valid once over is closed
-
-	begun   time.Duration // on the boot clock
-	returns bool          // this node comes back once others have everything; guarded by the driver's lock
-	over    chan struct{} // closed when it is over, in one way or another
-	undone  bool          // valid once over is closed
-}
-
-// HandedOver says what became of the partitions that a node owned when it was drained.
-type HandedOver struct {
-	Owned int // at the beginning
-	Kept  int // others have not taken them in time
-	Took  time.Duration
-}
-
-// Errors of a drain.
-var (
-	ErrNoHeir   = errors.New("no other host is there to take over what this one owns")
-	ErrNotIn    = errors.New("this host has not come into its cluster yet")
-	ErrUndone   = errors.New("the drain was undone")
-	ErrStopping = errors.New("this sidecar is stopping")
-)
 
 // Limits of what a leave waits for, except of the handover.
 const (
@@ -160,16 +134,6 @@ func (l *departure) comeBack(m *ownership.Machine, h *handover, now time.Duratio
 	if l.present == h && !l.stopping {
 		l.present = nil
 		m.Stay(now)
-	}
-}
-
-// end ends a handover, unless it has ended before. The driver's lock is held.
-func (h *handover) end(how func()) {
-	select {
-	case <-h.over:
-	default:
-		how()
-		close(h.over)
 	}
 }
 

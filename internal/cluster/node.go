@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -33,67 +32,6 @@ type Node struct {
 	pool      *peer.Pool
 	server    *peer.Server
 	listening chan struct{} // closed when other nodes can find this one
-}
-
-// New makes a node. A node that is alone owns every partition at once; any other node
-// does nothing until Run.
-func New(cfg Config) (*Node, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return nil, err
-	}
-	cfg.Versions.Follow(cfg.Clock)
-	n := &Node{cfg: &cfg, counts: &counts{}, listening: make(chan struct{})}
-	n.compose()
-	if n.SingleNode() {
-		n.driver.tick(cfg.Clock.Read().Boot)
-	}
-	return n, nil
-}
-
-// compose makes the parts, each from those that it uses. Functions stand for the parts
-// that are made later; they are not called before compose returns.
-func (n *Node) compose() {
-	cfg, counts := n.cfg, n.counts
-	identity := &peer.Identity{
-		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew,
-		Clock: cfg.Clock, Versions: cfg.Versions,
-		Floors: func() []wire.Floor { return cfg.floors(failpoint.FloorsInHello) }, Learn: cfg.learn,
-	}
-	n.pool = peer.NewPool(peer.PoolConfig{
-		Identity: identity, Credentials: cfg.Credentials, Dial: cfg.Network.Dial,
-		Unheard: 2 * cfg.Bound, Budget: cfg.Budget,
-		Greeted: func(node kv.NodeID, answered kv.Process, err error) { n.admission.greeted(node, answered, err) },
-	})
-	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self, lines: map[string]time.Duration{}}
-	n.driver = newDriver(cfg, counts, report)
-	n.acquaintances = newAcquaintances(cfg.Self.Node, cfg.Log, n.pool)
-	n.admission = &admission{
-		identity: identity, log: cfg.Log, driver: n.driver,
-		acquaintances: n.acquaintances, report: report, counts: counts,
-	}
-	n.driver.ballots = &ballots{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
-	n.driver.tell = n.tellMeta
-	n.following = &following{
-		cfg: cfg, pool: n.pool, driver: n.driver, admission: n.admission, report: report, counts: counts,
-	}
-	n.followers = &followers{cfg: cfg, readers: readers{}}
-	n.Agreement = newAgreement(cfg, n.pool, report)
-	n.poller = &poller{
-		cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission,
-		acquaintances: n.acquaintances, following: n.following, counts: counts,
-		agreement: n.Agreement,
-	}
-	n.membership = &membership{
-		cfg: cfg, driver: n.driver, pool: n.pool, acquaintances: n.acquaintances,
-		report: report, counts: counts, poll: n.poller.poll, follow: n.following.follow,
-		named: map[kv.NodeID]namesake{},
-	}
-	n.relay = &relay{cfg: cfg, driver: n.driver, admission: n.admission, counts: counts}
-	n.flusher = &flusher{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
-	n.departure = &departure{cfg: cfg, driver: n.driver, pool: n.pool, flusher: n.flusher, report: report}
-	n.SetLeaveTime(cfg.LeaveTime)
-	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.handler, n.admission.refused)
 }
 
 // SingleNode reports whether there can never be another member.
@@ -233,4 +171,42 @@ func (n *Node) Outcast() string {
 	n.driver.mu.Lock()
 	defer n.driver.mu.Unlock()
 	return n.driver.outcast()
+}
+
+// Certified says that everything is deleted that readers of a feed's origin saw at a moment of the boot
+// clock, and what was the state of its stream then.
+func (n *Node) Certified(feed string, at time.Duration, state string) {
+	n.driver.step(func(_ *ownership.Machine, now time.Duration) {
+		if c := n.driver.feeds.named(feed); c != nil && (!c.heard || at > c.at) {
+			c.heard, c.at, c.state = true, at, state
+			n.driver.judge(now)
+		}
+	})
+}
+
+// FeedState returns that state, of the last moment that this node has heard of.
+func (n *Node) FeedState(feed string) string {
+	n.driver.mu.Lock()
+	defer n.driver.mu.Unlock()
+	if c := n.driver.feeds.named(feed); c != nil {
+		return c.state
+	}
+	return ""
+}
+
+// FeedLag returns the age of what is certified of a feed, and whether that is too much for its
+// namespaces to be served. bounded is whether its lag is bounded at all; an age of zero means that
+// nothing was certified yet.
+func (n *Node) FeedLag(feed string) (age time.Duration, late, bounded bool) {
+	d := n.driver
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.feeds.named(feed)
+	if c == nil || c.MaxLag == 0 {
+		return 0, false, false
+	}
+	if c.heard {
+		age = max(1, d.cfg.Clock.Read().Boot-c.at)
+	}
+	return age, c.late, true
 }
