@@ -37,7 +37,6 @@ const (
 var maxPairs = map[string]int{
 	"client":              13,
 	"cmd/cachesidecar":    23,
-	"internal/cluster":    13,
 	"internal/engine":     14,
 	"internal/memcached":  11,
 	"internal/namespaces": 12,

@@ -179,7 +179,7 @@ func (a *acquaintances) approach(ctx context.Context, g *gossip.Gossip, u *unkno
 		if errors.Is(err, peer.ErrRefused) {
 			a.meet(u.id)
 		}
-		a.note(u.id, err)
+		a.noteGreeting(u.id, err)
 	}
 	if err != nil {
 		a.log.Debug("a process that gossip tells of was not met",
@@ -229,8 +229,8 @@ func (a *acquaintances) forget(id kv.Process) {
 	delete(a.met, id)
 }
 
-// note notes the result of a greeting.
-func (a *acquaintances) note(id kv.Process, err error) {
+// noteGreeting notes the result of a greeting.
+func (a *acquaintances) noteGreeting(id kv.Process, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err == nil {
@@ -265,9 +265,8 @@ func (a *acquaintances) rumour() bool {
 	return false
 }
 
-// list lists the unknown processes, except those whose name has a member. The driver's lock
-// is held.
-func (a *acquaintances) list(members roster) (list []Member) {
+// list lists the unknown processes, except those whose name has a member.
+func (a *acquaintances) list(members members) (list []Member) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, u := range a.lately() {

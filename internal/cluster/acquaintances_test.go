@@ -31,7 +31,7 @@ func TestGreetings(t *testing.T) {
 				}
 				for _, u := range a.due(limit) {
 					n++
-					a.note(u.id, errors.New("no answer"))
+					a.noteGreeting(u.id, errors.New("no answer"))
 				}
 			}
 			return n
@@ -39,7 +39,7 @@ func TestGreetings(t *testing.T) {
 		if n := greets(time.Minute, 1); n < 10 || n > 25 {
 			t.Errorf("%d greetings of one in a minute", n)
 		}
-		list := a.list(roster{})
+		list := a.list(members{})
 		if len(list) != 1 || list[0].Why != "gossip alone tells of it: no answer" || !a.rumour() {
 			t.Errorf("listed: %v", list)
 		}
@@ -62,7 +62,7 @@ func TestGreetings(t *testing.T) {
 			t.Errorf("%d greetings of many in a minute", n)
 		}
 		time.Sleep(unknownFor + time.Second)
-		if list := a.list(roster{}); len(list) > 0 || a.rumour() {
+		if list := a.list(members{}); len(list) > 0 || a.rumour() {
 			t.Errorf("%d are remembered that gossip does not tell of", len(list))
 		}
 	})

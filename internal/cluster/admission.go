@@ -48,30 +48,29 @@ func (a *admission) refused(node kv.NodeID, err error) {
 
 // setReached records that a process answers at its known address.
 func (a *admission) setReached(id kv.Process) {
-	a.driver.mu.Lock()
-	defer a.driver.mu.Unlock()
-	if m := a.driver.members.process(id); m != nil {
-		m.reached = true
-	}
+	a.driver.withState(func(s *state) {
+		if m := s.members.process(id); m != nil {
+			m.reached = true
+		}
+	})
 }
 
-func (a *admission) troubled(node kv.NodeID) bool {
-	a.driver.mu.Lock()
-	defer a.driver.mu.Unlock()
-	m := a.driver.members[node]
-	return m != nil && m.trouble != ""
+func (a *admission) troubled(node kv.NodeID) (troubled bool) {
+	a.driver.withState(func(s *state) {
+		m := s.members[node]
+		troubled = m != nil && m.trouble != ""
+	})
+	return troubled
 }
 
 // setTrouble records why a node is not talked to, and reports whether that is new.
-func (a *admission) setTrouble(node kv.NodeID, why string) bool {
-	a.driver.mu.Lock()
-	defer a.driver.mu.Unlock()
-	m := a.driver.members[node]
-	if m == nil || m.trouble == why {
-		return false
-	}
-	m.trouble = why
-	return true
+func (a *admission) setTrouble(node kv.NodeID, why string) (changed bool) {
+	a.driver.withState(func(s *state) {
+		if m := s.members[node]; m != nil {
+			changed, m.trouble = m.trouble != why, why
+		}
+	})
+	return changed
 }
 
 // skewed reports whether a process's wall clock, read after since, is too far off. Then
@@ -99,11 +98,11 @@ func (a *admission) ahead(id kv.Process, newest uint64) bool {
 }
 
 func (a *admission) setSkewed(id kv.Process, skewed bool) {
-	a.driver.mu.Lock()
-	defer a.driver.mu.Unlock()
-	if m := a.driver.members.process(id); m != nil {
-		m.skewed = skewed
-	}
+	a.driver.withState(func(s *state) {
+		if m := s.members.process(id); m != nil {
+			m.skewed = skewed
+		}
+	})
 }
 
 // admit returns why a request does not count, or nil. newest is the newest version in it.

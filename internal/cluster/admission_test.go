@@ -65,7 +65,7 @@ func TestMessagesAhead(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := kv.Process{Node: "b", Epoch: 1}
-			n.driver.members[b.Node] = &member{id: b}
+			n.driver.state.members[b.Node] = &member{id: b}
 			body, err := wire.MarshalBody(m.body)
 			if err != nil {
 				t.Fatal(err)
@@ -87,7 +87,7 @@ func TestMessagesAhead(t *testing.T) {
 			if v := n.cfg.Versions.Next(now); tiers.n != 0 || v > kv.FirstVersionAt(now+time.Minute.Milliseconds()) {
 				t.Errorf("%s: %d calls of the tiers, the clock is %v", name, tiers.n, v)
 			}
-			if m := n.driver.members[b.Node]; !m.skewed || !strings.Contains(m.trouble, "the version clock of b") {
+			if m := n.driver.state.members[b.Node]; !m.skewed || !strings.Contains(m.trouble, "the version clock of b") {
 				t.Errorf("%s: %q is said of its sender, skewed %v", name, m.trouble, m.skewed)
 			}
 		}

@@ -16,8 +16,8 @@ import (
 //	         acknowledge the partitions that it owns
 //
 // The machine asks again if there is no answer. A slow member therefore has a limited
-// number of requests in flight, and further ones are dropped. acquire and authorize are
-// called under the driver's lock; the answers are taken without it.
+// number of requests in flight, and further ones are dropped. The answers are taken without
+// the driver's lock.
 type ballots struct {
 	cfg       *Config
 	driver    *driver
@@ -25,20 +25,20 @@ type ballots struct {
 	admission *admission
 }
 
-// acquire asks a process for partitions. The driver's lock is held.
-func (b *ballots) acquire(s ownership.Send) {
-	m := b.driver.members.process(s.To)
+// acquire asks a process for partitions.
+func (b *ballots) acquire(s *state, a ownership.Send) {
+	m := s.members.process(a.To)
 	if m == nil {
 		return
 	}
-	q, w := s.Acquire, &wire.Acquired{}
-	b.ask(m.acquire, s.To, wire.OpAcquire, &wire.Acquire{
+	q, w := a.Acquire, &wire.Acquired{}
+	b.sendRequest(s, m.acquire, a.To, wire.OpAcquire, &wire.Acquire{
 		Ballot: *q.Ballot, State: q.State, Partitions: q.Partitions.Packed(), Ring: q.Ring,
 		Clock: uint64(q.Ballot.Clock),
 	}, w, func() {
 		b.merge(w.Clock, w.Floors)
-		b.driver.stepAbout(s.To, func(m *ownership.Machine, now time.Duration) {
-			m.Answered(now, s.To, ownership.Answer{
+		b.driver.stepAbout(a.To, func(s *state, now time.Duration) {
+			s.machine.Answered(now, a.To, ownership.Answer{
 				Ballot: q.Ballot, Granted: kv.UnpackedSet(w.Granted), Released: kv.UnpackedSet(w.Released),
 				Passed: kv.UnpackedSet(w.Passed), Keeps: w.Keeps,
 				In: w.In, Head: w.Head, Voter: w.Voter, Authorities: fromOwnerships(w.Authorities),
@@ -47,32 +47,32 @@ func (b *ballots) acquire(s ownership.Send) {
 	})
 }
 
-// authorize asks a voter. The driver's lock is held.
-func (b *ballots) authorize(s ownership.SendAuth) {
-	m := b.driver.members.process(s.To)
+// authorize asks a voter.
+func (b *ballots) authorize(s *state, a ownership.SendAuth) {
+	m := s.members.process(a.To)
 	if m == nil {
 		return
 	}
 	clock, w := b.cfg.Versions.Next(b.cfg.Clock.Read().Wall), &wire.Authorized{}
-	b.ask(m.auth, s.To, wire.OpAuth, &wire.Auth{
-		Ownerships: toOwnerships(s.Auth.Ownerships), Clock: uint64(clock),
+	b.sendRequest(s, m.auth, a.To, wire.OpAuth, &wire.Auth{
+		Ownerships: toOwnerships(a.Auth.Ownerships), Clock: uint64(clock),
 	}, w, func() {
 		b.merge(w.Clock, w.Floors)
 		sets := make([]kv.PartitionSet, len(w.Acknowledged))
 		for i, set := range w.Acknowledged {
 			sets[i] = kv.UnpackedSet(set)
 		}
-		b.driver.stepAbout(s.To, func(m *ownership.Machine, now time.Duration) {
-			m.Authorized(now, s.To, s.Round, sets)
+		b.driver.stepAbout(a.To, func(s *state, now time.Duration) {
+			s.machine.Authorized(now, a.To, a.Round, sets)
 		})
 	})
 }
 
-// ask makes a call in a goroutine of its own, if one of the member's slots is free and Run
+// sendRequest makes a call in a goroutine of its own, if one of the member's slots is free and Run
 // runs. It calls take once the answer is there and counts.
-func (b *ballots) ask(slots chan struct{}, to kv.Process, op wire.Op,
+func (b *ballots) sendRequest(s *state, slots chan struct{}, to kv.Process, op wire.Op,
 	message any, answer interface{ NewestVersion() uint64 }, take func()) {
-	ctx := b.driver.running.ctx
+	ctx := s.running.ctx
 	if ctx == nil {
 		return
 	}
@@ -81,7 +81,7 @@ func (b *ballots) ask(slots chan struct{}, to kv.Process, op wire.Op,
 	default:
 		return
 	}
-	b.driver.running.tasks.Go(func() { // ends with its call
+	s.running.tasks.Go(func() { // ends with its call
 		defer func() { <-slots }()
 		b.driver.checkPause(b.cfg.Clock.Read().Boot)
 		err := b.pool.Ask(ctx, to, b.cfg.Bound/2, op, message, answer)

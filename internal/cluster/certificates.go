@@ -22,7 +22,7 @@ type Feed struct {
 	MaxLag     time.Duration // zero: the lag is not bounded, and the feed is never late
 }
 
-// certificates are the latest moments of the feeds. The driver's lock guards them.
+// certificates are the latest moments of the feeds.
 type certificates []*certificate
 
 type certificate struct {
@@ -88,52 +88,21 @@ func (c certificates) ages(now time.Duration) (list []wire.Certified) {
 	return list
 }
 
-// judge finds the feeds that are late by now, or in time again. d.mu is held.
-func (d *driver) judge(now time.Duration) {
-	for _, c := range d.feeds {
-		if c.MaxLag == 0 {
+// takeAges takes what the answer to a poll says, which was sent at a moment. Of an old certificate, whose
+// age is cut, only the state counts, and only if there is none here.
+func (c certificates) takeAges(list []wire.Certified, sent time.Duration) {
+	for _, w := range list[:min(len(list), maxFeeds)] {
+		one := c.named(w.Feed)
+		if one == nil || len(w.State) > maxState {
 			continue
 		}
-		if late := !c.heard || now >= c.at+c.MaxLag; late != c.late {
-			c.late, c.since, c.again = late, now, now+d.cfg.Bound
-			d.cfg.Delegate.Late(c.Namespaces, late, d.owned())
-			d.report.feedLate(c, now)
+		age := ownership.Margin(time.Duration(min(w.AgeMS, uint64(maxAge.Milliseconds()))) * time.Millisecond)
+		at := sent - age
+		if at <= 0 && failpoint.Out(failpoint.YoungState) {
+			continue
 		}
-		if c.late && now >= c.again {
-			c.again = now + d.cfg.Bound
-			d.cfg.Delegate.StillLate(c.Namespaces)
-			d.report.feedLate(c, now)
+		if !one.heard || at > one.at && age < maxAge {
+			one.heard, one.at, one.state = true, at, w.State
 		}
 	}
-	d.due()
-}
-
-// due stores when the next tick is due. d.mu is held.
-func (d *driver) due() {
-	d.dueAt.Store(min(d.lapseAt.Load(), int64(d.feeds.dueAt())))
-}
-
-// heardOf notes what the answer to a poll says, which was sent at a moment. Of an old certificate, whose
-// age is cut, only the state counts, and only if there is none here.
-func (d *driver) heardOf(list []wire.Certified, sent time.Duration) {
-	if len(list) == 0 || len(d.feeds) == 0 {
-		return
-	}
-	d.step(func(_ *ownership.Machine, now time.Duration) {
-		for _, w := range list[:min(len(list), maxFeeds)] {
-			c := d.feeds.named(w.Feed)
-			if c == nil || len(w.State) > maxState {
-				continue
-			}
-			age := Margin(time.Duration(min(w.AgeMS, uint64(maxAge.Milliseconds()))) * time.Millisecond)
-			at := sent - age
-			if at <= 0 && failpoint.Out(failpoint.YoungState) {
-				continue
-			}
-			if !c.heard || at > c.at && age < maxAge {
-				c.heard, c.at, c.state = true, at, w.State
-			}
-		}
-		d.judge(now)
-	})
 }

@@ -84,7 +84,7 @@ func TestYoungMachine(t *testing.T) {
 		is("an old one", "old", true)
 		heard(9*time.Minute, "older")
 		is("an older one", "old", true)
-		if list := n.driver.feeds.ages(up); len(list) != 2 || list[0].State != "old" ||
+		if list := n.driver.state.feeds.ages(up); len(list) != 2 || list[0].State != "old" ||
 			time.Duration(list[0].AgeMS)*time.Millisecond < 8*time.Minute {
 			t.Errorf("up for %v: it tells %+v", up, list)
 		}

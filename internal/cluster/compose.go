@@ -46,8 +46,7 @@ func (n *Node) compose() {
 		identity: identity, log: cfg.Log, driver: n.driver,
 		acquaintances: n.acquaintances, report: report, counts: counts,
 	}
-	n.driver.ballots = &ballots{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
-	n.driver.tell = n.tellMeta
+	n.driver.state.ballots = &ballots{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}
 	n.following = &following{
 		cfg: cfg, pool: n.pool, driver: n.driver, admission: n.admission, report: report, counts: counts,
 	}
@@ -58,10 +57,9 @@ func (n *Node) compose() {
 		acquaintances: n.acquaintances, following: n.following, counts: counts,
 		agreement: n.Agreement,
 	}
-	n.membership = &membership{
+	n.watcher = &watcher{
 		cfg: cfg, driver: n.driver, pool: n.pool, acquaintances: n.acquaintances,
 		report: report, counts: counts, poll: n.poller.poll, follow: n.following.follow,
-		named: map[kv.NodeID]namesake{},
 	}
 	n.relay = &relay{cfg: cfg, driver: n.driver, admission: n.admission, counts: counts}
 	n.flusher = &flusher{cfg: cfg, driver: n.driver, pool: n.pool, admission: n.admission}

@@ -12,7 +12,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // flusher flushes the cluster, and takes part in the flushes of others. Before FLUSH is
@@ -51,7 +50,7 @@ func (fl *flusher) flush(ctx context.Context, name string) (kv.Version, *wire.Er
 	failpoint.At(failpoint.FlushDue)
 	for {
 		var joined, quorum bool
-		fl.driver.step(func(m *ownership.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
+		fl.driver.step(func(s *state, _ time.Duration) { joined, quorum = s.machine.Joined(), s.machine.Quorum() })
 		switch {
 		case !joined:
 			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host has not found the others yet")
@@ -140,9 +139,9 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 func (f *flushing) all() []kv.Process {
 	d := f.flusher.driver
 	list := []kv.Process{d.cfg.Self}
-	d.step(func(m *ownership.Machine, _ time.Duration) {
-		for _, id := range m.Live() {
-			if o := d.members[id.Node]; o == nil || !d.stranger(o) {
+	d.step(func(s *state, _ time.Duration) {
+		for _, id := range s.machine.Live() {
+			if m := s.members[id.Node]; m == nil || !s.stranger(m) {
 				list = append(list, id)
 			}
 		}
@@ -303,10 +302,9 @@ func (fl *flusher) noteHere(floor wire.Floor) (*wire.Noted, error) {
 	}
 	now := fl.cfg.Clock.Read()
 	a := &wire.Noted{Clock: uint64(fl.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
-	fl.driver.step(func(m *ownership.Machine, _ time.Duration) {
-		a.In = m.AreIn()
-		owners, remembers := m.Acknowledged()
-		a.Voter, a.Owners = remembers, owners
+	fl.driver.step(func(s *state, _ time.Duration) {
+		a.In = s.machine.AreIn()
+		a.Owners, a.Voter = s.machine.Acknowledged()
 	})
 	return a, nil
 }

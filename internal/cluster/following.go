@@ -12,7 +12,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // following follows the logs of the other nodes: it asks each for the events after the
@@ -250,5 +249,5 @@ func (f *following) setLeased(o *Owner, at time.Duration) {
 		return
 	}
 	f.cfg.Mirror.Leased(o, at)
-	f.driver.stepAbout(o.Process, func(m *ownership.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
+	f.driver.stepAbout(o.Process, func(s *state, now time.Duration) { s.machine.Leased(now, o.Process, at) })
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // A member that is gone stays known for a while: an operator can see it, and its
@@ -29,69 +28,69 @@ var (
 )
 
 // forget drops all that this node knows about another node; see Node.Forget.
-func (ms *membership) forget(node kv.NodeID) (known bool, err error) {
-	ms.driver.step(func(m *ownership.Machine, now time.Duration) {
-		o := ms.driver.members[node]
-		if o == nil {
+func (w *watcher) forget(node kv.NodeID) (known bool, err error) {
+	w.driver.step(func(s *state, now time.Duration) {
+		m := s.members[node]
+		if m == nil {
 			return
 		}
 		known = true
-		silence, dead := m.Silence(now, node)
+		silence, dead := s.machine.Silence(now, node)
 		switch {
-		case o.alive:
-			err = fmt.Errorf("%w: gossip hears it, state %s", ErrLives, ms.driver.status(o))
-		case !m.Forget(now, node, 0):
+		case m.alive:
+			err = fmt.Errorf("%w: gossip hears it, state %s", ErrLives, s.status(m))
+		case !s.machine.Forget(now, node, 0):
 			err = fmt.Errorf("%w, as far as is known yet: it was heard %v ago, and counts as dead after %v of silence",
-				ErrLives, silence.Round(time.Millisecond), ms.cfg.detection())
+				ErrLives, silence.Round(time.Millisecond), w.cfg.detection())
 		default:
-			ms.drop(node, o)
-			ms.driver.running.gossip.Forget(string(node))
-			ms.cfg.Log.Info("a host is forgotten, as told", "node", node, "dead", dead)
+			w.drop(s, node, m)
+			s.running.gossip.Forget(string(node))
+			w.cfg.Log.Info("a host is forgotten, as told", "node", node, "dead", dead)
 		}
 	})
 	return known, err
 }
 
 // drop ends what this node does for a forgotten member: its connections, its poller and
-// follower. The driver's lock is held.
-func (ms *membership) drop(node kv.NodeID, o *member) {
-	if o.stop != nil {
-		o.stop()
+// follower.
+func (w *watcher) drop(s *state, node kv.NodeID, m *member) {
+	if m.stop != nil {
+		m.stop()
 	}
-	ms.pool.Remove(o.id)
-	ms.acquaintances.forget(o.id)
-	delete(ms.driver.members, node)
-	delete(ms.named, node)
-	ms.driver.dropOwners()
+	w.pool.Remove(m.id)
+	w.acquaintances.forget(m.id)
+	delete(s.members, node)
+	delete(s.namesakes, node)
+	s.dropOwners()
 }
 
 // sweep forgets the members that have been gone for long enough. Strangers are
 // forgotten at once.
-func (ms *membership) sweep(m *ownership.Machine, now time.Duration) {
-	if now < ms.sweepAt {
+func (w *watcher) sweep(s *state, now time.Duration) {
+	if now < s.sweepAt {
 		return
 	}
-	ms.sweepAt = now + sweepEvery
-	for node, o := range ms.driver.members {
-		stranger, after := ms.driver.stranger(o), ForgetAfter
+	s.sweepAt = now + sweepEvery
+	for node, m := range s.members {
+		stranger, after := s.stranger(m), ForgetAfter
 		if stranger {
 			after = 0
 		}
-		kept := ms.isolation.why != "" && o.left != o.id && !stranger
-		if o.alive || kept || now-o.goneAt < after || !m.Forget(now, node, after) {
+		kept := s.isolation.why != "" && m.left != m.id && !stranger
+		if m.alive || kept || now-m.goneAt < after || !s.machine.Forget(now, node, after) {
 			continue
 		}
-		ms.drop(node, o)
+		w.drop(s, node, m)
 		switch {
 		case stranger:
-			ms.driver.running.gossip.Forget(string(node))
-			ms.cfg.Log.Info("a host that was refused is gone", "node", node, "reason", o.trouble)
-		case o.left == o.id:
-			ms.driver.running.gossip.Forget(string(node))
+			s.running.gossip.Forget(string(node))
+			w.cfg.Log.Info("a host that was refused is gone", "node", node, "reason", m.trouble)
+		case m.left == m.id:
+			s.running.gossip.Forget(string(node))
 		default:
-			ms.driver.running.gossip.Drop(string(node))
-			ms.cfg.Log.Info("a host is forgotten: it is gone for long", "node", node, "silent_for", ForgetAfter)
+			s.running.gossip.Drop(string(node))
+			w.cfg.Log.Info("a host is forgotten: it is gone for long", "node", node, "silent_for", ForgetAfter)
 		}
 	}
-	ms.driver.dropOwners()
+	s.dropOwners()
 }

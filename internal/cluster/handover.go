@@ -5,12 +5,20 @@ import (
 	"time"
 )
 
+// drain is whether this node gives away what it owns.
+type drain struct {
+	present  *handover // the last one, until this node has come back; nil: it is not drained
+	waiting  int       // drains that wait until this node is in
+	undone   int       // times that a drain was taken back
+	stopping bool      // the handover cannot be taken back any more
+}
+
 // handover is a time in which this node gives away what it owns, and takes nothing.
 type handover struct {
 	HandedOver // Kept and Took are valid once over is closed
 
 	begun   time.Duration // on the boot clock
-	returns bool          // this node comes back once others have everything; guarded by the driver's lock
+	returns bool          // this node comes back once others have everything; part of the state
 	over    chan struct{} // closed when it is over, in one way or another
 	undone  bool          // valid once over is closed
 }
@@ -30,8 +38,8 @@ var (
 	ErrStopping = errors.New("this sidecar is stopping")
 )
 
-// end ends a handover, unless it has ended before. The driver's lock is held.
-func (h *handover) end(how func()) {
+// finish ends a handover, unless it has ended before.
+func (h *handover) finish(how func()) {
 	select {
 	case <-h.over:
 	default:

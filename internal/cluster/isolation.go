@@ -5,13 +5,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // isolation says whether this node is isolated: other nodes should be there, and none of
 // them has answered for the detection time. Under policy available such a node goes on by
-// itself, so its values may be older than the bound. The driver's lock guards it.
+// itself, so its values may be older than the bound.
 //
 // A node should be there if it is known, has not left in order, and was not forgotten. Until
 // another node has answered for the first time, those at the join addresses should be there.
@@ -22,41 +20,22 @@ type isolation struct {
 	why      string        // names the hosts that do not answer; "" if this node is not isolated
 }
 
-// judgeIsolation looks whether this node is isolated. The driver's lock is held.
-func (ms *membership) judgeIsolation(m *ownership.Machine, now time.Duration) {
-	if !m.Joined() {
-		return // it still looks for others, also after a pause
-	}
-	var silent []string
-	answers := false
-	for name, o := range ms.driver.members {
-		silence, dead := m.Silence(now, name)
-		switch {
-		case o.left == o.id:
-		case !dead && silence < ms.cfg.detection():
-			s, _ := m.Standing(name)
-			answers = answers || s.State != 0 // else it has told nothing yet
-		case !ms.driver.stranger(o):
-			silent = append(silent, string(name))
-		}
-	}
-	i := &ms.isolation
+// judge judges it from the nodes that do not answer, whether others answer, and which nodes those at the
+// join addresses are.
+func (i *isolation) judge(silent []string, answers bool, others []string, now, detection time.Duration) {
 	i.answered = i.answered || answers
-	others := ms.driver.running.gossip.Others()
 	if i.alone && len(others) > 0 {
 		i.namedAt = now
 	}
 	i.alone = len(others) == 0
-	was := i.why
 	switch i.why = ""; {
 	case answers:
 	case len(silent) > 0:
 		slices.Sort(silent)
 		i.why = "no other host answers (" + atMost(silent) + ")"
-	case !i.answered && !i.alone && now-i.namedAt >= ms.cfg.detection():
+	case !i.answered && !i.alone && now-i.namedAt >= detection:
 		i.why = "no host answers at the join addresses (" + atMost(others) + ")"
 	}
-	ms.report.isolated(was, i.why, answers)
 }
 
 // atMost joins the first of some names, and counts the rest.

@@ -10,12 +10,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // departure takes this node out of the cluster in order: it hands over what the node
 // owns, and says goodbye. A handover may also be all: then the node stays, drained, until
-// the handover is taken back. present and stopping are guarded by the driver's lock.
+// the handover is taken back.
 type departure struct {
 	cfg     *Config
 	driver  *driver
@@ -25,11 +24,7 @@ type departure struct {
 	// leaveTime limits a handover: see Node.SetLeaveTime.
 	leaveTime atomic.Int64
 
-	present  *handover // the last one, until this node has come back; nil: it is not drained
-	waiting  int       // drains that wait until this node is in
-	undone   int       // times that a drain was taken back
-	stopping bool      // the handover cannot be taken back any more
-	awaited  bool      // the other voters were waited for; of the goroutine that ends the node
+	awaited bool // the other voters were waited for; of the goroutine that ends the node
 }
 
 // Limits of what a leave waits for, except of the handover.
@@ -47,7 +42,7 @@ func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
 		n := l.driver.owned().Len()
 		return HandedOver{Owned: n, Kept: n}, nil
 	}
-	h := l.begin(force)
+	h := l.beginHandover(force)
 	if h == nil {
 		return HandedOver{}, ErrNoHeir
 	}
@@ -69,14 +64,14 @@ func (l *departure) awaitIn(ctx context.Context) (err error) {
 	within, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
 	undone := 0
-	l.driver.step(func(*ownership.Machine, time.Duration) { l.waiting, undone = l.waiting+1, l.undone })
+	l.driver.withState(func(s *state) { s.drain.waiting, undone = s.drain.waiting+1, s.drain.undone })
 	for wait := true; wait; wait = wait && kv.Sleep(within, 10*time.Millisecond) {
-		l.driver.step(func(m *ownership.Machine, _ time.Duration) {
+		l.driver.step(func(s *state, _ time.Duration) {
 			switch {
-			case l.undone != undone:
+			case s.drain.undone != undone:
 				err = ErrUndone
-			case l.cfg.Bind == "", m.In(), l.driver.outcast() != "":
-			case l.stopping:
+			case l.cfg.Bind == "", s.machine.In(), s.outcast() != "":
+			case s.drain.stopping:
 				err = ErrStopping
 			default:
 				return
@@ -84,7 +79,7 @@ func (l *departure) awaitIn(ctx context.Context) (err error) {
 			wait = false
 		})
 	}
-	l.driver.step(func(*ownership.Machine, time.Duration) { l.waiting-- })
+	l.driver.withState(func(s *state) { s.drain.waiting-- })
 	if err == nil && ctx.Err() != nil {
 		err = ErrNotIn
 	}
@@ -96,21 +91,21 @@ func (l *departure) awaitIn(ctx context.Context) (err error) {
 // node was drained. It returns ErrStopping if the node is about to end.
 func (l *departure) undrain() (was bool, err error) {
 	begins := false
-	l.driver.step(func(m *ownership.Machine, now time.Duration) {
-		h := l.present
+	l.driver.step(func(s *state, now time.Duration) {
+		h := s.drain.present
 		switch {
-		case l.stopping:
+		case s.drain.stopping:
 			err = ErrStopping
 		case h == nil:
-			was = l.waiting > 0
-			l.undone++
+			was = s.drain.waiting > 0
+			s.drain.undone++
 		default:
 			was, begins, h.returns = true, !h.returns, true
-			h.end(func() { h.undone = true })
-			if ctx := l.driver.running.ctx; ctx == nil {
-				l.comeBack(m, h, now)
+			h.finish(func() { h.undone = true })
+			if ctx := s.running.ctx; ctx == nil {
+				s.comeBack(h, now)
 			} else if begins {
-				l.driver.running.tasks.Go(func() { l.awaitBack(ctx, h) })
+				s.running.tasks.Go(func() { l.awaitBack(ctx, h) })
 			}
 		}
 	})
@@ -125,39 +120,40 @@ func (l *departure) undrain() (was bool, err error) {
 // node's own former entries.
 func (l *departure) awaitBack(ctx context.Context, h *handover) {
 	l.awaitHeirs(ctx, nil)
-	l.driver.step(func(m *ownership.Machine, now time.Duration) { l.comeBack(m, h, now) })
+	l.driver.step(func(s *state, now time.Duration) { s.comeBack(h, now) })
 }
 
 // comeBack lets this node own its part of the keys again, unless another handover has
 // begun, or the node ends.
-func (l *departure) comeBack(m *ownership.Machine, h *handover, now time.Duration) {
-	if l.present == h && !l.stopping {
-		l.present = nil
-		m.Stay(now)
+func (s *state) comeBack(h *handover, now time.Duration) {
+	if s.drain.present == h && !s.drain.stopping {
+		s.drain.present = nil
+		s.machine.Stay(now)
 	}
 }
 
-// begin begins a handover, unless one is there. It returns nil if there is no heir and
+// beginHandover begins a handover, unless one is there. It returns nil if there is no heir and
 // force is not set.
-func (l *departure) begin(force bool) (h *handover) {
+func (l *departure) beginHandover(force bool) (h *handover) {
 	begins := false
-	l.driver.step(func(m *ownership.Machine, now time.Duration) {
+	l.driver.step(func(s *state, now time.Duration) {
+		m := s.machine
 		heirs := m.Heirs()
-		if h = l.present; h != nil && !h.returns {
+		if h = s.drain.present; h != nil && !h.returns {
 			return
 		}
 		if h = nil; !heirs && !force {
 			return
 		}
 		begins, h = true, &handover{begun: now, over: make(chan struct{}), HandedOver: HandedOver{Owned: m.Unended()}}
-		l.present = h
+		s.drain.present = h
 		m.Leave(now)
-		if ctx := l.driver.running.ctx; heirs && ctx != nil {
-			l.driver.running.tasks.Go(func() { l.follow(ctx, h) }) // ends with the handover, or with Run
+		if ctx := s.running.ctx; heirs && ctx != nil {
+			s.running.tasks.Go(func() { l.follow(ctx, h) }) // ends with the handover, or with Run
 			return
 		}
 		m.Abandon(now)
-		h.end(func() { h.Kept = h.Owned })
+		h.finish(func() { h.Kept = h.Owned })
 	})
 	if begins {
 		l.cfg.Log.Info("draining: this host hands over what it owns", "partitions", h.Owned)
@@ -168,12 +164,11 @@ func (l *departure) begin(force bool) (h *handover) {
 // follow ends a handover once others have everything.
 func (l *departure) follow(ctx context.Context, h *handover) {
 	l.awaitHeirs(ctx, h.over)
-	l.driver.mu.Lock()
-	defer l.driver.mu.Unlock()
-	h.end(func() {
-		m := l.driver.machine
-		h.Kept, h.Took = m.Unended(), l.cfg.Clock.Read().Boot-h.begun
-		l.report.handedOver(h, m.Heirs(), len(l.driver.members.alive()) > 0 && l.cfg.Delegate.Awaited())
+	l.driver.withState(func(s *state) {
+		h.finish(func() {
+			h.Kept, h.Took = s.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
+			l.report.handedOver(h, s.machine.Heirs(), len(s.members.alive()) > 0 && l.cfg.Delegate.Awaited())
+		})
 	})
 }
 
@@ -199,23 +194,20 @@ func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
 
 // hopes reports whether another node takes over, or may soon.
 func (l *departure) hopes() (there bool) {
-	l.driver.step(func(m *ownership.Machine, _ time.Duration) { there = m.Hopes() })
+	l.driver.step(func(s *state, _ time.Duration) { there = s.machine.Hopes() })
 	return there
 }
 
 // kept returns how many ownerships have not ended.
-func (l *departure) kept() int {
-	l.driver.mu.Lock()
-	defer l.driver.mu.Unlock()
-	return l.driver.machine.Unended()
+func (l *departure) kept() (ownerships int) {
+	l.driver.withState(func(s *state) { ownerships = s.machine.Unended() })
+	return ownerships
 }
 
 // handOver hands over what this node owns before it ends. There is no way back. A node
 // without an heir hands over nothing, and owns what it owns until the end.
 func (l *departure) handOver(ctx context.Context) {
-	l.driver.mu.Lock()
-	l.stopping = true
-	l.driver.mu.Unlock()
+	l.driver.withState(func(s *state) { s.drain.stopping = true })
 	l.cfg.Delegate.Exiting()
 	_, _ = l.drain(ctx, false) // the log has it
 }
@@ -229,18 +221,11 @@ func (l *departure) leave(ctx context.Context) {
 	l.handOver(ctx)
 	ctx, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
-	for l.others() > 0 && l.cfg.Delegate.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
+	for len(l.driver.live()) > 0 && l.cfg.Delegate.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
 	}
 	owned := l.driver.owned().Len()
 	l.sayGoodbye()
-	l.report.left(owned)
-}
-
-// others returns the number of live members, without this node.
-func (l *departure) others() int {
-	l.driver.mu.Lock()
-	defer l.driver.mu.Unlock()
-	return len(l.driver.members.alive())
+	l.report.hostLeft(owned)
 }
 
 // awaitVoters waits until the other voters can do without this one. A voter that was
@@ -252,7 +237,7 @@ func (l *departure) awaitVoters(ctx context.Context) {
 	defer cancel()
 	for slices.Contains(l.cfg.Voters, string(l.cfg.Self.Node)) {
 		var ids []kv.Process
-		l.driver.step(func(m *ownership.Machine, _ time.Duration) { ids = m.Live() })
+		l.driver.step(func(s *state, _ time.Duration) { ids = s.machine.Live() })
 		var answer, vote atomic.Int32
 		var wg sync.WaitGroup
 		for _, id := range ids {
@@ -279,11 +264,12 @@ func (l *departure) awaitVoters(ctx context.Context) {
 
 // sayGoodbye tells all members that this process owns nothing and is gone.
 func (l *departure) sayGoodbye() {
-	l.driver.mu.Lock()
-	l.driver.machine.Stop(l.cfg.Clock.Read().Boot)
-	l.driver.carryOut()
-	to := l.driver.members.alive()
-	l.driver.mu.Unlock()
+	var to []kv.Process
+	l.driver.withState(func(s *state) {
+		s.machine.Stop(l.cfg.Clock.Read().Boot)
+		s.carryOut()
+		to = s.members.alive()
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
 	defer cancel()
 	goodbye := &wire.Goodbye{From: l.cfg.Self}

@@ -62,33 +62,52 @@ func (m *member) after(id kv.Process, g *gossip.Member) member {
 	return next
 }
 
-// roster has the other nodes that gossip has told of. Its methods expect the driver's
-// lock.
-type roster map[kv.NodeID]*member
+// members has the other nodes that gossip has told of.
+type members map[kv.NodeID]*member
 
 // process returns the member whose present process is id; nil if there is none.
-func (r roster) process(id kv.Process) *member {
-	if m := r[id.Node]; m != nil && m.id == id {
+func (ms members) process(id kv.Process) *member {
+	if m := ms[id.Node]; m != nil && m.id == id {
 		return m
 	}
 	return nil
 }
 
 // toldAt records that a process has told about itself, in a poll or in the answer to one.
-func (r roster) toldAt(id kv.Process, now time.Duration) {
-	if m := r.process(id); m != nil {
+func (ms members) toldAt(id kv.Process, now time.Duration) {
+	if m := ms.process(id); m != nil {
 		m.toldAt = now
 	}
 }
 
 // alive lists the processes of the members that gossip hears.
-func (r roster) alive() (list []kv.Process) {
-	for _, m := range r {
+func (ms members) alive() (list []kv.Process) {
+	for _, m := range ms {
 		if m.alive {
 			list = append(list, m.id)
 		}
 	}
 	return list
+}
+
+// namesakes has gossip's last report about each name that belongs to two processes. Gossip
+// repeats the report for as long as the conflict lasts.
+type namesakes map[kv.NodeID]namesake
+
+type namesake struct {
+	at  time.Duration // on the boot clock
+	why string
+}
+
+// namesakeFor is how long such a report counts.
+const namesakeFor = time.Minute
+
+// why returns the report about a name, or "".
+func (n namesakes) why(name kv.NodeID, now time.Duration) string {
+	if now-n[name].at >= namesakeFor {
+		delete(n, name)
+	}
+	return n[name].why
 }
 
 // Member is what this node knows about a node: another one, or itself.

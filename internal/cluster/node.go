@@ -8,7 +8,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Node is this process's part in the cluster. It composes the parts below, each of which
@@ -20,7 +19,7 @@ type Node struct {
 	driver        *driver        // drives the state machine: which process owns what now
 	acquaintances *acquaintances // which of the processes that gossip tells of count
 	admission     *admission     // whether another process's messages count
-	membership    *membership    // the roster of members, and its changes
+	watcher       *watcher       // the members, and how they come and go
 	poller        *poller        // polls the members
 	following     *following     // follows the logs of the members
 	followers     *followers     // serves this process's log to the members
@@ -61,9 +60,8 @@ func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.driver.epochs[p].Load(
 // ownership that was released meanwhile, or is to be: the next owner gets the change.
 // Call CheckPause before.
 func (n *Node) ReleasedWith(p uint16, epoch uint32, v kv.Version) bool {
-	n.driver.mu.Lock()
-	defer n.driver.mu.Unlock()
-	last := n.driver.last[p]
+	var last lastOwnership
+	n.driver.withState(func(s *state) { last = s.last[p] })
 	return last.epoch == epoch && (last.asOf == 0 || v <= last.asOf)
 }
 
@@ -84,7 +82,7 @@ func (n *Node) Quorum() bool { return n.driver.quorum.Load() }
 
 // SetWeight changes this node's share of the keys, relative to other nodes.
 func (n *Node) SetWeight(weight uint32) {
-	n.driver.step(func(m *ownership.Machine, now time.Duration) { m.SetWeight(now, weight) })
+	n.driver.step(func(s *state, now time.Duration) { s.machine.SetWeight(now, weight) })
 }
 
 // Drain makes this node own nothing: other nodes take over its partitions, with their
@@ -119,10 +117,9 @@ func (n *Node) HandOver(ctx context.Context) { n.departure.handOver(ctx) }
 
 // Changed returns a channel that is closed when the view or an ownership changes. To
 // wait for a condition, call Changed first and check the condition afterwards.
-func (n *Node) Changed() <-chan struct{} {
-	n.driver.mu.Lock()
-	defer n.driver.mu.Unlock()
-	return n.driver.changed
+func (n *Node) Changed() (changed <-chan struct{}) {
+	n.driver.withState(func(s *state) { changed = s.changed })
+	return changed
 }
 
 // Do sends a request to another process and waits for its answer; see peer.Pool.Do.
@@ -161,52 +158,51 @@ func (n *Node) Forget(node kv.NodeID) (known bool, err error) {
 	if node == n.cfg.Self.Node {
 		return true, ErrSelf
 	}
-	return n.membership.forget(node)
+	return n.watcher.forget(node)
 }
 
 // Outcast returns why this node can neither answer for a key nor ask another node: it
 // is out, other nodes are in, and every live member refuses it or is refused by it. It
 // returns "" if that may change by itself.
-func (n *Node) Outcast() string {
-	n.driver.mu.Lock()
-	defer n.driver.mu.Unlock()
-	return n.driver.outcast()
+func (n *Node) Outcast() (why string) {
+	n.driver.withState(func(s *state) { why = s.outcast() })
+	return why
 }
 
 // Certified says that everything is deleted that readers of a feed's origin saw at a moment of the boot
 // clock, and what was the state of its stream then.
-func (n *Node) Certified(feed string, at time.Duration, state string) {
-	n.driver.step(func(_ *ownership.Machine, now time.Duration) {
-		if c := n.driver.feeds.named(feed); c != nil && (!c.heard || at > c.at) {
-			c.heard, c.at, c.state = true, at, state
-			n.driver.judge(now)
+func (n *Node) Certified(feed string, at time.Duration, stream string) {
+	n.driver.step(func(s *state, now time.Duration) {
+		if c := s.feeds.named(feed); c != nil && (!c.heard || at > c.at) {
+			c.heard, c.at, c.state = true, at, stream
+			s.judgeFeeds(now)
 		}
 	})
 }
 
 // FeedState returns that state, of the last moment that this node has heard of.
-func (n *Node) FeedState(feed string) string {
-	n.driver.mu.Lock()
-	defer n.driver.mu.Unlock()
-	if c := n.driver.feeds.named(feed); c != nil {
-		return c.state
-	}
-	return ""
+func (n *Node) FeedState(feed string) (stream string) {
+	n.driver.withState(func(s *state) {
+		if c := s.feeds.named(feed); c != nil {
+			stream = c.state
+		}
+	})
+	return stream
 }
 
 // FeedLag returns the age of what is certified of a feed, and whether that is too much for its
 // namespaces to be served. bounded is whether its lag is bounded at all; an age of zero means that
 // nothing was certified yet.
 func (n *Node) FeedLag(feed string) (age time.Duration, late, bounded bool) {
-	d := n.driver
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	c := d.feeds.named(feed)
-	if c == nil || c.MaxLag == 0 {
-		return 0, false, false
-	}
-	if c.heard {
-		age = max(1, d.cfg.Clock.Read().Boot-c.at)
-	}
-	return age, c.late, true
+	n.driver.withState(func(s *state) {
+		c := s.feeds.named(feed)
+		if c == nil || c.MaxLag == 0 {
+			return
+		}
+		if c.heard {
+			age = max(1, n.cfg.Clock.Read().Boot-c.at)
+		}
+		late, bounded = c.late, true
+	})
+	return age, late, bounded
 }

@@ -47,11 +47,11 @@ func (d *driver) closeStall() {
 		d.closeStallUnlocked()
 		return
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.cfg.Clock.Read().Boot
-	d.judgeStall(now, now-time.Duration(d.lastSeen.Load()))
-	d.lastSeen.Store(int64(now))
+	d.withState(func(s *state) {
+		now := d.cfg.Clock.Read().Boot
+		s.judgeStall(now, now-time.Duration(d.lastSeen.Load()))
+		d.lastSeen.Store(int64(now))
+	})
 }
 
 // closeStallUnlocked is closeStall without its guard, for a failpoint: the second caller
@@ -60,31 +60,7 @@ func (d *driver) closeStallUnlocked() {
 	now := d.cfg.Clock.Read().Boot
 	length := now - time.Duration(d.lastSeen.Swap(int64(now)))
 	failpoint.At(failpoint.GapFound)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.judgeStall(now, length)
-}
-
-// judgeStall tells the machine about a stall, and ends all leases if the stall is a pause.
-// d.mu is held.
-func (d *driver) judgeStall(now, length time.Duration) {
-	if length <= d.cfg.Bound/ownership.StallAbove {
-		return
-	}
-	d.counts.stopped.Add(int64(length))
-	if d.cfg.Bind == "" { // no other node can ever own what this one has
-		return
-	}
-	stop, paused := d.machine.Stall(now, length)
-	if paused {
-		d.counts.pauses.Add(1)
-		d.cfg.Log.Warn("this process did not run for "+stop.String(), "given_up", d.owned().Len())
-		for _, o := range d.owners {
-			o.endLease()
-		}
-		d.cfg.Mirror.Paused()
-	}
-	d.carryOut()
+	d.withState(func(s *state) { s.judgeStall(now, length) })
 }
 
 // lookForStalls finds the stalls in which this process did not run, even when little else

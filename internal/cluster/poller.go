@@ -8,7 +8,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // poller polls the other nodes, and makes what this node tells about itself in polls and
@@ -61,10 +60,10 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	p.cfg.Versions.Observe(kv.Version(w.Clock))
 	p.driver.heardOf(w.Certified, sent.Boot) // before the answer may have this host own, and so follow
 	var o *Owner
-	p.driver.stepAbout(id, func(m *ownership.Machine, now time.Duration) {
-		m.Polled(now, id, sent.Boot, said.State, &w)
-		p.driver.members.toldAt(id, now)
-		o = p.driver.owner(id)
+	p.driver.stepAbout(id, func(s *state, now time.Duration) {
+		s.machine.Polled(now, id, sent.Boot, said.State, &w)
+		s.members.toldAt(id, now)
+		o = s.owner(id)
 	})
 	if o == nil {
 		return
@@ -78,14 +77,14 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 
 // message returns what this node tells a process about itself. Only an answer tells of
 // certificates and settings: then this node hears the other one.
-func (p *poller) message(to kv.Process, now kv.Moment, answer bool) *wire.Poll {
-	p.driver.mu.Lock()
-	defer p.driver.mu.Unlock()
-	w := p.driver.machine.PollFor(to)
-	w.WallMS, w.BootNS = now.Wall, uint64(now.Boot)
-	w.Clock, w.Head = uint64(p.cfg.Versions.Next(now.Wall)), p.cfg.Events.Head()
-	if answer {
-		w.Certified, w.Settings = p.driver.feeds.ages(p.cfg.Clock.Read().Boot), p.agreement.told()
-	}
+func (p *poller) message(to kv.Process, now kv.Moment, answer bool) (w *wire.Poll) {
+	p.driver.withState(func(s *state) {
+		w = s.machine.PollFor(to)
+		w.WallMS, w.BootNS = now.Wall, uint64(now.Boot)
+		w.Clock, w.Head = uint64(p.cfg.Versions.Next(now.Wall)), p.cfg.Events.Head()
+		if answer {
+			w.Certified, w.Settings = s.feeds.ages(p.cfg.Clock.Read().Boot), p.agreement.told()
+		}
+	})
 	return w
 }

@@ -84,10 +84,11 @@ func (r *relay) receive(b []byte) {
 		return
 	}
 	from := w.From
-	r.driver.mu.Lock()
-	m := r.driver.members.process(from)
-	trusted := m != nil && !m.skewed && !r.cfg.Network.NoRelay
-	r.driver.mu.Unlock()
+	trusted := false
+	r.driver.withState(func(s *state) {
+		m := s.members.process(from)
+		trusted = m != nil && !m.skewed && !r.cfg.Network.NoRelay
+	})
 	events, err := fromEvents(&w.Events)
 	if !trusted || err != nil || r.admission.ahead(from, w.NewestVersion()) {
 		return // from an earlier process, or from a clock that does not count

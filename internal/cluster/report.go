@@ -16,8 +16,7 @@ import (
 // reporter writes to the process's log what happens to hosts: one line for each event.
 // The line names the cause, not its consequences.
 //
-// The methods that take a roster expect the driver's lock, and so does stateChanged.
-// mu is locked last: no other lock is taken under it.
+// The methods for what the state's effects are run under the driver's lock, which guards saidIn. mu is locked last: no other lock is taken under it.
 type reporter struct {
 	log   *slog.Logger
 	clock kv.Clock
@@ -31,7 +30,7 @@ type reporter struct {
 
 // ringChanged logs a new ring. It returns the dead processes that were not in the old
 // ring.
-func (r *reporter) ringChanged(members roster, v, old *View, died []ownership.Died) (rest []ownership.Died) {
+func (r *reporter) ringChanged(members members, v, old *View, died []ownership.Died) (rest []ownership.Died) {
 	gone := map[kv.Process]bool{r.self: true} // processes that another line is about
 	var owners []ownership.Died
 	for _, d := range died {
@@ -121,8 +120,8 @@ func (r *reporter) handedOver(h *handover, heirs, awaited bool) {
 	}
 }
 
-// left logs that this node has left.
-func (r *reporter) left(owned int) {
+// hostLeft logs that this node has left.
+func (r *reporter) hostLeft(owned int) {
 	if owned == 0 {
 		r.log.Info("this host has left")
 		return

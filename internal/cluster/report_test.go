@@ -20,13 +20,13 @@ func TestNamesakes(t *testing.T) {
 	if got := why(); got != "" {
 		t.Errorf("before: %q", got)
 	}
-	n.membership.conflict("a", "10.0.0.1:7946", "10.0.0.2:7946")
+	n.watcher.conflict("a", "10.0.0.1:7946", "10.0.0.2:7946")
 	if got := why(); !strings.Contains(got, "10.0.0.1:7946 and 10.0.0.2:7946: names must be unique") {
 		t.Errorf("then: %q", got)
 	}
-	n.driver.mu.Lock()
-	n.membership.named["a"] = namesake{at: clock.Read().Boot - namesakeFor, why: "old"}
-	n.driver.mu.Unlock()
+	n.driver.withState(func(s *state) {
+		s.namesakes["a"] = namesake{at: clock.Read().Boot - namesakeFor, why: "old"}
+	})
 	if got := why(); got != "" {
 		t.Errorf("a minute after the last word of it: %q", got)
 	}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Listening returns a channel that is closed once Run has its ports, if it needs any.
@@ -33,9 +33,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return errors.Join(err, ln.Close())
 	}
 	d := n.driver
-	d.mu.Lock()
-	d.running.address = address
-	d.mu.Unlock()
+	d.withState(func(s *state) { s.running.address = address })
 	g, err := gossip.New(n.gossipConfig())
 	if err != nil {
 		return errors.Join(err, ln.Close())
@@ -44,9 +42,7 @@ func (n *Node) Run(ctx context.Context) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, inner := errgroup.WithContext(inner)
-	d.mu.Lock()
-	d.running.gossip, d.running.ctx = g, inner
-	d.mu.Unlock()
+	d.withState(func(s *state) { s.running.gossip, s.running.ctx = g, inner })
 	n.renewGossip() // the keys may have changed since gossipConfig read them
 	close(n.listening)
 	n.cfg.Log.Info("taking part in a cluster",
@@ -54,7 +50,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.server.Serve(inner, ln) })
 	group.Go(func() error { return g.Run(inner) })
 	for _, run := range []func(context.Context){
-		func(ctx context.Context) { n.membership.watch(ctx, g) },
+		func(ctx context.Context) { n.watcher.watch(ctx, g) },
 		func(ctx context.Context) { n.acquaintances.run(ctx, g) },
 		func(ctx context.Context) { n.relay.run(ctx, g) },
 		n.tick, d.lookForStalls, n.followers.run, n.followers.runHeartbeats, n.Agreement.run,
@@ -71,11 +67,10 @@ func (n *Node) Run(ctx context.Context) error {
 		return nil
 	})
 	err = group.Wait()
-	d.mu.Lock()
-	d.running.ctx = nil // no task begins any more
-	d.mu.Unlock()
+	var tasks *sync.WaitGroup
+	d.withState(func(s *state) { s.running.ctx, tasks = nil, &s.running.tasks }) // no task begins any more
 	n.pool.Close()
-	d.running.tasks.Wait()
+	tasks.Wait()
 	return err
 }
 
@@ -88,18 +83,18 @@ func (n *Node) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			n.driver.step(n.membership.tick)
+			n.driver.step(func(s *state, now time.Duration) {
+				n.watcher.tick(s, now)
+				n.watcher.sweep(s, now)
+			})
 		}
 	}
 }
 
 func (n *Node) gossipConfig() gossip.Config {
-	n.driver.mu.Lock()
-	meta := n.meta()
-	n.driver.mu.Unlock()
 	c := gossip.Config{
 		Node: string(n.cfg.Self.Node), Cluster: n.cfg.Cluster, Bind: n.cfg.Bind, Join: n.cfg.Join,
-		Meta: meta, Known: n.acquaintances.known, Conflict: n.membership.conflict, Receive: n.relay.receive,
+		Known: n.acquaintances.known, Conflict: n.watcher.conflict, Receive: n.relay.receive,
 		Resolve: n.cfg.Network.Resolve, Log: n.cfg.Log, Advertise: n.cfg.Advertise,
 	}
 	if n.cfg.Credentials != nil {
@@ -108,25 +103,8 @@ func (n *Node) gossipConfig() gossip.Config {
 	if n.cfg.Network.Transport != nil {
 		c.Transport = n.cfg.Network.Transport(n.cfg.Bind)
 	}
+	n.driver.withState(func(s *state) { c.Meta = s.meta() })
 	return c
-}
-
-// meta returns what gossip tells about this node. The driver's lock is held.
-func (n *Node) meta() gossip.Meta {
-	m := n.driver.machine
-	return gossip.Meta{
-		Address: n.driver.running.address, Epoch: uint64(n.cfg.Self.Epoch), Weight: m.Weight(),
-		MinVersion: 1, MaxVersion: wire.PeerVersion, In: m.In(), State: m.State(),
-	}
-}
-
-// tellMeta gossips what has changed about this node. The driver's lock is held.
-func (n *Node) tellMeta() {
-	if g := n.driver.running.gossip; g != nil {
-		if err := g.SetMeta(n.meta()); err != nil {
-			n.cfg.Log.Error("gossip does not take what has changed about this node", "error", err)
-		}
-	}
 }
 
 // Renew takes changed keys and credentials. It replaces the connections to other

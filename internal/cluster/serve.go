@@ -96,7 +96,7 @@ func (n *Node) answer(from kv.Process, q *wire.Request) wire.Reply {
 	case wire.OpGoodbye:
 		var w wire.Goodbye
 		if err = peer.Read(from, q, &w); err == nil {
-			n.membership.goodbye(from)
+			n.watcher.goodbye(from)
 			return wire.Reply{}
 		}
 	case wire.OpPing: // the last call of a connection that is replaced
@@ -116,9 +116,9 @@ func (n *Node) poll(from kv.Process, w *wire.Poll) wire.Reply {
 	if err != nil {
 		return failure(err)
 	}
-	n.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
-		m.PolledBy(now, from, w)
-		n.driver.members.toldAt(from, now)
+	n.driver.stepFor(from, func(s *state, now time.Duration) {
+		s.machine.PolledBy(now, from, w)
+		s.members.toldAt(from, now)
 	})
 	n.acquaintances.introduce(w.Others)
 	if !n.followers.addReader(from, n.cfg.Clock.Read().Boot) {
@@ -134,11 +134,11 @@ func (n *Node) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
 	}
 	ballot := w.Ballot // a copy: the machine keeps it, and not the request
 	var a ownership.Answer
-	n.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
-		a = m.Asked(now, from, ownership.Acquire{
+	n.driver.stepFor(from, func(s *state, now time.Duration) {
+		a = s.machine.Asked(now, from, ownership.Acquire{
 			Ballot: &ballot, State: w.State, Partitions: kv.UnpackedSet(w.Partitions), Ring: w.Ring,
 		})
-		n.driver.carryOut() // ends the ownership before the offer
+		s.carryOut() // ends the ownership before the offer
 		if !a.Released.Empty() {
 			n.cfg.Delegate.Offer(from, &ballot, a.Released)
 		}
@@ -157,8 +157,8 @@ func (n *Node) authorize(from kv.Process, w *wire.Auth) wire.Reply {
 		return failure(err)
 	}
 	var sets []kv.PartitionSet
-	n.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
-		sets = m.Authorize(now, from, ownership.Auth{Ownerships: fromOwnerships(w.Ownerships)})
+	n.driver.stepFor(from, func(s *state, now time.Duration) {
+		sets = s.machine.Authorize(now, from, ownership.Auth{Ownerships: fromOwnerships(w.Ownerships)})
 	})
 	answer := wire.Authorized{
 		Clock:  uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)),

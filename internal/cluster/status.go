@@ -15,53 +15,58 @@ func (n *Node) Stats() cachesidecar.ClusterState {
 	s := n.counts.stats()
 	s.Settings = n.Agreement.Differing()
 	s.Alone, s.Owned, s.Links = n.SingleNode(), n.Owned().Len(), n.server.Stats()
-	now := n.cfg.Clock.Read().Boot
-	d := n.driver
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s.Members = 1 + len(d.members.alive())
-	if d.running.gossip != nil {
-		s.Gossip = d.running.gossip.Stats()
-	}
+	n.driver.withState(func(st *state) { st.addTo(&s) })
 	n.acquaintances.addTo(&s.Gossip)
-	s.In, s.Drained, s.Isolated = d.machine.In(), d.machine.Leaving(), n.membership.isolation.why
-	leases := &s.Invalidations.Leases
-	for id, o := range d.owners {
-		m, listed := d.members[id.Node]
-		gone := listed && (m.left == m.id || !m.alive)
-		if id != n.cfg.Self && !gone {
-			*leases = append(*leases, leaseStats(id.Node, now, o.LeasedAt(), n.cfg.Bound))
-		}
-	}
-	slices.SortFunc(*leases, func(a, b cachesidecar.LeaseStats) int { return cmp.Compare(a.Node, b.Node) })
 	return s
 }
 
+// addTo adds what the state has to statistics.
+func (s *state) addTo(to *cachesidecar.ClusterState) {
+	now := s.cfg.Clock.Read().Boot
+	to.Members = 1 + len(s.members.alive())
+	if s.running.gossip != nil {
+		to.Gossip = s.running.gossip.Stats()
+	}
+	to.In, to.Drained, to.Isolated = s.machine.In(), s.machine.Leaving(), s.isolation.why
+	leases := &to.Invalidations.Leases
+	for id, o := range s.owners {
+		m, listed := s.members[id.Node]
+		gone := listed && (m.left == m.id || !m.alive)
+		if id != s.cfg.Self && !gone {
+			*leases = append(*leases, leaseStats(id.Node, now, o.LeasedAt(), s.cfg.Bound))
+		}
+	}
+	slices.SortFunc(*leases, func(a, b cachesidecar.LeaseStats) int { return cmp.Compare(a.Node, b.Node) })
+}
+
 // Members lists this node and the others, sorted by name.
-func (n *Node) Members() []Member {
+func (n *Node) Members() (list []Member) {
 	v := n.View()
 	share := map[kv.NodeID]int{}
 	for i, c := range v.Table.Counts() {
 		share[v.Table.Members()[i].Node] = c
 	}
-	d := n.driver
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	self := n.cfg.Self
+	n.driver.withState(func(s *state) { list = append(s.list(share), n.acquaintances.list(s.members)...) })
+	slices.SortFunc(list, func(a, b Member) int { return a.ID.Compare(b.ID) })
+	return list
+}
+
+// list lists this node and its members, with the share of the keys of each.
+func (s *state) list(share map[kv.NodeID]int) []Member {
+	self, now := s.cfg.Self, s.cfg.Clock.Read().Boot
 	list := []Member{{
-		ID: self, Address: d.running.address, Weight: d.machine.Weight(),
-		State: liveState(d.machine.In(), d.machine.Weight()),
+		ID: self, Address: s.running.address, Weight: s.machine.Weight(),
+		State: liveState(s.machine.In(), s.machine.Weight()),
 		Owned: share[self.Node], MayOwn: true,
-		Why: cmp.Or(n.membership.namesake(self.Node), d.outcast(), d.machine.Trouble(self.Node)),
+		Why: cmp.Or(s.namesakes.why(self.Node, now), s.outcast(), s.machine.Trouble(self.Node)),
 	}}
-	now := n.cfg.Clock.Read().Boot
-	for name, m := range d.members {
-		_, dead := d.machine.Silence(now, name)
-		s, _ := d.machine.Standing(name)
+	for name, m := range s.members {
+		_, dead := s.machine.Silence(now, name)
+		told, _ := s.machine.Standing(name)
 		o := Member{
-			ID: m.id, Address: m.address, Weight: s.Weight, Owned: share[name],
-			State: d.status(m), Stranger: d.stranger(m),
-			Why: cmp.Or(m.trouble, n.membership.namesake(name), d.machine.Trouble(name)),
+			ID: m.id, Address: m.address, Weight: told.Weight, Owned: share[name],
+			State: s.status(m), Stranger: s.stranger(m),
+			Why: cmp.Or(m.trouble, s.namesakes.why(name, now), s.machine.Trouble(name)),
 		}
 		o.MayOwn = m.left != m.id && !(dead && !m.alive) && !o.Stranger
 		switch {
@@ -72,8 +77,6 @@ func (n *Node) Members() []Member {
 		}
 		list = append(list, o)
 	}
-	list = append(list, n.acquaintances.list(d.members)...)
-	slices.SortFunc(list, func(a, b Member) int { return a.ID.Compare(b.ID) })
 	return list
 }
 

@@ -168,7 +168,7 @@ func TestRefusedAfterGoodbye(t *testing.T) {
 	a := startNode(t, "a", kv.NewSystemClock())
 	b := startNode(t, "b", kv.NewSystemClock(), a.GossipAddress())
 	a.sees(t, "b", StateIn)
-	a.membership.goodbye(b.Self())
+	a.watcher.goodbye(b.Self())
 	a.admission.refused("b", errors.New("other settings"))
 	for _, m := range a.Members() {
 		if m.ID == b.Self() && m.Stranger {
