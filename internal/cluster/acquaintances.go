@@ -92,17 +92,10 @@ func (a *acquaintances) known(m gossip.Member) bool {
 		a.unknown[id.Node] = u
 	}
 	if u.id != id {
-		a.wake()
+		wake(a.changed)
 	}
 	u.id, u.gossips, u.serves, u.in, u.told = id, m.Address, m.Meta.Address, m.Meta.In, time.Now()
 	return false
-}
-
-func (a *acquaintances) wake() {
-	select {
-	case a.changed <- struct{}{}:
-	default:
-	}
 }
 
 // makeRoom makes room for another unknown process. Strangers can fill the table in no time:
@@ -218,7 +211,7 @@ func (a *acquaintances) meet(id kv.Process) {
 	a.met[id] = true
 	if u := a.find(id); u != nil {
 		u.next, u.pause = time.Time{}, 0
-		a.wake()
+		wake(a.changed)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 )
 
-func told(node string, epoch uint64) gossip.Member {
+func gossiped(node string, epoch uint64) gossip.Member {
 	return gossip.Member{Node: node, Address: node + ":1", Meta: gossip.Meta{Address: node + ":2", Epoch: epoch, In: true}}
 }
 
@@ -27,7 +27,7 @@ func TestGreetings(t *testing.T) {
 		greets := func(d time.Duration, names int) (n int) {
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(meetEvery) {
 				for i := range names {
-					a.known(told(fmt.Sprint("n", i), 1))
+					a.known(gossiped(fmt.Sprint("n", i), 1))
 				}
 				for _, u := range a.due(limit) {
 					n++
@@ -51,11 +51,11 @@ func TestGreetings(t *testing.T) {
 		if list := a.due(limit); len(list) != 1 || !list[0].met || !a.untold(list[0].id) || len(a.changed) != 1 {
 			t.Errorf("it has greeted this one, and is to tell about itself: %v", list)
 		}
-		if !a.known(told("n0", 1)) || a.known(told("n0", 2)) {
+		if !a.known(gossiped("n0", 1)) || a.known(gossiped("n0", 2)) {
 			t.Error("a process is a name and an epoch")
 		}
 		a.forget(kv.Process{Node: "n0", Epoch: 1})
-		if a.known(told("n0", 1)) {
+		if a.known(gossiped("n0", 1)) {
 			t.Error("it is not forgotten")
 		}
 		if n := greets(time.Minute, 2*maxUnknown); n > 60*meetRate+meetBurst {
@@ -72,7 +72,7 @@ func TestGreetings(t *testing.T) {
 func TestAcquaintancesAreBounded(t *testing.T) {
 	a := newAcquaintances("self", nil, nil)
 	for i := range 4 * maxUnknown {
-		a.known(told(fmt.Sprint("n", i), 1))
+		a.known(gossiped(fmt.Sprint("n", i), 1))
 	}
 	if len(a.unknown) != maxUnknown || a.forgotten != 3*maxUnknown {
 		t.Errorf("%d are remembered, %d forgotten", len(a.unknown), a.forgotten)

@@ -26,7 +26,7 @@ func (a *admission) greeted(node kv.NodeID, answered kv.Process, err error) {
 	switch {
 	case err == nil:
 		a.acquaintances.meet(answered)
-		a.setReached(answered)
+		a.driver.withMember(answered, func(m *member) { m.reached = true }) // at its known address
 		a.setTrouble(node, "")
 	case answered == (kv.Process{}) && a.troubled(node):
 		// The node's reason does not replace the one that this node has found.
@@ -44,15 +44,6 @@ func (a *admission) refused(node kv.NodeID, err error) {
 	if a.setTrouble(node, err.Error()) && a.report.due("refused", node) {
 		a.log.Warn("a host is refused: this one does not talk to it", "node", node, "reason", err)
 	}
-}
-
-// setReached records that a process answers at its known address.
-func (a *admission) setReached(id kv.Process) {
-	a.driver.withState(func(s *state) {
-		if m := s.members.process(id); m != nil {
-			m.reached = true
-		}
-	})
 }
 
 func (a *admission) troubled(node kv.NodeID) (troubled bool) {
@@ -98,11 +89,7 @@ func (a *admission) ahead(id kv.Process, newest uint64) bool {
 }
 
 func (a *admission) setSkewed(id kv.Process, skewed bool) {
-	a.driver.withState(func(s *state) {
-		if m := s.members.process(id); m != nil {
-			m.skewed = skewed
-		}
-	})
+	a.driver.withMember(id, func(m *member) { m.skewed = skewed })
 }
 
 // admit returns why a request does not count, or nil. newest is the newest version in it.

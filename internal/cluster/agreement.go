@@ -80,8 +80,8 @@ func (a *Agreement) Set(own Digests) {
 	a.own, a.body, a.sum = own, body, max(1, binary.BigEndian.Uint64(digest[:]))
 }
 
-// told returns what an answer to a poll says.
-func (a *Agreement) told() uint64 {
+// ownSum returns what an answer to a poll says.
+func (a *Agreement) ownSum() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.sum
@@ -110,10 +110,7 @@ func (a *Agreement) heard(id kv.Process, sum uint64) {
 		a.found(id, o, nil)
 		o.pair = [2]uint64{}
 	case o.due(a.sum, now):
-		select {
-		case a.wake <- struct{}{}:
-		default:
-		}
+		wake(a.wake)
 	default:
 		a.log(id, o) // a line may have been one too many
 	}
@@ -135,7 +132,7 @@ func (a *Agreement) run(ctx context.Context) {
 		case <-a.wake:
 		}
 		for id, sum := range a.due() {
-			a.ask(ctx, id, sum)
+			a.askHost(ctx, id, sum)
 		}
 	}
 }
@@ -155,10 +152,10 @@ func (a *Agreement) due() map[kv.Process]uint64 {
 	return list
 }
 
-// ask asks a host that has told a digest. If it tells another one meanwhile, it is asked again.
-func (a *Agreement) ask(ctx context.Context, id kv.Process, sum uint64) {
+// askHost asks a host that has told a digest. If it tells another one meanwhile, it is asked again.
+func (a *Agreement) askHost(ctx context.Context, id kv.Process, sum uint64) {
 	var w wire.Settings
-	own := a.told()
+	own := a.ownSum()
 	a.Asked.Add(1)
 	err := a.pool.Ask(ctx, id, a.cfg.Bound/2, wire.OpSettings, &wire.AskSettings{Digest: own}, &w)
 	a.answered(id, [2]uint64{own, sum}, &w, err)

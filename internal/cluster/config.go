@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"slices"
@@ -244,9 +245,7 @@ func (c *Config) settings() map[string]string {
 	if c.Policy == Consistent {
 		s["voters"] = strings.Join(slices.Sorted(slices.Values(c.Voters)), ",")
 	}
-	for k, v := range c.Settings {
-		s[k] = v
-	}
+	maps.Copy(s, c.Settings)
 	return s
 }
 

@@ -10,19 +10,20 @@
 // A node without an address for others is alone. It runs the same machine without other
 // members, and owns every partition as soon as New returns.
 //
-// Every decision about ownership happens under one lock, which belongs to the driver. Its
-// effects are carried out before the lock is released, so no reader sees an ownership
-// that has ended. The other parts of a Node, each in a file of its name:
+// Every decision about ownership happens under one lock, which belongs to the driver, and
+// its effects are carried out before the lock is released. So no reader sees an ownership
+// that has ended. The floors of the package, from the lowest, by their files:
 //
-//	acquaintances             which of the processes that gossip tells of count
-//	admission                 which messages count: clocks, refusals
-//	roster, membership        the members, and how they come, go and are forgotten
-//	isolation                 whether other nodes should be there and none answers
-//	poller, ballots           what this node asks the members: POLL, ACQUIRE, AUTH
-//	following, followers      the logs of the members, and this process's log for them
-//	relay                     events in gossip
-//	flusher, departure        FLUSH of the cluster, and an orderly leave
-//	serve                     what the members ask this node
+//	view, member, isolation,           what is known of the owners and members, of the
+//	certificates, handover             feeds, and of this node's handover
+//	state, effects                     all of that with the machine, and what follows from it
+//	driver, pause                      the lock, time, and stalls
+//	acquaintances, admission           which processes and which messages count
+//	poller, ballots                    what this node asks the members: POLL, ACQUIRE, AUTH
+//	following, followers, relay        the logs of the members, of this process, and gossip's events
+//	flush, leave                       FLUSH of the cluster, and an orderly leave
+//	watch, forget                      how members come, go and are forgotten
+//	node, serve, run, compose          the whole: its methods, what the members ask it, its life
 //
 // Goroutines, all ended by Run:
 //

@@ -17,10 +17,9 @@ import (
 //
 // Locking. mu guards the state, and only this file names it. Every decision about
 // ownership happens under mu, and its effects are carried out before mu is released, so
-// no reader sees an ownership that has ended. mu is not held during
-// a call to another process. Methods of gossip and of the pool may be called under mu.
-// Both have locks of their own, and functions that they call under those locks must not
-// take mu. No other lock of this package is held when mu is taken; those of
+// no reader sees an ownership that has ended. mu is not held during a call to another
+// process. Methods of gossip and of the pool may be called under mu. Both have locks of
+// their own, and functions that they call under those locks must not take mu. No other lock of this package is held when mu is taken; those of
 // acquaintances and reporter may be taken under it.
 type driver struct {
 	cfg *Config
@@ -63,6 +62,15 @@ func (d *driver) withState(f func(s *state)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f(&d.state)
+}
+
+// withMember calls f with the member whose present process is id, under the lock, if there is one.
+func (d *driver) withMember(id kv.Process, f func(m *member)) {
+	d.withState(func(s *state) {
+		if m := s.members.process(id); m != nil {
+			f(m)
+		}
+	})
 }
 
 // step calls f with the state under the lock, and carries out the resulting actions.

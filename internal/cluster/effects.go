@@ -39,7 +39,7 @@ func (s *state) carryOut() {
 			s.report.stateChanged(a, s.machine.Leaving())
 			s.tellMeta()
 			for _, m := range s.members { // polls tell the change earlier than gossip does
-				m.poll()
+				wake(m.kick)
 			}
 		case ownership.Died:
 			died = append(died, a)

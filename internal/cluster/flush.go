@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -106,15 +107,15 @@ func (f *flushing) round(ctx context.Context) *wire.Error {
 	for _, id := range ask {
 		wg.Go(func() {
 			a, err := f.flusher.noteAt(ctx, id, f.floor)
-			f.take(id, a, err)
+			f.keepAnswer(id, a, err)
 		})
 	}
 	wg.Wait()
 	return f.fails
 }
 
-// take keeps an answer, or why there is none.
-func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
+// keepAnswer keeps an answer, or why there is none.
+func (f *flushing) keepAnswer(id kv.Process, a *wire.Noted, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var refused *wire.Error
@@ -236,16 +237,9 @@ func (f *flushing) silent() (list []kv.Process) {
 func (f *flushing) voters() (list []kv.Process) {
 	for _, name := range f.flusher.cfg.Voters {
 		has := func(id kv.Process) bool { return string(id.Node) == name && f.noted[id].voter }
-		if !slices.ContainsFunc(keys(f.noted), has) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(f.noted)), has) {
 			list = append(list, kv.Process{Node: kv.NodeID(name)})
 		}
-	}
-	return list
-}
-
-func keys[T any](m map[kv.Process]T) (list []kv.Process) {
-	for id := range m {
-		list = append(list, id)
 	}
 	return list
 }
@@ -255,7 +249,7 @@ func keys[T any](m map[kv.Process]T) (list []kv.Process) {
 func (f *flushing) late(missing []kv.Process) *wire.Error {
 	slices.SortFunc(missing, kv.Process.Compare)
 	silent := slices.DeleteFunc(slices.Clone(missing), func(id kv.Process) bool {
-		return slices.ContainsFunc(keys(f.heard), func(o kv.Process) bool { return o.Node == id.Node })
+		return slices.ContainsFunc(slices.Collect(maps.Keys(f.heard)), func(o kv.Process) bool { return o.Node == id.Node })
 	})
 	if len(silent) == 0 {
 		silent = missing

@@ -61,24 +61,26 @@ type waiting struct {
 // run sends followers the new events, until ctx ends. It sends at once, or, if it has
 // just sent some, together with the events of the next moment.
 func (f *followers) run(ctx context.Context) {
-	rest := f.cfg.Network.Nap
-	if rest == nil {
+	pause := f.cfg.Network.Nap
+	if pause == nil {
 		nap := newNap()
 		defer nap.close()
-		rest = nap.sleep
+		pause = nap.sleep
 	}
 	var last time.Duration
 	var a transport.Answers
 	for place := uint64(0); ctx.Err() == nil; {
 		f.cfg.Events.Wait(ctx, place)
 		if f.cfg.Clock.Read().Boot-last < gatherAfter {
-			rest(gatherFor)
+			pause(gatherFor)
 		}
 		last, place = f.cfg.Clock.Read().Boot, f.cfg.Events.Head()
 		f.moveTo(place)
 		f.answer(&a, false, func(w *waiting) bool { return w.from.sent < place })
 	}
-	f.end()
+	f.mu.Lock()
+	f.ended = true
+	f.mu.Unlock()
 	f.answer(&a, false, func(*waiting) bool { return true })
 }
 
@@ -87,13 +89,6 @@ func (f *followers) moveTo(place uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.place = place
-}
-
-// end stops all waiting.
-func (f *followers) end() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.ended = true
 }
 
 // runHeartbeats answers followers whose calls have waited long enough without an event,

@@ -82,8 +82,8 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	return r
 }
 
-// ask sends a number of FOLLOWs in one write.
-func (r *byHand) ask(calls int, f wire.Follow) {
+// sendFollows sends a number of FOLLOWs in one write.
+func (r *byHand) sendFollows(calls int, f wire.Follow) {
 	r.t.Helper()
 	for range calls {
 		body, err := wire.MarshalBody(&f)
@@ -139,7 +139,7 @@ const someTime = 60_000 // ms
 // events that were missed.
 func TestFollowsInARow(t *testing.T) {
 	follows(t, time.Hour, func(t *testing.T, r *byHand) {
-		r.ask(3, wire.Follow{WaitMS: someTime, Anew: true})
+		r.sendFollows(3, wire.Follow{WaitMS: someTime, Anew: true})
 		r.nothing()
 		r.append(1)
 		r.answer(0, 1)
@@ -150,7 +150,7 @@ func TestFollowsInARow(t *testing.T) {
 		r.answer(2, 3)
 		r.append(2)
 		r.nothing() // no call waits
-		r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime})
+		r.sendFollows(2, wire.Follow{Applied: 1, WaitMS: someTime})
 		r.answer(3, 5)
 		r.nothing()
 		r.append(1)
@@ -162,13 +162,13 @@ func TestFollowsInARow(t *testing.T) {
 func TestFollowHeartbeat(t *testing.T) {
 	follows(t, MinBound, func(t *testing.T, r *byHand) {
 		begun := time.Now()
-		r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
+		r.sendFollows(2, wire.Follow{WaitMS: someTime, Anew: true})
 		r.answer(0, 0)
 		if took, want := time.Since(begun), r.n.cfg.followWait(); took < want || took > want+want/10 {
 			t.Errorf("it took %v, want %v", took, want)
 		}
 		r.answer(0, 0)
-		r.ask(1, wire.Follow{})
+		r.sendFollows(1, wire.Follow{})
 		r.answer(0, 0)
 	})
 }
@@ -178,11 +178,11 @@ func TestFollowHeartbeat(t *testing.T) {
 func TestFollowAnew(t *testing.T) {
 	follows(t, time.Hour, func(t *testing.T, r *byHand) {
 		r.append(3)
-		r.ask(1, wire.Follow{WaitMS: someTime, Anew: true})
+		r.sendFollows(1, wire.Follow{WaitMS: someTime, Anew: true})
 		r.answer(0, 3)
-		r.ask(2, wire.Follow{WaitMS: someTime})
+		r.sendFollows(2, wire.Follow{WaitMS: someTime})
 		r.nothing()
-		r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime, Anew: true})
+		r.sendFollows(2, wire.Follow{Applied: 1, WaitMS: someTime, Anew: true})
 		r.answer(3, 3)
 		r.answer(3, 3)
 		r.answer(1, 3)
@@ -200,7 +200,7 @@ func TestFollowAnew(t *testing.T) {
 func TestFollowAnotherLog(t *testing.T) {
 	follows(t, MinBound, func(t *testing.T, r *byHand) {
 		r.append(4)
-		r.ask(1, wire.Follow{Applied: 50, WaitMS: someTime, Anew: true})
+		r.sendFollows(1, wire.Follow{Applied: 50, WaitMS: someTime, Anew: true})
 		select {
 		case f := <-r.came:
 			if f.err != nil {
@@ -221,7 +221,7 @@ func TestFollowerIsUrged(t *testing.T) {
 			if waits {
 				calls = 3
 			}
-			r.ask(calls, wire.Follow{WaitMS: someTime, Anew: true})
+			r.sendFollows(calls, wire.Follow{WaitMS: someTime, Anew: true})
 			r.append(1)
 			if r.answer(0, 1).Tell {
 				t.Error("asked to tell though no follower waits")
@@ -230,7 +230,7 @@ func TestFollowerIsUrged(t *testing.T) {
 			go func() { done <- r.n.Applied(t.Context(), 1) }() // ends with the test
 			if !waits {
 				time.Sleep(10 * time.Millisecond)
-				r.ask(1, wire.Follow{WaitMS: someTime}) // was on its way
+				r.sendFollows(1, wire.Follow{WaitMS: someTime}) // was on its way
 			}
 			if !r.answer(1, 1).Tell {
 				t.Error("not asked to tell")
@@ -240,7 +240,7 @@ func TestFollowerIsUrged(t *testing.T) {
 				t.Error("it is known before it was told")
 			case <-time.After(20 * time.Millisecond):
 			}
-			r.ask(1, wire.Follow{Applied: 1, WaitMS: someTime})
+			r.sendFollows(1, wire.Follow{Applied: 1, WaitMS: someTime})
 			if !<-done {
 				t.Error("it is not told")
 			}
@@ -251,12 +251,12 @@ func TestFollowerIsUrged(t *testing.T) {
 // TestFollowEnds checks that at the end every call gets an answer.
 func TestFollowEnds(t *testing.T) {
 	follows(t, time.Hour, func(t *testing.T, r *byHand) {
-		r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
+		r.sendFollows(2, wire.Follow{WaitMS: someTime, Anew: true})
 		r.nothing()
 		r.stop()
 		r.answer(0, 0)
 		r.answer(0, 0)
-		r.ask(1, wire.Follow{WaitMS: someTime})
+		r.sendFollows(1, wire.Follow{WaitMS: someTime})
 		r.answer(0, 0)
 	})
 }

@@ -70,7 +70,7 @@ func (f *following) followOn(ctx context.Context, id kv.Process) error {
 	if l.c, _, err = f.pool.Connect(ctx, id, peer.Poll, l.timeout); err != nil {
 		return err
 	}
-	if err := l.ask(1, true); err != nil {
+	if err := l.sendFollows(1, true); err != nil {
 		return err
 	}
 	window, last := 1, f.cfg.Clock.Read().Boot
@@ -95,9 +95,9 @@ func (f *following) followOn(ctx context.Context, id kv.Process) error {
 		last = now
 		switch {
 		case l.waiting <= window/2:
-			err = l.ask(window-l.waiting, false)
+			err = l.sendFollows(window-l.waiting, false)
 		case w.Tell:
-			err = l.ask(1, false)
+			err = l.sendFollows(1, false)
 		case l.c.Retiring():
 			err = rpc.ErrRetiring
 		}
@@ -133,8 +133,8 @@ func (f *followed) Answered(_ *transport.Answers, frame []byte, err error) {
 	f.came <- f
 }
 
-// ask sends calls in one write. At most maxAsked are in flight.
-func (l *followedLog) ask(calls int, anew bool) error {
+// sendFollows sends calls in one write. At most maxAsked are in flight.
+func (l *followedLog) sendFollows(calls int, anew bool) error {
 	cfg := l.f.cfg
 	body, err := wire.MarshalBody(&wire.Follow{
 		Applied: l.f.driver.ownerOf(l.id).log.Applied(), WaitMS: uint32(cfg.followWait().Milliseconds()), Anew: anew,

@@ -16,15 +16,13 @@ import (
 // owns, and says goodbye. A handover may also be all: then the node stays, drained, until
 // the handover is taken back.
 type departure struct {
-	cfg     *Config
-	driver  *driver
-	pool    *peer.Pool
-	flusher *flusher
-	report  *reporter
-	// leaveTime limits a handover: see Node.SetLeaveTime.
-	leaveTime atomic.Int64
-
-	awaited bool // the other voters were waited for; of the goroutine that ends the node
+	cfg       *Config
+	driver    *driver
+	pool      *peer.Pool
+	flusher   *flusher
+	report    *reporter
+	leaveTime atomic.Int64 // limits a handover: see Node.SetLeaveTime
+	awaited   bool         // the other voters were waited for; of the goroutine that ends the node
 }
 
 // Limits of what a leave waits for, except of the handover.
@@ -105,7 +103,10 @@ func (l *departure) undrain() (was bool, err error) {
 			if ctx := s.running.ctx; ctx == nil {
 				s.comeBack(h, now)
 			} else if begins {
-				s.running.tasks.Go(func() { l.awaitBack(ctx, h) })
+				s.running.tasks.Go(func() {
+					l.awaitHeirs(ctx, nil) // an ownership begins with none of this node's own former entries
+					l.driver.step(func(s *state, now time.Duration) { s.comeBack(h, now) })
+				})
 			}
 		}
 	})
@@ -113,14 +114,6 @@ func (l *departure) undrain() (was bool, err error) {
 		l.cfg.Log.Info("the drain is undone: this host takes its keys again once the others have what it gave up")
 	}
 	return was, err
-}
-
-// awaitBack lets this node come back after a handover that was taken back: once others
-// have everything. What they had not fetched would be lost: an ownership begins with none of this
-// node's own former entries.
-func (l *departure) awaitBack(ctx context.Context, h *handover) {
-	l.awaitHeirs(ctx, nil)
-	l.driver.step(func(s *state, now time.Duration) { s.comeBack(h, now) })
 }
 
 // comeBack lets this node own its part of the keys again, unless another handover has
@@ -180,6 +173,7 @@ func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
 	defer cancel()
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
+	kept, hopes := 0, false // ownerships that have not ended; another node takes over, or may soon
 	for done := false; !done; {
 		select {
 		case <-over:
@@ -187,21 +181,10 @@ func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			done = l.kept() == 0 && !l.cfg.Delegate.Awaited() || !l.hopes()
+			l.driver.step(func(s *state, _ time.Duration) { kept, hopes = s.machine.Unended(), s.machine.Hopes() })
+			done = kept == 0 && !l.cfg.Delegate.Awaited() || !hopes
 		}
 	}
-}
-
-// hopes reports whether another node takes over, or may soon.
-func (l *departure) hopes() (there bool) {
-	l.driver.step(func(s *state, _ time.Duration) { there = s.machine.Hopes() })
-	return there
-}
-
-// kept returns how many ownerships have not ended.
-func (l *departure) kept() (ownerships int) {
-	l.driver.withState(func(s *state) { ownerships = s.machine.Unended() })
-	return ownerships
 }
 
 // handOver hands over what this node owns before it ends. There is no way back. A node

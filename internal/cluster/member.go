@@ -14,7 +14,7 @@ type member struct {
 	address string
 	hint    uint64        // the count of its changes of weight and in, as gossip has told
 	hintOut bool          // gossip says that the process is out
-	toldAt  time.Duration // boot clock when the process itself last told
+	toldAt  time.Duration // boot clock when the process itself last told, in a poll or in the answer to one
 	reached bool          // it has answered a greeting at its address
 	alive   bool
 	goneAt  time.Duration // since when it is not alive, on the boot clock
@@ -40,10 +40,10 @@ func newMember() *member {
 	}
 }
 
-// poll has the member polled soon.
-func (m *member) poll() {
+// wake has one turn of a goroutine wait in its channel, which has room for one.
+func wake(turns chan<- struct{}) {
 	select {
-	case m.kick <- struct{}{}:
+	case turns <- struct{}{}:
 	default:
 	}
 }
@@ -71,13 +71,6 @@ func (ms members) process(id kv.Process) *member {
 		return m
 	}
 	return nil
-}
-
-// toldAt records that a process has told about itself, in a poll or in the answer to one.
-func (ms members) toldAt(id kv.Process, now time.Duration) {
-	if m := ms.process(id); m != nil {
-		m.toldAt = now
-	}
 }
 
 // alive lists the processes of the members that gossip hears.

@@ -62,7 +62,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	var o *Owner
 	p.driver.stepAbout(id, func(s *state, now time.Duration) {
 		s.machine.Polled(now, id, sent.Boot, said.State, &w)
-		s.members.toldAt(id, now)
+		s.members.process(id).toldAt = now
 		o = s.owner(id)
 	})
 	if o == nil {
@@ -83,7 +83,7 @@ func (p *poller) message(to kv.Process, now kv.Moment, answer bool) (w *wire.Pol
 		w.WallMS, w.BootNS = now.Wall, uint64(now.Boot)
 		w.Clock, w.Head = uint64(p.cfg.Versions.Next(now.Wall)), p.cfg.Events.Head()
 		if answer {
-			w.Certified, w.Settings = s.feeds.ages(p.cfg.Clock.Read().Boot), p.agreement.told()
+			w.Certified, w.Settings = s.feeds.ages(p.cfg.Clock.Read().Boot), p.agreement.ownSum()
 		}
 	})
 	return w

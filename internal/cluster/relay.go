@@ -85,10 +85,7 @@ func (r *relay) receive(b []byte) {
 	}
 	from := w.From
 	trusted := false
-	r.driver.withState(func(s *state) {
-		m := s.members.process(from)
-		trusted = m != nil && !m.skewed && !r.cfg.Network.NoRelay
-	})
+	r.driver.withMember(from, func(m *member) { trusted = !m.skewed && !r.cfg.Network.NoRelay })
 	events, err := fromEvents(&w.Events)
 	if !trusted || err != nil || r.admission.ahead(from, w.NewestVersion()) {
 		return // from an earlier process, or from a clock that does not count

@@ -16,7 +16,8 @@ import (
 // reporter writes to the process's log what happens to hosts: one line for each event.
 // The line names the cause, not its consequences.
 //
-// The methods for what the state's effects are run under the driver's lock, which guards saidIn. mu is locked last: no other lock is taken under it.
+// The methods that the state calls run under the driver's lock, which guards saidIn. mu is
+// locked last: no other lock is taken under it.
 type reporter struct {
 	log   *slog.Logger
 	clock kv.Clock

@@ -69,46 +69,39 @@ func (p *polls) Serve(c *server.Conn, frames [][]byte) error {
 
 // answer answers a request, except FOLLOW.
 func (n *Node) answer(from kv.Process, q *wire.Request) wire.Reply {
-	var err *wire.Error
 	switch q.Op {
 	case wire.OpPoll:
-		var w wire.Poll
-		if err = peer.Read(from, q, &w); err == nil {
-			return n.poll(from, &w)
-		}
+		return readAndAnswer(from, q, n.answerPoll)
 	case wire.OpAcquire:
-		var w wire.Acquire
-		if err = peer.Read(from, q, &w); err == nil {
-			return n.acquire(from, &w)
-		}
+		return readAndAnswer(from, q, n.answerAcquire)
 	case wire.OpAuth:
-		var w wire.Auth
-		if err = peer.Read(from, q, &w); err == nil {
-			return n.authorize(from, &w)
-		}
+		return readAndAnswer(from, q, n.answerAuth)
 	case wire.OpNote:
-		var w wire.Note
-		if err = peer.Read(from, q, &w); err == nil {
-			return n.note(from, &w)
-		}
+		return readAndAnswer(from, q, n.answerNote)
 	case wire.OpSettings:
 		return n.Agreement.answer()
 	case wire.OpGoodbye:
-		var w wire.Goodbye
-		if err = peer.Read(from, q, &w); err == nil {
+		return readAndAnswer(from, q, func(from kv.Process, _ *wire.Goodbye) (r wire.Reply) {
 			n.watcher.goodbye(from)
-			return wire.Reply{}
-		}
+			return r
+		})
 	case wire.OpPing: // the last call of a connection that is replaced
 		return wire.Reply{}
-	default:
-		err = wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op)
 	}
-	return failure(err)
+	return failure(wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op))
 }
 
-// poll answers a poll.
-func (n *Node) poll(from kv.Process, w *wire.Poll) wire.Reply {
+// readAndAnswer has a request answered if its message can be read.
+func readAndAnswer[M any](from kv.Process, q *wire.Request, answer func(kv.Process, *M) wire.Reply) wire.Reply {
+	w := new(M)
+	if err := peer.Read(from, q, w); err != nil {
+		return failure(err)
+	}
+	return answer(from, w)
+}
+
+// answerPoll answers a poll.
+func (n *Node) answerPoll(from kv.Process, w *wire.Poll) wire.Reply {
 	err := n.admission.checkWall(from, w.WallMS)
 	if err == nil {
 		err = n.admission.admit(from, w.Clock, w.NewestVersion())
@@ -118,7 +111,9 @@ func (n *Node) poll(from kv.Process, w *wire.Poll) wire.Reply {
 	}
 	n.driver.stepFor(from, func(s *state, now time.Duration) {
 		s.machine.PolledBy(now, from, w)
-		s.members.toldAt(from, now)
+		if m := s.members.process(from); m != nil {
+			m.toldAt = now
+		}
 	})
 	n.acquaintances.introduce(w.Others)
 	if !n.followers.addReader(from, n.cfg.Clock.Read().Boot) {
@@ -127,8 +122,8 @@ func (n *Node) poll(from kv.Process, w *wire.Poll) wire.Reply {
 	return replyWith(n.poller.message(from, n.cfg.Clock.Read(), true))
 }
 
-// acquire answers an ACQUIRE. What it ends has ended before the answer is made.
-func (n *Node) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
+// answerAcquire answers an ACQUIRE. What it ends has ended before the answer is made.
+func (n *Node) answerAcquire(from kv.Process, w *wire.Acquire) wire.Reply {
 	if err := n.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
 		return failure(err)
 	}
@@ -151,8 +146,8 @@ func (n *Node) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
 	})
 }
 
-// authorize answers an AUTH.
-func (n *Node) authorize(from kv.Process, w *wire.Auth) wire.Reply {
+// answerAuth answers an AUTH.
+func (n *Node) answerAuth(from kv.Process, w *wire.Auth) wire.Reply {
 	if err := n.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
 		return failure(err)
 	}
@@ -170,8 +165,8 @@ func (n *Node) authorize(from kv.Process, w *wire.Auth) wire.Reply {
 	return replyWith(&answer)
 }
 
-// note answers a NOTE.
-func (n *Node) note(from kv.Process, w *wire.Note) wire.Reply {
+// answerNote answers a NOTE.
+func (n *Node) answerNote(from kv.Process, w *wire.Note) wire.Reply {
 	if err := n.admission.checkWall(from, w.WallMS); err != nil {
 		return failure(err)
 	}

@@ -8,8 +8,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// What a node shows of itself and of the members.
-
 // Stats returns what this node counts of the cluster's statistics.
 func (n *Node) Stats() cachesidecar.ClusterState {
 	s := n.counts.stats()

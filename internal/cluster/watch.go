@@ -62,7 +62,7 @@ func (w *watcher) takeGossip(s *state, now time.Duration, g gossip.Member) {
 	}
 	moved := next.id != m.id || next.address != m.address
 	if next.hint != m.hint {
-		m.poll()
+		wake(m.kick)
 	}
 	old := m.id
 	*m = next
