@@ -40,41 +40,41 @@ const (
 func NewAdaptiveWeight(base uint32) *AdaptiveWeight { return &AdaptiveWeight{base: base} }
 
 // Weight returns the present weight, at least 1.
-func (a *AdaptiveWeight) Weight() uint32 {
-	return max(1, uint32(uint64(a.base)*uint64(fullSteps-a.steps)/fullSteps))
+func (aw *AdaptiveWeight) Weight() uint32 {
+	return max(1, uint32(uint64(aw.base)*uint64(fullSteps-aw.steps)/fullSteps))
 }
 
 // Step takes the pressure at a moment and reports whether the weight has changed. Call
 // it about once a second.
-func (a *AdaptiveWeight) Step(now time.Duration, pressure float64) bool {
-	if dt := min(now-a.last, adaptSmooth); a.last != 0 {
-		a.smooth += (pressure - a.smooth) * float64(dt) / float64(adaptSmooth)
+func (aw *AdaptiveWeight) Step(now time.Duration, pressure float64) bool {
+	if dt := min(now-aw.last, adaptSmooth); aw.last != 0 {
+		aw.smooth += (pressure - aw.smooth) * float64(dt) / float64(adaptSmooth)
 	}
-	a.last = now
-	since(&a.highSince, a.smooth > adaptHigh, now)
-	since(&a.lowSince, a.smooth < adaptLow, now)
-	cool := adaptCool << a.reversals
-	if a.reversals > 0 && now-a.changed > 4*cool { // the weight has settled
-		a.reversals--
+	aw.last = now
+	since(&aw.highSince, aw.smooth > adaptHigh, now)
+	since(&aw.lowSince, aw.smooth < adaptLow, now)
+	cool := adaptCool << aw.reversals
+	if aw.reversals > 0 && now-aw.changed > 4*cool { // the weight has settled
+		aw.reversals--
 	}
-	if a.changed != 0 && now-a.changed < cool {
+	if aw.changed != 0 && now-aw.changed < cool {
 		return false
 	}
-	lower := a.highSince != 0 && now-a.highSince >= adaptLower && a.steps < maxStepsDown
-	raise := a.lowSince != 0 && now-a.lowSince >= adaptRaise && a.steps > 0
+	lower := aw.highSince != 0 && now-aw.highSince >= adaptLower && aw.steps < maxStepsDown
+	raise := aw.lowSince != 0 && now-aw.lowSince >= adaptRaise && aw.steps > 0
 	switch {
 	case lower:
-		a.steps++
+		aw.steps++
 	case raise:
-		a.steps--
+		aw.steps--
 	default:
 		return false
 	}
-	if a.changed != 0 && lower != a.lowered {
-		a.reversals = min(a.reversals+1, maxReversals)
+	if aw.changed != 0 && lower != aw.lowered {
+		aw.reversals = min(aw.reversals+1, maxReversals)
 	}
-	a.changed, a.lowered = now, lower
-	a.highSince, a.lowSince = 0, 0 // start the two periods again
+	aw.changed, aw.lowered = now, lower
+	aw.highSince, aw.lowSince = 0, 0 // start the two periods again
 	return true
 }
 

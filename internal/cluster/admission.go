@@ -22,32 +22,32 @@ type admission struct {
 
 // greeted takes the result of this node's greeting of another node. refused takes any
 // refusal, of this node's greetings and of other nodes'.
-func (a *admission) greeted(node kv.NodeID, answered kv.Process, err error) {
+func (ad *admission) greeted(node kv.NodeID, answered kv.Process, err error) {
 	switch {
 	case err == nil:
-		a.acquaintances.meet(answered)
-		a.driver.withMember(answered, func(m *member) { m.reached = true }) // at its known address
-		a.setTrouble(node, "")
-	case answered == (kv.Process{}) && a.troubled(node):
+		ad.acquaintances.meet(answered)
+		ad.driver.withMember(answered, func(m *member) { m.reached = true }) // at its known address
+		ad.setTrouble(node, "")
+	case answered == (kv.Process{}) && ad.troubled(node):
 		// The node's reason does not replace the one that this node has found.
-		a.counts.refused.Add(1)
+		ad.counts.refused.Add(1)
 	default:
-		a.refused(node, err)
+		ad.refused(node, err)
 	}
 }
 
-func (a *admission) refused(node kv.NodeID, err error) {
-	if a.driver.causedByStandstill(err) {
+func (ad *admission) refused(node kv.NodeID, err error) {
+	if ad.driver.causedByStandstill(err) {
 		return
 	}
-	a.counts.refused.Add(1)
-	if a.setTrouble(node, err.Error()) && a.report.due("refused", node) {
-		a.log.Warn("a host is refused: this one does not talk to it", "node", node, "reason", err)
+	ad.counts.refused.Add(1)
+	if ad.setTrouble(node, err.Error()) && ad.report.due("refused", node) {
+		ad.log.Warn("a host is refused: this one does not talk to it", "node", node, "reason", err)
 	}
 }
 
-func (a *admission) troubled(node kv.NodeID) (troubled bool) {
-	a.driver.withState(func(s *state) {
+func (ad *admission) troubled(node kv.NodeID) (troubled bool) {
+	ad.driver.withState(func(s *state) {
 		m := s.members[node]
 		troubled = m != nil && m.trouble != ""
 	})
@@ -55,8 +55,8 @@ func (a *admission) troubled(node kv.NodeID) (troubled bool) {
 }
 
 // setTrouble records why a node is not talked to, and reports whether that is new.
-func (a *admission) setTrouble(node kv.NodeID, why string) (changed bool) {
-	a.driver.withState(func(s *state) {
+func (ad *admission) setTrouble(node kv.NodeID, why string) (changed bool) {
+	ad.driver.withState(func(s *state) {
 		if m := s.members[node]; m != nil {
 			changed, m.trouble = m.trouble != why, why
 		}
@@ -66,47 +66,47 @@ func (a *admission) setTrouble(node kv.NodeID, why string) (changed bool) {
 
 // skewed reports whether a process's wall clock, read after since, is too far off. Then
 // nothing in its message counts.
-func (a *admission) skewed(id kv.Process, wall, since int64) bool {
-	err := a.identity.Skew(string(id.Node), wall, since, a.identity.Clock.Read().Wall)
+func (ad *admission) skewed(id kv.Process, wall, since int64) bool {
+	err := ad.identity.Skew(string(id.Node), wall, since, ad.identity.Clock.Read().Wall)
 	if err != nil {
-		a.refused(id.Node, err)
+		ad.refused(id.Node, err)
 	}
-	a.setSkewed(id, err != nil)
+	ad.setSkewed(id, err != nil)
 	return err != nil
 }
 
 // ahead reports whether a version in a process's message is too far ahead. Then nothing
 // in the message counts, and the process's clock counts as off until its next poll is
 // checked.
-func (a *admission) ahead(id kv.Process, newest uint64) bool {
-	err := a.identity.Ahead(id.Node, newest)
+func (ad *admission) ahead(id kv.Process, newest uint64) bool {
+	err := ad.identity.Ahead(id.Node, newest)
 	if err == nil {
 		return false
 	}
-	a.refused(id.Node, err)
-	a.setSkewed(id, true)
+	ad.refused(id.Node, err)
+	ad.setSkewed(id, true)
 	return true
 }
 
-func (a *admission) setSkewed(id kv.Process, skewed bool) {
-	a.driver.withMember(id, func(m *member) { m.skewed = skewed })
+func (ad *admission) setSkewed(id kv.Process, skewed bool) {
+	ad.driver.withMember(id, func(m *member) { m.skewed = skewed })
 }
 
 // admit returns why a request does not count, or nil. newest is the newest version in it.
 // If it counts, its clock is merged into this process's.
-func (a *admission) admit(from kv.Process, clock, newest uint64) *wire.Error {
-	if a.ahead(from, newest) {
+func (ad *admission) admit(from kv.Process, clock, newest uint64) *wire.Error {
+	if ad.ahead(from, newest) {
 		return tooFarAhead
 	}
-	a.identity.Versions.Observe(kv.Version(clock))
+	ad.identity.Versions.Observe(kv.Version(clock))
 	return nil
 }
 
 // checkWall returns why a request does not count, or nil. wall is the sender's wall
 // clock, in milliseconds, within the last B/2.
-func (a *admission) checkWall(from kv.Process, wall int64) *wire.Error {
-	if a.skewed(from, wall, a.identity.Clock.Read().Wall-a.driver.cfg.Bound.Milliseconds()/2) {
-		return wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", a.identity.MaxSkew)
+func (ad *admission) checkWall(from kv.Process, wall int64) *wire.Error {
+	if ad.skewed(from, wall, ad.identity.Clock.Read().Wall-ad.driver.cfg.Bound.Milliseconds()/2) {
+		return wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", ad.identity.MaxSkew)
 	}
 	return nil
 }

@@ -18,13 +18,13 @@ type touched struct {
 	n int
 }
 
-func (c *touched) LearnFlushes([]wire.Floor)                      { c.n++ }
-func (c *touched) NoteFlush(wire.Floor) error                     { c.n++; return nil }
-func (c *touched) Apply(kv.Process, uint64, []invalidation.Event) { c.n++ }
-func (c *touched) Relayed([]invalidation.Event)                   { c.n++ }
-func (c *touched) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  { c.n++ }
-func (c *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
-	c.n++
+func (tc *touched) LearnFlushes([]wire.Floor)                      { tc.n++ }
+func (tc *touched) NoteFlush(wire.Floor) error                     { tc.n++; return nil }
+func (tc *touched) Apply(kv.Process, uint64, []invalidation.Event) { tc.n++ }
+func (tc *touched) Relayed([]invalidation.Event)                   { tc.n++ }
+func (tc *touched) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  { tc.n++ }
+func (tc *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
+	tc.n++
 }
 
 // TestMessagesAhead checks that a message is refused if any version in it is too far

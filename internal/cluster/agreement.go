@@ -55,8 +55,8 @@ type otherSettings struct {
 }
 
 // due reports whether a host is to be asked, if the sum of this one is own.
-func (o *otherSettings) due(own uint64, now time.Duration) bool {
-	return o.sum != 0 && o.sum != own && o.pair != [2]uint64{own, o.sum} && now-o.asked >= askEvery
+func (ot *otherSettings) due(own uint64, now time.Duration) bool {
+	return ot.sum != 0 && ot.sum != own && ot.pair != [2]uint64{own, ot.sum} && now-ot.asked >= askEvery
 }
 
 func newAgreement(cfg *Config, pool *peer.Pool, report *reporter) *Agreement {
@@ -68,83 +68,83 @@ func newAgreement(cfg *Config, pool *peer.Pool, report *reporter) *Agreement {
 }
 
 // Set replaces this host's digests.
-func (a *Agreement) Set(own Digests) {
+func (ag *Agreement) Set(own Digests) {
 	w := pack(own)
 	body, err := wire.MarshalBody(w)
 	if err != nil {
 		return // an encoding of texts and bytes does not fail
 	}
 	digest := sha256.Sum256(body)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.own, a.body, a.sum = own, body, max(1, binary.BigEndian.Uint64(digest[:]))
+	ag.mu.Lock()
+	defer ag.mu.Unlock()
+	ag.own, ag.body, ag.sum = own, body, max(1, binary.BigEndian.Uint64(digest[:]))
 }
 
 // ownSum returns what an answer to a poll says.
-func (a *Agreement) ownSum() uint64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.sum
+func (ag *Agreement) ownSum() uint64 {
+	ag.mu.Lock()
+	defer ag.mu.Unlock()
+	return ag.sum
 }
 
 // answer answers SETTINGS.
-func (a *Agreement) answer() wire.Reply {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return wire.Reply{Body: a.body}
+func (ag *Agreement) answer() wire.Reply {
+	ag.mu.Lock()
+	defer ag.mu.Unlock()
+	return wire.Reply{Body: ag.body}
 }
 
 // heard takes what a process tells with each poll.
-func (a *Agreement) heard(id kv.Process, sum uint64) {
-	now := a.cfg.Clock.Read().Boot
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o := a.others[id]
+func (ag *Agreement) heard(id kv.Process, sum uint64) {
+	now := ag.cfg.Clock.Read().Boot
+	ag.mu.Lock()
+	defer ag.mu.Unlock()
+	o := ag.others[id]
 	if o == nil {
 		o = &otherSettings{asked: -askEvery}
-		a.others[id] = o
+		ag.others[id] = o
 	}
 	o.sum = sum
 	switch {
-	case sum == 0, sum == a.sum:
-		a.found(id, o, nil)
+	case sum == 0, sum == ag.sum:
+		ag.found(id, o, nil)
 		o.pair = [2]uint64{}
-	case o.due(a.sum, now):
-		wake(a.wake)
+	case o.due(ag.sum, now):
+		wake(ag.wake)
 	default:
-		a.log(id, o) // a line may have been one too many
+		ag.log(id, o) // a line may have been one too many
 	}
 }
 
 // forget ends what is known of a process that is not polled any more.
-func (a *Agreement) forget(id kv.Process) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.others, id)
+func (ag *Agreement) forget(id kv.Process) {
+	ag.mu.Lock()
+	defer ag.mu.Unlock()
+	delete(ag.others, id)
 }
 
 // run asks the hosts whose settings differ, until ctx ends.
-func (a *Agreement) run(ctx context.Context) {
+func (ag *Agreement) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.wake:
+		case <-ag.wake:
 		}
-		for id, sum := range a.due() {
-			a.askHost(ctx, id, sum)
+		for id, sum := range ag.due() {
+			ag.askHost(ctx, id, sum)
 		}
 	}
 }
 
 // due returns the hosts to be asked now, and what they have told.
-func (a *Agreement) due() map[kv.Process]uint64 {
+func (ag *Agreement) due() map[kv.Process]uint64 {
 	list := map[kv.Process]uint64{}
-	now := a.cfg.Clock.Read().Boot
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for id, o := range a.others {
-		if o.due(a.sum, now) {
+	now := ag.cfg.Clock.Read().Boot
+	ag.mu.Lock()
+	defer ag.mu.Unlock()
+	for id, o := range ag.others {
+		if o.due(ag.sum, now) {
 			o.asked = now
 			list[id] = o.sum
 		}
@@ -153,64 +153,64 @@ func (a *Agreement) due() map[kv.Process]uint64 {
 }
 
 // askHost asks a host that has told a digest. If it tells another one meanwhile, it is asked again.
-func (a *Agreement) askHost(ctx context.Context, id kv.Process, sum uint64) {
+func (ag *Agreement) askHost(ctx context.Context, id kv.Process, sum uint64) {
 	var w wire.Settings
-	own := a.ownSum()
-	a.Asked.Add(1)
-	err := a.pool.Ask(ctx, id, a.cfg.Bound/2, wire.OpSettings, &wire.AskSettings{Digest: own}, &w)
-	a.answered(id, [2]uint64{own, sum}, &w, err)
+	own := ag.ownSum()
+	ag.Asked.Add(1)
+	err := ag.pool.Ask(ctx, id, ag.cfg.Bound/2, wire.OpSettings, &wire.AskSettings{Digest: own}, &w)
+	ag.answered(id, [2]uint64{own, sum}, &w, err)
 }
 
 // answered notes the answer of a host to this one's question, which was about a pair of digests.
-func (a *Agreement) answered(id kv.Process, pair [2]uint64, w *wire.Settings, err error) {
+func (ag *Agreement) answered(id kv.Process, pair [2]uint64, w *wire.Settings, err error) {
 	theirs, ok := unpack(w)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o := a.others[id]
+	ag.mu.Lock()
+	defer ag.mu.Unlock()
+	o := ag.others[id]
 	var refused *wire.Error
 	switch {
-	case o == nil || pair != [2]uint64{a.sum, o.sum}: // the next poll tells
+	case o == nil || pair != [2]uint64{ag.sum, o.sum}: // the next poll tells
 	case errors.As(err, &refused) && refused.Status == wire.Unsupported, err == nil && !ok:
 		o.pair = pair
-		a.found(id, o, nil)
+		ag.found(id, o, nil)
 	case err == nil:
 		o.pair = pair
-		a.found(id, o, differences(a.own, theirs))
+		ag.found(id, o, differences(ag.own, theirs))
 	}
 }
 
-// found notes which settings of a host differ. a.mu is held.
-func (a *Agreement) found(id kv.Process, o *otherSettings, differ []cachesidecar.SettingStats) {
+// found notes which settings of a host differ. ag.mu is held.
+func (ag *Agreement) found(id kv.Process, o *otherSettings, differ []cachesidecar.SettingStats) {
 	o.differ, o.more = differ[:min(len(differ), maxDiffer)], max(0, len(differ)-maxDiffer)
 	for i := range o.differ {
 		o.differ[i].Node = string(id.Node)
 	}
-	a.log(id, o)
+	ag.log(id, o)
 }
 
-// log writes a line if other settings differ than the log says. a.mu is held.
-func (a *Agreement) log(id kv.Process, o *otherSettings) {
+// log writes a line if other settings differ than the log says. ag.mu is held.
+func (ag *Agreement) log(id kv.Process, o *otherSettings) {
 	var names []string
 	for i := range o.differ {
 		names = append(names, o.differ[i].Name())
 	}
 	text := strings.Join(names, ", ")
-	if text == o.written || !a.report.due("settings", id.Node) {
+	if text == o.written || !ag.report.due("settings", id.Node) {
 		return
 	}
 	if o.written = text; text == "" {
-		a.cfg.Log.Info("a host has the same settings again", "node", id.Node)
+		ag.cfg.Log.Info("a host has the same settings again", "node", id.Node)
 		return
 	}
-	a.cfg.Log.Warn("a host has other settings: it may answer differently", "node", id.Node, "settings", names,
+	ag.cfg.Log.Warn("a host has other settings: it may answer differently", "node", id.Node, "settings", names,
 		"more", o.more)
 }
 
 // Differing returns the settings in which other hosts differ from this one, by host and name.
-func (a *Agreement) Differing() (list []cachesidecar.SettingStats) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, o := range a.others {
+func (ag *Agreement) Differing() (list []cachesidecar.SettingStats) {
+	ag.mu.Lock()
+	defer ag.mu.Unlock()
+	for _, o := range ag.others {
 		list = append(list, o.differ...)
 	}
 	slices.SortFunc(list, cachesidecar.SettingStats.Compare)

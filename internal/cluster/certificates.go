@@ -51,8 +51,8 @@ func newCertificates(feeds []Feed) (list certificates) {
 }
 
 // named returns the certificate of a feed, or nil.
-func (c certificates) named(name string) *certificate {
-	for _, one := range c {
+func (certs certificates) named(name string) *certificate {
+	for _, one := range certs {
 		if one.Name == name {
 			return one
 		}
@@ -61,9 +61,9 @@ func (c certificates) named(name string) *certificate {
 }
 
 // dueAt returns when the next feed is late.
-func (c certificates) dueAt() time.Duration {
+func (certs certificates) dueAt() time.Duration {
 	due := time.Duration(math.MaxInt64)
-	for _, one := range c {
+	for _, one := range certs {
 		switch {
 		case one.MaxLag == 0:
 		case one.late:
@@ -78,8 +78,8 @@ func (c certificates) dueAt() time.Duration {
 }
 
 // ages returns what this host tells the others.
-func (c certificates) ages(now time.Duration) (list []wire.Certified) {
-	for _, one := range c {
+func (certs certificates) ages(now time.Duration) (list []wire.Certified) {
+	for _, one := range certs {
 		if one.heard {
 			age := min(now-one.at, maxAge)
 			list = append(list, wire.Certified{Feed: one.Name, AgeMS: uint64(age.Milliseconds()) + 1, State: one.state})
@@ -90,9 +90,9 @@ func (c certificates) ages(now time.Duration) (list []wire.Certified) {
 
 // takeAges takes what the answer to a poll says, which was sent at a moment. Of an old certificate, whose
 // age is cut, only the state counts, and only if there is none here.
-func (c certificates) takeAges(list []wire.Certified, sent time.Duration) {
+func (certs certificates) takeAges(list []wire.Certified, sent time.Duration) {
 	for _, w := range list[:min(len(list), maxFeeds)] {
-		one := c.named(w.Feed)
+		one := certs.named(w.Feed)
 		if one == nil || len(w.State) > maxState {
 			continue
 		}

@@ -20,16 +20,16 @@ type counts struct {
 }
 
 // stats returns the counts so far; the other fields are zero.
-func (c *counts) stats() cachesidecar.ClusterState {
+func (cs *counts) stats() cachesidecar.ClusterState {
 	return cachesidecar.ClusterState{
-		Begun: c.begun.Load(), Ended: c.ended.Load(), Retired: c.retired.Load(),
-		Pauses: c.pauses.Load(), StoppedMS: time.Duration(c.stopped.Load()).Milliseconds(),
-		Polls: c.polls.Load(), PollFailures: c.pollFailures.Load(),
-		Refused: c.refused.Load(), Conflicts: c.conflicts.Load(),
+		Begun: cs.begun.Load(), Ended: cs.ended.Load(), Retired: cs.retired.Load(),
+		Pauses: cs.pauses.Load(), StoppedMS: time.Duration(cs.stopped.Load()).Milliseconds(),
+		Polls: cs.polls.Load(), PollFailures: cs.pollFailures.Load(),
+		Refused: cs.refused.Load(), Conflicts: cs.conflicts.Load(),
 		Invalidations: cachesidecar.InvalidationStats{
-			Applied: c.applied.Load(), Gaps: c.gaps.Load(), Resets: c.resets.Load(),
-			Relayed: c.relayed.Load(), Unrelayed: c.unrelayed.Load(), Heard: c.heard.Load(),
-			LagUS: time.Duration(c.lag.Load()).Microseconds(), Leases: []cachesidecar.LeaseStats{},
+			Applied: cs.applied.Load(), Gaps: cs.gaps.Load(), Resets: cs.resets.Load(),
+			Relayed: cs.relayed.Load(), Unrelayed: cs.unrelayed.Load(), Heard: cs.heard.Load(),
+			LagUS: time.Duration(cs.lag.Load()).Microseconds(), Leases: []cachesidecar.LeaseStats{},
 		},
 	}
 }

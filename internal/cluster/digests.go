@@ -52,11 +52,11 @@ func differences(a, b Digests) (list []cachesidecar.SettingStats) {
 }
 
 // of returns the settings of a thing. A namespace without settings of its own has those of all such.
-func (d Digests) of(thing string) map[string]uint64 {
-	if own, has := d[thing]; has || !strings.HasPrefix(thing, NamespacePrefix) {
+func (ds Digests) of(thing string) map[string]uint64 {
+	if own, has := ds[thing]; has || !strings.HasPrefix(thing, NamespacePrefix) {
 		return own
 	}
-	return d[OtherNamespaces]
+	return ds[OtherNamespaces]
 }
 
 // pack returns digests as hosts tell them, in one order.

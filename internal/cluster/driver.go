@@ -19,8 +19,9 @@ import (
 // ownership happens under mu, and its effects are carried out before mu is released, so
 // no reader sees an ownership that has ended. mu is not held during a call to another
 // process. Methods of gossip and of the pool may be called under mu. Both have locks of
-// their own, and functions that they call under those locks must not take mu. No other lock of this package is held when mu is taken; those of
-// acquaintances and reporter may be taken under it.
+// their own, and functions that they call under those locks must not take mu. No other
+// lock of this package is held when mu is taken; those of acquaintances, Agreement and
+// reporter may be taken under it.
 type driver struct {
 	cfg *Config
 	published

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -99,37 +98,37 @@ type noted struct {
 }
 
 // round asks all processes that have not answered.
-func (f *flushing) round(ctx context.Context) *wire.Error {
-	ctx, cancel := context.WithTimeout(ctx, f.flusher.cfg.Bound/4)
+func (fs *flushing) round(ctx context.Context) *wire.Error {
+	ctx, cancel := context.WithTimeout(ctx, fs.flusher.cfg.Bound/4)
 	defer cancel()
-	ask := slices.DeleteFunc(f.all(), func(id kv.Process) bool { return f.noted[id] != nil })
+	ask := slices.DeleteFunc(fs.all(), func(id kv.Process) bool { return fs.noted[id] != nil })
 	var wg sync.WaitGroup
 	for _, id := range ask {
 		wg.Go(func() {
-			a, err := f.flusher.noteAt(ctx, id, f.floor)
-			f.keepAnswer(id, a, err)
+			a, err := fs.flusher.noteAt(ctx, id, fs.floor)
+			fs.keepAnswer(id, a, err)
 		})
 	}
 	wg.Wait()
-	return f.fails
+	return fs.fails
 }
 
 // keepAnswer keeps an answer, or why there is none.
-func (f *flushing) keepAnswer(id kv.Process, a *wire.Noted, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (fs *flushing) keepAnswer(id kv.Process, a *wire.Noted, err error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	var refused *wire.Error
 	switch {
 	case errors.As(err, &refused) && refused.Status == wire.BadRequest:
-		f.fails = wire.Errorf(wire.BadRequest, "%s: %s", id.Node, refused.Message)
+		fs.fails = wire.Errorf(wire.BadRequest, "%s: %s", id.Node, refused.Message)
 	case err != nil:
-		f.why[id.Node] = err.Error()
+		fs.why[id.Node] = err.Error()
 	default:
-		delete(f.why, id.Node)
-		f.above = f.above || !f.heard[id]
-		f.heard[id] = true
-		f.noted[id] = &noted{
-			at: f.flusher.cfg.Clock.Read().Boot,
+		delete(fs.why, id.Node)
+		fs.above = fs.above || !fs.heard[id]
+		fs.heard[id] = true
+		fs.noted[id] = &noted{
+			at: fs.flusher.cfg.Clock.Read().Boot,
 			in: a.In, voter: a.Voter, owners: a.Owners,
 		}
 	}
@@ -137,8 +136,8 @@ func (f *flushing) keepAnswer(id kv.Process, a *wire.Noted, err error) {
 
 // all lists the processes to ask: live processes that may own something, and processes
 // that an answer names.
-func (f *flushing) all() []kv.Process {
-	d := f.flusher.driver
+func (fs *flushing) all() []kv.Process {
+	d := fs.flusher.driver
 	list := []kv.Process{d.cfg.Self}
 	d.step(func(s *state, _ time.Duration) {
 		for _, id := range s.machine.Live() {
@@ -150,7 +149,7 @@ func (f *flushing) all() []kv.Process {
 	if failpoint.Out(failpoint.FlushAgain) {
 		return list
 	}
-	for _, a := range f.noted {
+	for _, a := range fs.noted {
 		for _, id := range slices.Concat(a.in, a.owners) {
 			if !slices.Contains(list, id) && !d.hasLeft(id) {
 				list = append(list, id)
@@ -163,54 +162,54 @@ func (f *flushing) all() []kv.Process {
 // again reports whether all processes must be told again, with a higher version. That
 // is so if a process has noted the present version as its first, or if the clock of an
 // owner that does not answer is unknown.
-func (f *flushing) again() bool {
-	raise := f.above && !failpoint.Out(failpoint.FlushClocks)
-	cfg := f.flusher.cfg
+func (fs *flushing) again() bool {
+	raise := fs.above && !failpoint.Out(failpoint.FlushClocks)
+	cfg := fs.flusher.cfg
 	version := cfg.Versions.Next(cfg.Clock.Read().Wall)
-	if !raise && !f.ahead && len(f.silent()) > 0 {
-		raise, f.ahead = true, true
+	if !raise && !fs.ahead && len(fs.silent()) > 0 {
+		raise, fs.ahead = true, true
 		version = max(version, kv.FirstVersionAt(version.Wall().UnixMilli()+2*cfg.MaxSkew.Milliseconds()))
 	}
 	if raise {
-		f.floor.Version, f.above = uint64(version), false
-		clear(f.noted)
+		fs.floor.Version, fs.above = uint64(version), false
+		clear(fs.noted)
 	}
 	return raise
 }
 
 // missing lists the processes that must note the flush and have not.
-func (f *flushing) missing() (list []kv.Process) {
-	if f.flusher.cfg.Policy == Available {
-		for _, id := range f.all() {
-			if f.noted[id] == nil {
+func (fs *flushing) missing() (list []kv.Process) {
+	if fs.flusher.cfg.Policy == Available {
+		for _, id := range fs.all() {
+			if fs.noted[id] == nil {
 				list = append(list, id)
 			}
 		}
 		// Ask these again: they may not name the missing process any more.
-		for id, a := range f.noted {
+		for id, a := range fs.noted {
 			if slices.ContainsFunc(list, func(o kv.Process) bool { return slices.Contains(a.in, o) }) {
-				delete(f.noted, id)
+				delete(fs.noted, id)
 			}
 		}
 		return list
 	}
-	at := f.votes()
-	need := f.flusher.cfg.majority()
+	at := fs.votes()
+	need := fs.flusher.cfg.majority()
 	switch {
 	case failpoint.Out(failpoint.FlushMajority):
 		return nil
 	case len(at) < need:
-		return f.voters()
-	case f.flusher.cfg.Clock.Read().Boot >= at[need-1]+Margin(f.flusher.cfg.Bound):
+		return fs.voters()
+	case fs.flusher.cfg.Clock.Read().Boot >= at[need-1]+Margin(fs.flusher.cfg.Bound):
 		return nil // earlier authority has ended, and later authority came with the flush
 	}
-	return f.silent()
+	return fs.silent()
 }
 
 // votes returns when the voters have answered, in ascending order.
-func (f *flushing) votes() (at []time.Duration) {
-	for id, a := range f.noted {
-		if a.voter && slices.Contains(f.flusher.cfg.Voters, string(id.Node)) {
+func (fs *flushing) votes() (at []time.Duration) {
+	for id, a := range fs.noted {
+		if a.voter && slices.Contains(fs.flusher.cfg.Voters, string(id.Node)) {
 			at = append(at, a.at)
 		}
 	}
@@ -219,13 +218,13 @@ func (f *flushing) votes() (at []time.Duration) {
 }
 
 // silent lists the owners that the voters name and that have not answered.
-func (f *flushing) silent() (list []kv.Process) {
-	if f.flusher.cfg.Policy == Available || failpoint.Out(failpoint.FlushOwners) {
+func (fs *flushing) silent() (list []kv.Process) {
+	if fs.flusher.cfg.Policy == Available || failpoint.Out(failpoint.FlushOwners) {
 		return nil
 	}
-	for _, a := range f.noted {
+	for _, a := range fs.noted {
 		for _, id := range a.owners {
-			if f.noted[id] == nil && !slices.Contains(list, id) {
+			if fs.noted[id] == nil && !slices.Contains(list, id) {
 				list = append(list, id)
 			}
 		}
@@ -234,10 +233,13 @@ func (f *flushing) silent() (list []kv.Process) {
 }
 
 // voters lists the voters that have not answered, or not as voters.
-func (f *flushing) voters() (list []kv.Process) {
-	for _, name := range f.flusher.cfg.Voters {
-		has := func(id kv.Process) bool { return string(id.Node) == name && f.noted[id].voter }
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(f.noted)), has) {
+func (fs *flushing) voters() (list []kv.Process) {
+	for _, name := range fs.flusher.cfg.Voters {
+		has := false
+		for id, a := range fs.noted {
+			has = has || string(id.Node) == name && a.voter
+		}
+		if !has {
 			list = append(list, kv.Process{Node: kv.NodeID(name)})
 		}
 	}
@@ -246,18 +248,20 @@ func (f *flushing) voters() (list []kv.Process) {
 
 // late returns the TIMEOUT error. It names the processes that have noted no version of
 // the flush; if there are none, all that are missing.
-func (f *flushing) late(missing []kv.Process) *wire.Error {
+func (fs *flushing) late(missing []kv.Process) *wire.Error {
 	slices.SortFunc(missing, kv.Process.Compare)
-	silent := slices.DeleteFunc(slices.Clone(missing), func(id kv.Process) bool {
-		return slices.ContainsFunc(slices.Collect(maps.Keys(f.heard)), func(o kv.Process) bool { return o.Node == id.Node })
-	})
+	heard := map[kv.NodeID]bool{}
+	for id := range fs.heard {
+		heard[id.Node] = true
+	}
+	silent := slices.DeleteFunc(slices.Clone(missing), func(id kv.Process) bool { return heard[id.Node] })
 	if len(silent) == 0 {
 		silent = missing
 	}
 	var list []string
 	for _, id := range silent {
 		s := string(id.Node)
-		if why := f.why[id.Node]; why != "" {
+		if why := fs.why[id.Node]; why != "" {
 			s += " (" + why + ")"
 		}
 		list = append(list, s)

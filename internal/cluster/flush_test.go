@@ -17,10 +17,10 @@ type flushedAtTheEnd struct {
 	ended atomic.Bool
 }
 
-func (f *flushedAtTheEnd) Ended(kv.PartitionSet, kv.Version) { f.ended.Store(true) }
+func (fe *flushedAtTheEnd) Ended(kv.PartitionSet, kv.Version) { fe.ended.Store(true) }
 
-func (f *flushedAtTheEnd) Floors() []wire.Floor {
-	if f.ended.Load() {
+func (fe *flushedAtTheEnd) Floors() []wire.Floor {
+	if fe.ended.Load() {
 		return []wire.Floor{{Version: 7}}
 	}
 	return nil

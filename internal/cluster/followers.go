@@ -75,20 +75,15 @@ func (f *followers) run(ctx context.Context) {
 			pause(gatherFor)
 		}
 		last, place = f.cfg.Clock.Read().Boot, f.cfg.Events.Head()
-		f.moveTo(place)
+		f.mu.Lock()
+		f.place = place
+		f.mu.Unlock()
 		f.answer(&a, false, func(w *waiting) bool { return w.from.sent < place })
 	}
 	f.mu.Lock()
 	f.ended = true
 	f.mu.Unlock()
 	f.answer(&a, false, func(*waiting) bool { return true })
-}
-
-// moveTo lets followers have the events up to a place.
-func (f *followers) moveTo(place uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.place = place
 }
 
 // runHeartbeats answers followers whose calls have waited long enough without an event,

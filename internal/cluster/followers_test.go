@@ -30,8 +30,8 @@ type byHand struct {
 // bubbleClock is the virtual clock of the test's bubble.
 type bubbleClock struct{ begun time.Time }
 
-func (c bubbleClock) Read() kv.Moment {
-	return kv.Moment{Wall: time.Now().UnixMilli(), Boot: time.Hour + time.Since(c.begun)}
+func (bc bubbleClock) Read() kv.Moment {
+	return kv.Moment{Wall: time.Now().UnixMilli(), Boot: time.Hour + time.Since(bc.begun)}
 }
 
 // follows runs a test in virtual time with a follower of a node with a bound B; heartbeats
@@ -83,51 +83,51 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 }
 
 // sendFollows sends a number of FOLLOWs in one write.
-func (r *byHand) sendFollows(calls int, f wire.Follow) {
-	r.t.Helper()
+func (bh *byHand) sendFollows(calls int, f wire.Follow) {
+	bh.t.Helper()
 	for range calls {
 		body, err := wire.MarshalBody(&f)
 		if err != nil {
-			r.t.Fatal(err)
+			bh.t.Fatal(err)
 		}
-		if err := r.c.Start(&wire.Request{Op: wire.OpFollow, Body: body}, time.Minute, &followed{came: r.came}); err != nil {
-			r.t.Fatal(err)
+		if err := bh.c.Start(&wire.Request{Op: wire.OpFollow, Body: body}, time.Minute, &followed{came: bh.came}); err != nil {
+			bh.t.Fatal(err)
 		}
 		f.Anew = false
 	}
-	r.c.Flush()
+	bh.c.Flush()
 }
 
-func (r *byHand) append(events int) {
+func (bh *byHand) append(events int) {
 	for range events {
-		r.log.Append(invalidation.Event{Hash: 7, Version: 1})
+		bh.log.Append(invalidation.Event{Hash: 7, Version: 1})
 	}
 }
 
 // answer waits for an answer that leads from one place to another.
-func (r *byHand) answer(after, to uint64) (w wire.Followed) {
-	r.t.Helper()
+func (bh *byHand) answer(after, to uint64) (w wire.Followed) {
+	bh.t.Helper()
 	select {
-	case f := <-r.came:
+	case f := <-bh.came:
 		var reply wire.Reply
 		if f.err != nil || wire.DecodeReply(wire.OpFollow, f.frame, &reply) != nil || wire.UnmarshalBody(reply.Body, &w) != nil {
-			r.t.Fatalf("%v, %x", f.err, f.frame)
+			bh.t.Fatalf("%v, %x", f.err, f.frame)
 		}
 		if w.After != after || w.To != to || w.Events.Len() != int(to-after) {
-			r.t.Fatalf("an answer from %d to %d with %d events, want %d to %d", w.After, w.To, w.Events.Len(), after, to)
+			bh.t.Fatalf("an answer from %d to %d with %d events, want %d to %d", w.After, w.To, w.Events.Len(), after, to)
 		}
 	case <-time.After(someTime / 2 * time.Millisecond):
-		r.t.Fatalf("no answer, want %d to %d", after, to)
+		bh.t.Fatalf("no answer, want %d to %d", after, to)
 	}
 	return w
 }
 
 // nothing checks that no answer arrives for a while.
-func (r *byHand) nothing() {
-	r.t.Helper()
+func (bh *byHand) nothing() {
+	bh.t.Helper()
 	select {
-	case f := <-r.came:
-		r.t.Fatalf("an answer: %v, %x", f.err, f.frame)
+	case f := <-bh.came:
+		bh.t.Fatalf("an answer: %v, %x", f.err, f.frame)
 	case <-time.After(20 * time.Millisecond):
 	}
 }

@@ -48,15 +48,15 @@ var (
 )
 
 // follow applies the events that another process appends to its log, until ctx ends.
-func (f *following) follow(ctx context.Context, id kv.Process) {
+func (fw *following) follow(ctx context.Context, id kv.Process) {
 	for ctx.Err() == nil {
-		err := f.followOn(ctx, id)
+		err := fw.followOn(ctx, id)
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, rpc.ErrRetiring): // there is another connection
 			continue
 		case err != nil:
-			f.cfg.Log.Debug("a log cannot be followed", "node", id.Node, "error", err)
+			fw.cfg.Log.Debug("a log cannot be followed", "node", id.Node, "error", err)
 		}
 		kv.Sleep(ctx, followFailed)
 	}
@@ -64,16 +64,17 @@ func (f *following) follow(ctx context.Context, id kv.Process) {
 
 // followOn follows a log from the last applied event. It returns when something is
 // wrong; the caller must then start again. Calls in flight are given up.
-func (f *following) followOn(ctx context.Context, id kv.Process) error {
-	l := &followedLog{f: f, id: id, timeout: f.cfg.followWait() + f.cfg.Bound/2, came: make(chan *followed, maxAsked)}
+func (fw *following) followOn(ctx context.Context, id kv.Process) error {
+	l := &followedLog{f: fw, id: id, came: make(chan *followed, maxAsked)}
+	l.timeout = fw.cfg.followWait() + fw.cfg.Bound/2
 	var err error
-	if l.c, _, err = f.pool.Connect(ctx, id, peer.Poll, l.timeout); err != nil {
+	if l.c, _, err = fw.pool.Connect(ctx, id, peer.Poll, l.timeout); err != nil {
 		return err
 	}
 	if err := l.sendFollows(1, true); err != nil {
 		return err
 	}
-	window, last := 1, f.cfg.Clock.Read().Boot
+	window, last := 1, fw.cfg.Clock.Read().Boot
 	for {
 		var answer *followed
 		select {
@@ -81,12 +82,12 @@ func (f *following) followOn(ctx context.Context, id kv.Process) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		w, err := f.apply(id, answer)
+		w, err := fw.apply(id, answer)
 		if err != nil {
 			return err
 		}
 		l.takeBack(answer)
-		now := f.cfg.Clock.Read().Boot
+		now := fw.cfg.Clock.Read().Boot
 		if w.Events.Len() > 0 && now-last < busyWithin {
 			window = min(2*window, maxAsked)
 		} else {
@@ -128,9 +129,9 @@ type followed struct {
 
 // Answered passes the answer to the goroutine that applies answers, in the order of
 // their arrival.
-func (f *followed) Answered(_ *transport.Answers, frame []byte, err error) {
-	f.frame, f.err = append(f.frame[:0], frame...), err
-	f.came <- f
+func (fd *followed) Answered(_ *transport.Answers, frame []byte, err error) {
+	fd.frame, fd.err = append(fd.frame[:0], frame...), err
+	fd.came <- fd
 }
 
 // sendFollows sends calls in one write. At most maxAsked are in flight.
@@ -169,43 +170,43 @@ func (l *followedLog) takeBack(call *followed) {
 }
 
 // apply applies an answer. If it returns an error, the answer does not count.
-func (f *following) apply(id kv.Process, answer *followed) (w wire.Followed, err error) {
+func (fw *following) apply(id kv.Process, answer *followed) (w wire.Followed, err error) {
 	body, err := answer.body()
 	if err != nil {
 		return w, err
 	}
 	if err := wire.UnmarshalBody(body, &w); err != nil {
-		f.report.eventsUnreadable(id.Node, err)
+		fw.report.eventsUnreadable(id.Node, err)
 		return w, err
 	}
-	if f.admission.skewed(id, w.WallMS, answer.sent) || f.admission.ahead(id, w.NewestVersion()) {
+	if fw.admission.skewed(id, w.WallMS, answer.sent) || fw.admission.ahead(id, w.NewestVersion()) {
 		return w, errSkewed
 	}
-	o := f.driver.ownerOf(id)
-	f.cfg.Versions.Observe(kv.Version(w.Clock))
+	o := fw.driver.ownerOf(id)
+	fw.cfg.Versions.Observe(kv.Version(w.Clock))
 	if w.Reset {
-		return w, f.reset(o, &w)
+		return w, fw.reset(o, &w)
 	}
 	events, err := fromEvents(&w.Events)
 	gap := w.After != o.log.Applied() && !failpoint.Out(failpoint.Gap)
 	if err != nil || w.After+uint64(len(events)) != w.To || gap {
-		f.counts.gaps.Add(1)
+		fw.counts.gaps.Add(1)
 		if err != nil {
-			f.report.eventsUnreadable(id.Node, err)
-		} else if f.report.due("gap", id.Node) {
-			f.cfg.Log.Warn("changes of a host are missing: all that it owns is read anew",
+			fw.report.eventsUnreadable(id.Node, err)
+		} else if fw.report.due("gap", id.Node) {
+			fw.cfg.Log.Warn("changes of a host are missing: all that it owns is read anew",
 				"node", id.Node, "after", w.After, "to", w.To, "events", len(events))
 		}
 		return w, errGap
 	}
 	if len(events) > 0 {
-		f.cfg.Delegate.Apply(id, w.After, events)
-		f.counts.applied.Add(int64(len(events)))
+		fw.cfg.Delegate.Apply(id, w.After, events)
+		fw.counts.applied.Add(int64(len(events)))
 		waited := kv.Version(w.Clock).Wall().Sub(events[0].Version.Wall())
-		f.counts.lag.Store(int64(max(0, waited)))
+		fw.counts.lag.Store(int64(max(0, waited)))
 	}
 	lease, ok := o.log.Advance(w.After, w.To)
-	f.setLeased(o, lease)
+	fw.setLeased(o, lease)
 	if !ok {
 		return w, errGap
 	}
@@ -213,41 +214,41 @@ func (f *following) apply(id kv.Process, answer *followed) (w wire.Followed, err
 }
 
 // body returns the body of an answer.
-func (f *followed) body() ([]byte, error) {
-	if f.err != nil {
-		return nil, f.err
+func (fd *followed) body() ([]byte, error) {
+	if fd.err != nil {
+		return nil, fd.err
 	}
 	var r wire.Reply
-	if err := wire.DecodeReply(wire.OpFollow, f.frame, &r); err != nil {
+	if err := wire.DecodeReply(wire.OpFollow, fd.frame, &r); err != nil {
 		return nil, err
 	}
 	return r.Body, r.Err()
 }
 
 // reset applies an answer that stands for lost events.
-func (f *following) reset(o *Owner, w *wire.Followed) error {
+func (fw *following) reset(o *Owner, w *wire.Followed) error {
 	var marks []invalidation.Mark
 	if err := wire.EachMark(w.Marks, func(p uint16, changed, raised uint64) {
 		if p < kv.Partitions {
 			marks = append(marks, invalidation.Mark{Partition: p, Changed: changed, Raised: raised})
 		}
 	}); err != nil {
-		f.report.eventsUnreadable(o.Node, err)
+		fw.report.eventsUnreadable(o.Node, err)
 		return err
 	}
-	f.counts.resets.Add(1)
-	f.cfg.Log.Debug("a place in a log is gone: all that may have changed since is dropped",
+	fw.counts.resets.Add(1)
+	fw.cfg.Log.Debug("a place in a log is gone: all that may have changed since is dropped",
 		"node", o.Node, "partitions", len(marks))
-	f.cfg.Delegate.Reset(o.Process, marks, w.Floors, kv.Version(w.Clock))
-	f.setLeased(o, o.log.Reset(w.To))
+	fw.cfg.Delegate.Reset(o.Process, marks, w.Floors, kv.Version(w.Clock))
+	fw.setLeased(o, o.log.Reset(w.To))
 	return nil
 }
 
 // setLeased records that everything in an owner's log up to a moment has been applied.
-func (f *following) setLeased(o *Owner, at time.Duration) {
+func (fw *following) setLeased(o *Owner, at time.Duration) {
 	if at == 0 || !later(&o.leasedAt, at) {
 		return
 	}
-	f.cfg.Mirror.Leased(o, at)
-	f.driver.stepAbout(o.Process, func(s *state, now time.Duration) { s.machine.Leased(now, o.Process, at) })
+	fw.cfg.Mirror.Leased(o, at)
+	fw.driver.stepAbout(o.Process, func(s *state, now time.Duration) { s.machine.Leased(now, o.Process, at) })
 }

@@ -35,12 +35,12 @@ const (
 // handover is under way or done, drain waits for that one. Unless forced, it returns
 // ErrNoHeir if no other node could take anything over. A node that is alone for good keeps
 // what it owns also if forced: no other node could ever own it.
-func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
-	if force && l.cfg.Bind == "" {
-		n := l.driver.owned().Len()
+func (dp *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
+	if force && dp.cfg.Bind == "" {
+		n := dp.driver.owned().Len()
 		return HandedOver{Owned: n, Kept: n}, nil
 	}
-	h := l.beginHandover(force)
+	h := dp.beginHandover(force)
 	if h == nil {
 		return HandedOver{}, ErrNoHeir
 	}
@@ -58,17 +58,17 @@ func (l *departure) drain(ctx context.Context, force bool) (HandedOver, error) {
 // awaitIn waits until this node is in the cluster, so that it knows the others, for
 // waitsWithin at most. It does not wait if that needs an operator. It returns an error if
 // the node ends, ctx ends, or the drain is taken back meanwhile: then nothing has begun.
-func (l *departure) awaitIn(ctx context.Context) (err error) {
+func (dp *departure) awaitIn(ctx context.Context) (err error) {
 	within, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
 	undone := 0
-	l.driver.withState(func(s *state) { s.drain.waiting, undone = s.drain.waiting+1, s.drain.undone })
+	dp.driver.withState(func(s *state) { s.drain.waiting, undone = s.drain.waiting+1, s.drain.undone })
 	for wait := true; wait; wait = wait && kv.Sleep(within, 10*time.Millisecond) {
-		l.driver.step(func(s *state, _ time.Duration) {
+		dp.driver.step(func(s *state, _ time.Duration) {
 			switch {
 			case s.drain.undone != undone:
 				err = ErrUndone
-			case l.cfg.Bind == "", s.machine.In(), s.outcast() != "":
+			case dp.cfg.Bind == "", s.machine.In(), s.outcast() != "":
 			case s.drain.stopping:
 				err = ErrStopping
 			default:
@@ -77,7 +77,7 @@ func (l *departure) awaitIn(ctx context.Context) (err error) {
 			wait = false
 		})
 	}
-	l.driver.withState(func(s *state) { s.drain.waiting-- })
+	dp.driver.withState(func(s *state) { s.drain.waiting-- })
 	if err == nil && ctx.Err() != nil {
 		err = ErrNotIn
 	}
@@ -87,9 +87,9 @@ func (l *departure) awaitIn(ctx context.Context) (err error) {
 // undrain takes a handover back: this node owns its part of the keys again, once others
 // have all that it has given up. undrain does not wait for that. It reports whether the
 // node was drained. It returns ErrStopping if the node is about to end.
-func (l *departure) undrain() (was bool, err error) {
+func (dp *departure) undrain() (was bool, err error) {
 	begins := false
-	l.driver.step(func(s *state, now time.Duration) {
+	dp.driver.step(func(s *state, now time.Duration) {
 		h := s.drain.present
 		switch {
 		case s.drain.stopping:
@@ -104,14 +104,14 @@ func (l *departure) undrain() (was bool, err error) {
 				s.comeBack(h, now)
 			} else if begins {
 				s.running.tasks.Go(func() {
-					l.awaitHeirs(ctx, nil) // an ownership begins with none of this node's own former entries
-					l.driver.step(func(s *state, now time.Duration) { s.comeBack(h, now) })
+					dp.awaitHeirs(ctx, nil) // an ownership begins with none of this node's own former entries
+					dp.driver.step(func(s *state, now time.Duration) { s.comeBack(h, now) })
 				})
 			}
 		}
 	})
 	if begins {
-		l.cfg.Log.Info("the drain is undone: this host takes its keys again once the others have what it gave up")
+		dp.cfg.Log.Info("the drain is undone: this host takes its keys again once the others have what it gave up")
 	}
 	return was, err
 }
@@ -127,9 +127,9 @@ func (s *state) comeBack(h *handover, now time.Duration) {
 
 // beginHandover begins a handover, unless one is there. It returns nil if there is no heir and
 // force is not set.
-func (l *departure) beginHandover(force bool) (h *handover) {
+func (dp *departure) beginHandover(force bool) (h *handover) {
 	begins := false
-	l.driver.step(func(s *state, now time.Duration) {
+	dp.driver.step(func(s *state, now time.Duration) {
 		m := s.machine
 		heirs := m.Heirs()
 		if h = s.drain.present; h != nil && !h.returns {
@@ -142,25 +142,25 @@ func (l *departure) beginHandover(force bool) (h *handover) {
 		s.drain.present = h
 		m.Leave(now)
 		if ctx := s.running.ctx; heirs && ctx != nil {
-			s.running.tasks.Go(func() { l.follow(ctx, h) }) // ends with the handover, or with Run
+			s.running.tasks.Go(func() { dp.follow(ctx, h) }) // ends with the handover, or with Run
 			return
 		}
 		m.Abandon(now)
 		h.finish(func() { h.Kept = h.Owned })
 	})
 	if begins {
-		l.cfg.Log.Info("draining: this host hands over what it owns", "partitions", h.Owned)
+		dp.cfg.Log.Info("draining: this host hands over what it owns", "partitions", h.Owned)
 	}
 	return h
 }
 
 // follow ends a handover once others have everything.
-func (l *departure) follow(ctx context.Context, h *handover) {
-	l.awaitHeirs(ctx, h.over)
-	l.driver.withState(func(s *state) {
+func (dp *departure) follow(ctx context.Context, h *handover) {
+	dp.awaitHeirs(ctx, h.over)
+	dp.driver.withState(func(s *state) {
 		h.finish(func() {
-			h.Kept, h.Took = s.machine.Unended(), l.cfg.Clock.Read().Boot-h.begun
-			l.report.handedOver(h, s.machine.Heirs(), len(s.members.alive()) > 0 && l.cfg.Delegate.Awaited())
+			h.Kept, h.Took = s.machine.Unended(), dp.cfg.Clock.Read().Boot-h.begun
+			dp.report.handedOver(h, s.machine.Heirs(), len(s.members.alive()) > 0 && dp.cfg.Delegate.Awaited())
 		})
 	})
 }
@@ -168,8 +168,8 @@ func (l *departure) follow(ctx context.Context, h *handover) {
 // awaitHeirs waits until others own all that this node gives up, have fetched the entries,
 // and know how write-throughs have ended; for the leave time at most, not after over, and not once all others
 // leave too: nobody will take anything then.
-func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.leaveTime.Load()))
+func (dp *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(dp.leaveTime.Load()))
 	defer cancel()
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
@@ -181,54 +181,54 @@ func (l *departure) awaitHeirs(ctx context.Context, over <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			l.driver.step(func(s *state, _ time.Duration) { kept, hopes = s.machine.Unended(), s.machine.Hopes() })
-			done = kept == 0 && !l.cfg.Delegate.Awaited() || !hopes
+			dp.driver.step(func(s *state, _ time.Duration) { kept, hopes = s.machine.Unended(), s.machine.Hopes() })
+			done = kept == 0 && !dp.cfg.Delegate.Awaited() || !hopes
 		}
 	}
 }
 
 // handOver hands over what this node owns before it ends. There is no way back. A node
 // without an heir hands over nothing, and owns what it owns until the end.
-func (l *departure) handOver(ctx context.Context) {
-	l.driver.withState(func(s *state) { s.drain.stopping = true })
-	l.cfg.Delegate.Exiting()
-	_, _ = l.drain(ctx, false) // the log has it
+func (dp *departure) handOver(ctx context.Context) {
+	dp.driver.withState(func(s *state) { s.drain.stopping = true })
+	dp.cfg.Delegate.Exiting()
+	_, _ = dp.drain(ctx, false) // the log has it
 }
 
 // leave hands over what this node owns, unless that is done. It lets the tiers finish
 // what other nodes wait for, and says goodbye.
-func (l *departure) leave(ctx context.Context) {
-	if !l.awaited {
-		l.awaitVoters(ctx)
+func (dp *departure) leave(ctx context.Context) {
+	if !dp.awaited {
+		dp.awaitVoters(ctx)
 	}
-	l.handOver(ctx)
+	dp.handOver(ctx)
 	ctx, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
-	for len(l.driver.live()) > 0 && l.cfg.Delegate.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
+	for len(dp.driver.live()) > 0 && dp.cfg.Delegate.Awaited() && kv.Sleep(ctx, 10*time.Millisecond) {
 	}
-	owned := l.driver.owned().Len()
-	l.sayGoodbye()
-	l.report.hostLeft(owned)
+	owned := dp.driver.owned().Len()
+	dp.sayGoodbye()
+	dp.report.hostLeft(owned)
 }
 
 // awaitVoters waits until the other voters can do without this one. A voter that was
 // started lately does not vote yet. awaitVoters does not wait for voters that do not
 // answer.
-func (l *departure) awaitVoters(ctx context.Context) {
-	l.awaited = true
+func (dp *departure) awaitVoters(ctx context.Context) {
+	dp.awaited = true
 	ctx, cancel := context.WithTimeout(ctx, waitsWithin)
 	defer cancel()
-	for slices.Contains(l.cfg.Voters, string(l.cfg.Self.Node)) {
+	for slices.Contains(dp.cfg.Voters, string(dp.cfg.Self.Node)) {
 		var ids []kv.Process
-		l.driver.step(func(s *state, _ time.Duration) { ids = s.machine.Live() })
+		dp.driver.step(func(s *state, _ time.Duration) { ids = s.machine.Live() })
 		var answer, vote atomic.Int32
 		var wg sync.WaitGroup
 		for _, id := range ids {
-			if id == l.cfg.Self || !slices.Contains(l.cfg.Voters, string(id.Node)) {
+			if id == dp.cfg.Self || !slices.Contains(dp.cfg.Voters, string(id.Node)) {
 				continue
 			}
 			wg.Go(func() {
-				a, err := l.flusher.noteAt(ctx, id, wire.Floor{}) // notes nothing
+				a, err := dp.flusher.noteAt(ctx, id, wire.Floor{}) // notes nothing
 				if err != nil {
 					return
 				}
@@ -238,29 +238,29 @@ func (l *departure) awaitVoters(ctx context.Context) {
 			})
 		}
 		wg.Wait()
-		need := int32(l.cfg.majority())
-		if answer.Load() < need || vote.Load() >= need || !kv.Sleep(ctx, l.cfg.Bound/16) {
+		need := int32(dp.cfg.majority())
+		if answer.Load() < need || vote.Load() >= need || !kv.Sleep(ctx, dp.cfg.Bound/16) {
 			return
 		}
 	}
 }
 
 // sayGoodbye tells all members that this process owns nothing and is gone.
-func (l *departure) sayGoodbye() {
+func (dp *departure) sayGoodbye() {
 	var to []kv.Process
-	l.driver.withState(func(s *state) {
-		s.machine.Stop(l.cfg.Clock.Read().Boot)
+	dp.driver.withState(func(s *state) {
+		s.machine.Stop(dp.cfg.Clock.Read().Boot)
 		s.carryOut()
 		to = s.members.alive()
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
 	defer cancel()
-	goodbye := &wire.Goodbye{From: l.cfg.Self}
+	goodbye := &wire.Goodbye{From: dp.cfg.Self}
 	var wg sync.WaitGroup
 	for _, id := range to {
 		wg.Go(func() {
-			if err := l.pool.Ask(ctx, id, goodbyeTimeout, wire.OpGoodbye, goodbye, nil); err != nil {
-				l.cfg.Log.Debug("no goodbye", "to", id.Node, "error", err)
+			if err := dp.pool.Ask(ctx, id, goodbyeTimeout, wire.OpGoodbye, goodbye, nil); err != nil {
+				dp.cfg.Log.Debug("no goodbye", "to", id.Node, "error", err)
 			}
 		})
 	}

@@ -96,11 +96,11 @@ type namesake struct {
 const namesakeFor = time.Minute
 
 // why returns the report about a name, or "".
-func (n namesakes) why(name kv.NodeID, now time.Duration) string {
-	if now-n[name].at >= namesakeFor {
-		delete(n, name)
+func (ns namesakes) why(name kv.NodeID, now time.Duration) string {
+	if now-ns[name].at >= namesakeFor {
+		delete(ns, name)
 	}
-	return n[name].why
+	return ns[name].why
 }
 
 // Member is what this node knows about a node: another one, or itself.

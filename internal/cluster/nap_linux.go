@@ -20,18 +20,18 @@ func newNap() *nap {
 	return &nap{os.NewFile(uintptr(fd), "timerfd")}
 }
 
-func (n *nap) sleep(d time.Duration) {
-	if n.f != nil && n.set(d) == nil {
+func (np *nap) sleep(d time.Duration) {
+	if np.f != nil && np.set(d) == nil {
 		var expirations [8]byte
-		if _, err := n.f.Read(expirations[:]); err == nil {
+		if _, err := np.f.Read(expirations[:]); err == nil {
 			return
 		}
 	}
 	time.Sleep(d)
 }
 
-func (n *nap) set(d time.Duration) error {
-	conn, err := n.f.SyscallConn()
+func (np *nap) set(d time.Duration) error {
+	conn, err := np.f.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -43,8 +43,8 @@ func (n *nap) set(d time.Duration) error {
 	return failed
 }
 
-func (n *nap) close() {
-	if n.f != nil {
-		_ = n.f.Close()
+func (np *nap) close() {
+	if np.f != nil {
+		_ = np.f.Close()
 	}
 }

@@ -20,10 +20,10 @@ type reader struct {
 const maxReaders = 4096
 
 // dropLapsed drops the readers whose leases have lapsed.
-func (r readers) dropLapsed(now, lease time.Duration) {
-	for id, o := range r {
+func (rs readers) dropLapsed(now, lease time.Duration) {
+	for id, o := range rs {
 		if now-o.polledAt >= lease {
-			delete(r, id)
+			delete(rs, id)
 		}
 	}
 }

@@ -31,18 +31,18 @@ type relay struct {
 
 // run gossips the events of this process's log, until ctx ends: the latest ones in one
 // datagram, every relayEvery.
-func (r *relay) run(ctx context.Context, g *gossip.Gossip) {
-	place := r.cfg.Events.Head()
+func (rl *relay) run(ctx context.Context, g *gossip.Gossip) {
+	place := rl.cfg.Events.Head()
 	for ctx.Err() == nil {
-		r.cfg.Events.Wait(ctx, place)
-		head := r.cfg.Events.Head()
+		rl.cfg.Events.Wait(ctx, place)
+		head := rl.cfg.Events.Head()
 		most := uint64(maxRelayed-relayRoom) / relayEvent
 		if head-place > most {
-			r.counts.unrelayed.Add(int64(head - place - most))
+			rl.counts.unrelayed.Add(int64(head - place - most))
 			place = head - most
 		}
-		if events, ok := r.cfg.Events.After(place, int(most), nil); ok {
-			r.send(g, place, events)
+		if events, ok := rl.cfg.Events.After(place, int(most), nil); ok {
+			rl.send(g, place, events)
 		}
 		place = head
 		kv.Sleep(ctx, relayEvery)
@@ -50,8 +50,8 @@ func (r *relay) run(ctx context.Context, g *gossip.Gossip) {
 }
 
 // send sends events in one datagram: those from the first on that fit.
-func (r *relay) send(g *gossip.Gossip, after uint64, events []invalidation.Event) {
-	w := wire.Relay{From: r.cfg.Self, After: after}
+func (rl *relay) send(g *gossip.Gossip, after uint64, events []invalidation.Event) {
+	w := wire.Relay{From: rl.cfg.Self, After: after}
 	details := 0
 	for i := range events {
 		if d := events[i].Detail; d != nil {
@@ -65,34 +65,34 @@ func (r *relay) send(g *gossip.Gossip, after uint64, events []invalidation.Event
 		}
 		invalidation.PeerCodec.Append(&w.Events, &events[i])
 	}
-	r.counts.unrelayed.Add(int64(len(events) - w.Events.Len()))
+	rl.counts.unrelayed.Add(int64(len(events) - w.Events.Len()))
 	if w.Events.Len() == 0 {
 		return
 	}
 	if b, err := wire.MarshalBody(&w); err == nil && g.Broadcast(b) {
-		r.counts.relayed.Add(int64(w.Events.Len()))
+		rl.counts.relayed.Add(int64(w.Events.Len()))
 	} else {
-		r.counts.unrelayed.Add(int64(w.Events.Len()))
+		rl.counts.unrelayed.Add(int64(w.Events.Len()))
 	}
 }
 
 // receive takes a datagram.
-func (r *relay) receive(b []byte) {
+func (rl *relay) receive(b []byte) {
 	var w wire.Relay
 	if err := wire.UnmarshalBody(b, &w); err != nil {
-		r.cfg.Log.Debug("a datagram cannot be read", "error", err)
+		rl.cfg.Log.Debug("a datagram cannot be read", "error", err)
 		return
 	}
 	from := w.From
 	trusted := false
-	r.driver.withMember(from, func(m *member) { trusted = !m.skewed && !r.cfg.Network.NoRelay })
+	rl.driver.withMember(from, func(m *member) { trusted = !m.skewed && !rl.cfg.Network.NoRelay })
 	events, err := fromEvents(&w.Events)
-	if !trusted || err != nil || r.admission.ahead(from, w.NewestVersion()) {
+	if !trusted || err != nil || rl.admission.ahead(from, w.NewestVersion()) {
 		return // from an earlier process, or from a clock that does not count
 	}
 	for i := range events {
-		r.cfg.Versions.Observe(events[i].Version)
+		rl.cfg.Versions.Observe(events[i].Version)
 	}
-	r.counts.heard.Add(int64(len(events)))
-	r.cfg.Delegate.Relayed(events)
+	rl.counts.heard.Add(int64(len(events)))
+	rl.cfg.Delegate.Relayed(events)
 }

@@ -125,7 +125,7 @@ func TestOwnStopIsNoSkew(t *testing.T) {
 // still is a clock that a test sets.
 type still struct{ boot atomic.Int64 }
 
-func (c *still) Read() kv.Moment {
-	boot := c.boot.Load()
+func (stc *still) Read() kv.Moment {
+	boot := stc.boot.Load()
 	return kv.Moment{Wall: 1e12 + boot/1e6, Boot: time.Duration(boot)}
 }

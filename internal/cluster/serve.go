@@ -32,21 +32,19 @@ type polls struct {
 }
 
 // Batch checks for a pause before anything is answered.
-func (p *polls) Batch() { p.node.driver.checkPause(p.node.cfg.Clock.Read().Boot) }
+func (ps *polls) Batch() { ps.node.driver.checkPause(ps.node.cfg.Clock.Read().Boot) }
 
-func (p *polls) Served() {}
+func (ps *polls) Served()                                    {}
+func (ps *polls) Gone()                                      {}
+func (ps *polls) Oversized(*server.Conn, []byte, int, error) {}
 
-func (p *polls) Gone() {}
-
-func (p *polls) Oversized(*server.Conn, []byte, int, error) {}
-
-func (p *polls) Close(err error) {
+func (ps *polls) Close(err error) {
 	if err != nil {
-		p.node.cfg.Log.Debug("a poll connection ended", "from", p.from.Node, "reason", err)
+		ps.node.cfg.Log.Debug("a poll connection ended", "from", ps.from.Node, "reason", err)
 	}
 }
 
-func (p *polls) Serve(c *server.Conn, frames [][]byte) error {
+func (ps *polls) Serve(c *server.Conn, frames [][]byte) error {
 	for _, frame := range frames {
 		var q wire.Request
 		if err := wire.DecodeRequest(frame, &q); err != nil {
@@ -57,10 +55,10 @@ func (p *polls) Serve(c *server.Conn, frames [][]byte) error {
 			continue
 		}
 		if q.Op == wire.OpFollow {
-			p.node.followers.follow(p.follower, c, &q)
+			ps.node.followers.follow(ps.follower, c, &q)
 			continue
 		}
-		r := p.node.answer(p.from, &q)
+		r := ps.node.answer(ps.from, &q)
 		r.ID = q.ID
 		c.Out = wire.AppendReply(c.Out, q.Op, &r)
 	}

@@ -66,10 +66,10 @@ type lastOwnership struct {
 }
 
 // owned returns the set of partitions that this node owns and serves.
-func (p *published) owned() kv.PartitionSet {
+func (pub *published) owned() kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
-	for i := range p.epochs {
-		if p.epochs[i].Load() != 0 {
+	for i := range pub.epochs {
+		if pub.epochs[i].Load() != 0 {
 			set.Add(uint16(i))
 		}
 	}

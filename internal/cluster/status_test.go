@@ -52,9 +52,9 @@ type shifted struct {
 	by atomic.Int64 // milliseconds
 }
 
-func (c *shifted) Read() kv.Moment {
-	m := c.Clock.Read()
-	m.Wall += c.by.Load()
+func (sc *shifted) Read() kv.Moment {
+	m := sc.Clock.Read()
+	m.Wall += sc.by.Load()
 	return m
 }
 
