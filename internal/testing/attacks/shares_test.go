@@ -15,7 +15,7 @@ import (
 var shareAttacks = []attack{
 	{
 		name:  "lease tokens",
-		tries: "18 connections that take tokens of new keys and load nothing; 9 keep them, 9 give them back and take others, without a pause",
+		tries: "18 connections that take tokens of new keys and load nothing; half of them give them back and take others",
 		bound: "tokens in fair shares",
 		also:  []also{loads}, shares: true, run: takeTokens,
 	},
@@ -268,7 +268,7 @@ func floods() (list []attack) {
 			bound = "the right to do so: admin"
 		}
 		list = append(list, attack{
-			name: "flood: " + f.name, tries: f.tries + ", as many as go over one connection", bound: bound,
+			name: "flood: " + f.name, tries: f.tries, bound: bound,
 			other: f.other, load: !f.other, shares: strings.HasPrefix(f.name, "large"),
 			run: func(ctx context.Context, j *job) error {
 				var b []byte
