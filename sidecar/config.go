@@ -52,8 +52,8 @@ type Config struct {
 	// Bounds: the name of a namespace.
 	MemcachedNamespace string `yaml:"memcached_namespace" answers:"yes"`
 	// MemcachedDelimiter makes the beginning of a key name its namespace: with ":" the key
-	// "pages:42" is the key 42 of the namespace pages, and a key with a ":" that names no
-	// configured namespace is refused. Hosts whose clients share keys have the same one. Form: one
+	// "pages:42" is the key 42 of the namespace pages. A key with a ":" that names no configured
+	// namespace is refused. Hosts whose clients share keys have the same one. Form: one
 	// character. Default: none. Bounds: visible ASCII, and nothing that a namespace's name may have.
 	MemcachedDelimiter string `yaml:"memcached_delimiter" answers:"yes"`
 	// NoSocket serves the embedding program only.
@@ -140,21 +140,21 @@ type Config struct {
 	// TLS are certificate files for the connections between hosts. Default: certificates
 	// derived from the cluster key.
 	TLS TLSFiles `yaml:"tls"`
-	// Insecure allows addresses other than loopback without a cluster key, although traffic
-	// between hosts is then neither encrypted nor authenticated. It also allows HTTP with
+	// Insecure allows other addresses than loopback without a cluster key. Traffic between hosts is then
+	// neither encrypted nor authenticated. It also allows HTTP with
 	// Pprof on such an address.
 	Insecure bool `yaml:"insecure"`
 	// Weight is this host's share of the keys, relative to other hosts. Default: L2Size in
 	// MiB. Bounds: 1 to 4294967295.
 	Weight uint32 `yaml:"weight" reload:"yes"`
-	// AdaptiveWeight lowers the weight in small steps while this host is under pressure
-	// (processor, memory, slow batches, waiting requests), and raises it again afterwards.
+	// AdaptiveWeight lowers the weight while this host is under pressure (processor, memory, slow
+	// batches, waiting requests), and raises it again afterwards.
 	AdaptiveWeight bool `yaml:"adaptive_weight"`
 	// MaxStaleness bounds how long after a change an outdated value may be read. It must be
 	// the same on all hosts. Default: 2s. Bounds: 500ms to 1m.
 	MaxStaleness time.Duration `yaml:"max_staleness" answers:"yes"`
-	// LeaveTime bounds how long this host waits until other hosts have fetched its entries, when it
-	// ends or is drained. Default: 10s. Bounds: 1s to 1h.
+	// LeaveTime bounds how long this host, when it ends or is drained, waits for others to fetch its
+	// entries. Default: 10s. Bounds: 1s to 1h.
 	LeaveTime time.Duration `yaml:"leave_time" reload:"yes"`
 	// MaxClockSkew bounds the difference between the wall clocks of two hosts. Default:
 	// 500ms. Bounds: 1ms to 1m.
