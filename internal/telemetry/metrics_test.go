@@ -32,10 +32,10 @@ const intro = `# Metrics
 and those of counters end in ` + "`_total`" + `. Prometheus' client adds metrics of Go (` + "`go_`" + `) and of the
 process (` + "`process_`" + `).
 
-A metric of several rows has in the first one its label and the beginning of its fields, and in each other
-row a value of that label. "Field" is the same value in the [answer to STATS](#the-answer-to-stats), and "to do"
-says what a value means for you.
-[ALERTS.md](ALERTS.md) has the alerts, and deploy/ has rules for Prometheus and a dashboard for Grafana.
+A metric of several rows has in the first one its label and the beginning of its fields. Each other row has a
+value of that label, which is also the end of its field unless there is another. "Field" is the same value in
+the [answer to STATS](#the-answer-to-stats), "to do" what a value means for you. [ALERTS.md](ALERTS.md) has the
+alerts, and deploy/ has rules for Prometheus and a dashboard for Grafana.
 
 A metric is missing where it has no meaning: on a host that is alone those of the cluster, except
 ` + "`members`" + `; those of keys, HTTP and the log if the host has none; ` + "`requests_total`" + ` of what was
@@ -173,17 +173,32 @@ func writeFamily(w io.Writer, name string, rows []row) {
 	help, advice := helpOf[name], strings.TrimPrefix(adviceOf[name], "–")
 	if len(rows) == 1 {
 		r := rows[0]
-		fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s |\n", name, r.labels, code(r.path), cmp.Or(r.comment, help), advice)
+		writeRow(w, code(name), r.labels, code(r.path), cmp.Or(r.comment, help), advice)
 		return
 	}
 	labels, path := rows[0].labels, rows[0].path
 	for _, r := range rows[1:] {
 		labels, path = common(labels, r.labels, "="), common(path, r.path, ".")
 	}
-	fmt.Fprintf(w, "| `%s` | %s` | %s | %s | %s |\n", name, strings.TrimSuffix(labels, "="), code(path), help, advice)
+	writeRow(w, code(name), strings.TrimSuffix(labels, "=")+"`", code(path), help, advice)
 	for _, r := range rows {
-		fmt.Fprintf(w, "| | `%s | %s | %s |\n", r.labels[len(labels):], code(r.path[len(path):]), r.comment)
+		label, field := "`"+r.labels[len(labels):], code(r.path[len(path):])
+		if field == label {
+			field = ""
+		}
+		writeRow(w, "", label, field, r.comment, "")
 	}
+}
+
+// writeRow writes a row without the empty cells at its end.
+func writeRow(w io.Writer, cells ...string) {
+	for len(cells) > 0 && cells[len(cells)-1] == "" {
+		cells = cells[:len(cells)-1]
+	}
+	for _, c := range cells {
+		fmt.Fprint(w, strings.TrimSuffix("| "+c, " "), " ")
+	}
+	fmt.Fprintln(w, "|")
 }
 
 // common returns what two texts begin with, up to the last separator.
