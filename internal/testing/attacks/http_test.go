@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-const ofFiles = "HTTP's bounds on connections, header and idle time; descriptors reserved for the socket"
+const ofFiles = "HTTP's bounds; descriptors reserved for the socket"
 
 var httpAttacks = []attack{
 	{

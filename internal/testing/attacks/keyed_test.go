@@ -28,7 +28,7 @@ const ofKey = "the cluster key"
 var keyedAttacks = []attack{
 	{
 		name:  "with a key: greetings",
-		tries: "a stranger's greetings without TLS, and under certificates of its own, in the names of others",
+		tries: "a stranger's greetings without TLS, and under certificates of its own",
 		bound: ofKey,
 		hosts: 2, keyed: true, run: greetWithoutKey,
 	},

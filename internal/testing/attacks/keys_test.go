@@ -32,7 +32,7 @@ var keyAttacks = []attack{
 	},
 	{
 		name:  "keys of one hash, by an origin",
-		tries: "GETs of such keys, of which the origin says that there are none",
+		tries: "GETs of such keys, which the origin does not have",
 		bound: ofIndex,
 		config: func(_ testing.TB, origin, _ string) string {
 			return fmt.Sprintf("namespaces:\n  hp:\n    negative_ttl: 1h\n    limits: {breaker: {failures: 1000}}\n"+

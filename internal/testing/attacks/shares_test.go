@@ -28,7 +28,7 @@ var shareAttacks = []attack{
 	{
 		name:  "namespaces",
 		tries: "a SET under each of 300 new namespaces, again and again",
-		bound: "namespaces in fair shares of users; within one's, first come, first served",
+		bound: "namespaces in fair shares of users",
 		also:  []also{names},
 		run: func(ctx context.Context, j *job) error {
 			for n := 0; ctx.Err() == nil; n++ {
@@ -263,7 +263,7 @@ func floods() (list []attack) {
 		{"one SET", "SETs of one key of 60 kB", 256, []any{wire.OpSet, 0, nil, []byte("same"), make([]byte, 60_000)}, false},
 		{"large SETs", "SETs of 7 MB", 2, []any{wire.OpSet, 0, nil, []byte("big"), make([]byte, 7_000_000)}, false},
 	} {
-		bound := "a connection's turn is short: 32 requests or 16 KiB at a time, and after 250 µs other threads go first"
+		bound := "a connection's turn is short: 32 requests, 16 KiB, 250 µs"
 		if f.other {
 			bound = "the right to do so: admin"
 		}
