@@ -26,7 +26,7 @@ var keyAttacks = []attack{
 	},
 	{
 		name:  "keys of one hash, by another host",
-		tries: "the same, by an app of a host that does not own them",
+		tries: "SETs of such keys, by an app of a host that does not own them",
 		bound: ofIndex,
 		hosts: 2, run: func(ctx context.Context, j *job) error { return collide(ctx, j, 1) },
 	},

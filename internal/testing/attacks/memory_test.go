@@ -46,7 +46,7 @@ var memoryAttacks = []attack{
 	},
 	{
 		name:  "answers that are left behind",
-		tries: "the same, with a broken frame at the end",
+		tries: "3,000 connections that each ask for 180 kB, and end with a broken frame",
 		bound: ofSockets,
 		also:  []also{connects}, conns: 3000, lasts: longer,
 		run: func(ctx context.Context, j *job) error { return leave(ctx, j, make([]byte, 4)) },

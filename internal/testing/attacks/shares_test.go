@@ -55,7 +55,7 @@ var shareAttacks = []attack{
 	},
 	{
 		name:  "unread answers of another host",
-		tries: "the same for values that another host owns",
+		tries: "4 connections that ask 1,000 times for 4 MB of another host and read nothing",
 		bound: ofBytes,
 		hosts: 2, also: []also{large}, shares: true,
 		run: func(ctx context.Context, j *job) error { return unread(ctx, j, j.Target.Hosts[1].Node) },

@@ -31,17 +31,12 @@ func rewrite(path string, results []*result) error {
 }
 
 // render returns the list of the defences and the table, which names them by their numbers. An attack
-// that was measured with two attackers has one row, with the worse figure of both.
+// that was measured with two attackers has one row, with the worse figure of both. One that hardly has an
+// effect has no row: its defence names it.
 func render(results []*result) string {
 	var b strings.Builder
 	var defences []string
-	for _, r := range results {
-		if !slices.Contains(defences, r.bound) {
-			defences = append(defences, r.bound)
-			fmt.Fprintf(&b, "%d. %s\n", len(defences), r.bound)
-		}
-	}
-	b.WriteString("\n| attack | what it tries | defence | p99 | memory |\n|---|---|--:|---|---|\n")
+	harmless, rows := map[string][]string{}, ""
 	for len(results) > 0 {
 		r := *results[0]
 		results = results[1:]
@@ -49,10 +44,31 @@ func render(results []*result) string {
 			r.worsen(results[0])
 			results = results[1:]
 		}
-		fmt.Fprintf(&b, "| %s | %s | %d | %s | %s |\n",
+		if !slices.Contains(defences, r.bound) {
+			defences = append(defences, r.bound)
+		}
+		if r.harmless() {
+			harmless[r.bound] = append(harmless[r.bound], r.name)
+			continue
+		}
+		rows += fmt.Sprintf("| %s | %s | %d | %s | %s |\n",
 			r.name, r.tries, 1+slices.Index(defences, r.bound), r.latency(), r.footprint())
 	}
-	return b.String()
+	for i, d := range defences {
+		fmt.Fprintf(&b, "%d. %s", i+1, d)
+		if names := harmless[d]; len(names) > 0 {
+			fmt.Fprintf(&b, " (*%s*)", strings.Join(names, "*, *"))
+		}
+		b.WriteString("\n")
+	}
+	return b.String() + "\n| attack | what it tries | defence | p99 | memory |\n|---|---|--:|---|---|\n" + rows
+}
+
+// harmless reports whether the victim hardly noticed: its p99s are at most half of the limit,
+// half of the memory was enough, and no limit is broken.
+func (r *result) harmless() bool {
+	return max(r.small, r.large) <= mostRatio/2 && 2*r.peak <= r.limit && r.back <= mostBack &&
+		r.wrong+r.missing == 0 && r.killedAt == 0 && !r.gone
 }
 
 // worsen takes the worse figures of another run of the same attack.
@@ -108,18 +124,19 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	named := func(name string) attack { return attack{name: name, tries: "t", bound: "b"} }
-	a, dead, gone, well, other := named("n"), named("dead"), named("gone"), named("well"), named("o")
+	a, dead, gone, well, other, last := named("n"), named("dead"), named("gone"), named("well"), named("o"), named("p")
 	results := []*result{
 		{attack: &a, small: 1.25, large: 2, peak: 6 << 20, limit: 9 << 20, back: 1.2},
 		{attack: &a, small: 9, wrong: 1, missing: 2, peak: 5 << 20, limit: 9 << 20, back: 0.1},
 		{attack: &dead, small: 1, peak: 3 << 30, limit: 9 << 20, killedAt: 2100 << 20, gone: true},
 		{attack: &gone, small: 1, peak: 6 << 20, limit: 9 << 20, gone: true},
 		{attack: &well, small: 1, large: 3.5, peak: 6 << 20, limit: 9 << 20, back: 1},
-		{attack: &other},
+		{attack: &other, small: 1.5, peak: 4 << 20, limit: 9 << 20},
+		{attack: &last},
 	}
 	want := `before
 <!-- written by make attacks -->
-1. b
+1. b (*o*, *p*)
 
 | attack | what it tries | defence | p99 | memory |
 |---|---|--:|---|---|
@@ -127,7 +144,6 @@ func TestTable(t *testing.T) {
 | dead | t | 1 | × 1.0 | killed at 2100 MiB |
 | gone | t | 1 | × 1.0 | gone |
 | well | t | 1 | × 1.0, large **× 3.5** | 66 % |
-| o | t | 1 |  |  |
 <!-- end -->
 after
 `
