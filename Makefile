@@ -226,8 +226,8 @@ weigh:            ## lines and tokens of the product, by package
 mutants:          ## small faults, one at a time, and how many of them the tests find (up to 3 hours)
 	CGO_ENABLED=0 $(GO) run ./internal/testing/mutants
 
-attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of lengthy-nightly)
-	LONG_TESTS=1 $(GO) test ./internal/testing/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
+attacks:          ## attackers beside victims, timed, as root; writes the table in docs/ATTACKS.md (about 8 minutes on two cores; a short way is part of lengthy-nightly)
+	LONG_TESTS=1 $(GO) test ./internal/testing/attacks -run TestLengthyAttacks -v -count=1 -attacks.table $(abspath docs/ATTACKS.md) -timeout 30m
 
 bench:            ## measure everything and write benchmarks/RESULTS.md (about half an hour, on a quiet machine)
 	cd benchmarks && $(GO) run ./cmd/bench all

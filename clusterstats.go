@@ -25,9 +25,8 @@ type ClusterState struct {
 	MaxStalenessMS int64 `json:"max_staleness_ms" metric:"max_staleness_seconds" sum:"-"`
 	// Live members, this one included.
 	Members int `json:"members" sum:"-"`
-	// Other hosts should be there and none of them answers: their names. "" if one answers, or if all
-	// others have left in order. Under the policy available this host goes on by itself, so
-	// its values may be older than the bound.
+	// Names of the other hosts that should be there, if none of them answers. "" if one does, or if all
+	// have left in order.
 	Isolated string `json:"isolated"`
 	// The setting alone_ok: this host is well although it is isolated.
 	AloneOK bool `json:"alone_ok"`
@@ -41,7 +40,7 @@ type ClusterState struct {
 	Begun int64 `json:"begun" metric:"holdings_total{event=begun}"`
 	// Ownerships that ended.
 	Ended int64 `json:"ended" metric:"holdings_total{event=ended}"`
-	// Ownerships that the ring ended: this host stopped serving the partition.
+	// Ownerships that the ring ended.
 	Retired int64 `json:"retired" metric:"holdings_total{event=retired}"`
 	// Times that it gave up its ownerships because it had not run for too long.
 	Pauses int64 `json:"pauses" metric:"pauses_total"`
@@ -86,7 +85,7 @@ type LinkStats struct {
 	Accepted int64 `json:"accepted" metric:"peer_connections_total{event=accepted}"`
 	// Closed at once: above the limit of connections.
 	Rejected int64 `json:"rejected" metric:"peer_connections_total{event=rejected}"`
-	// Closed because of too many new connections, or of too many without a greeting.
+	// Closed: too many were new, or without a greeting.
 	Shed int64 `json:"shed" metric:"peer_connections_total{event=shed}"`
 	// Closed: no greeting in time.
 	Late int64 `json:"late" metric:"peer_connections_total{event=late}"`
@@ -152,7 +151,7 @@ type InvalidationStats struct {
 type SettingStats struct {
 	// Name of the other host.
 	Node string `json:"node" label:"peer"`
-	// The namespace of the setting; "": it is the host's own, or a feed's. "*": all that are not configured.
+	// The namespace of the setting; "": the host's own, or a feed's; "*": all that are not configured.
 	Namespace string `json:"namespace" label:"namespace"`
 	// Name of the setting, without its namespace.
 	Setting string `json:"setting" label:"setting"`
@@ -177,8 +176,7 @@ func (s SettingStats) Compare(o SettingStats) int {
 type LeaseStats struct {
 	// Name of the host.
 	Node string `json:"node" label:"peer"`
-	// Time for which this host may lag behind that one: all older changes have been applied; -1:
-	// no lease.
+	// Time for which this host may lag behind that one; -1: no lease.
 	AgeMS int64 `json:"age_ms" sum:"-"`
 	// Time for which copies of the host's entries may still be served.
 	RemainingMS int64 `json:"remaining_ms" metric:"lease_remaining_seconds" sum:"-"`

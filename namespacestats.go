@@ -12,16 +12,15 @@ type NamespaceStats struct {
 	Quota int64 `json:"quota" metric:"namespace_quota_bytes,omitempty"`
 	// Entries removed to make room for others.
 	Evicted int64 `json:"evicted" metric:"namespace_evictions_total{reason=capacity}"`
-	// Entries removed because the namespace was above its quota.
+	// Entries removed for the quota.
 	QuotaEvicted int64 `json:"quota_evicted" metric:"namespace_evictions_total{reason=quota}"`
-	// Reads of keys that returned a value that was in the cache, here or at its owner, those
-	// in apps included.
+	// Reads of keys whose value was in the cache, here, at the owner or in the app.
 	Hits int64 `json:"hits"`
 	// Of the hits: in the shared memory, as apps report.
 	SharedHits int64 `json:"shared_hits"`
 	// Of the hits: in near caches, as apps report.
 	NearHits int64 `json:"near_hits"`
-	// Reads of keys that returned a value that was loaded from the origin for them.
+	// Reads of keys whose value was loaded from the origin for them.
 	Loaded int64 `json:"loaded"`
 	// Reads of keys that returned no value, those in the shared memory included.
 	Misses int64 `json:"misses"`
@@ -59,7 +58,7 @@ type RecentStats struct {
 	Requests int64 `json:"requests"`
 	// Of these: requests that ended with an error.
 	Errors int64 `json:"errors"`
-	// Entries removed in that time because the namespace was above its quota.
+	// Entries removed in that time for the quota.
 	Evicted int64 `json:"quota_evicted"`
 }
 
@@ -81,26 +80,26 @@ type AuditStats struct {
 	Configured bool `json:"configured"`
 	// Comparisons under way, now.
 	UnderWay int64 `json:"under_way"`
-	// Cached values that were equal to the origin's.
+	// Values that were the origin's.
 	Same int64 `json:"same" metric:"audited_values_total{result=same}"`
-	// Cached values that differed, and still did when the bound had passed.
+	// Values that differed, and still did when the bound had passed.
 	Differed int64 `json:"differed" metric:"audited_values_total{result=differed}"`
-	// Cached values that differed, and had been changed or removed when the bound had passed.
+	// Values that differed, and were changed or removed within the bound.
 	Settled int64 `json:"settled" metric:"audited_values_total{result=settled}"`
-	// Comparisons that the origin gave no answer for.
+	// Comparisons without an answer of the origin.
 	Failed int64 `json:"failed" metric:"audited_values_total{result=failed}"`
-	// Hits that were chosen and not compared, to spare the origin, or because the value had gone.
+	// Hits not compared: the origin is busy, or the value has gone.
 	Skipped int64 `json:"skipped" metric:"audited_values_total{result=skipped}"`
 
-	// Of those that differed: cached for up to a second.
+	// Up to a second.
 	UpTo1s int64 `json:"up_to_1s" metric:"audit_differences_total{cached_for=1s}"`
-	// Cached for up to ten seconds.
+	// Up to ten seconds.
 	UpTo10s int64 `json:"up_to_10s" metric:"audit_differences_total{cached_for=10s}"`
-	// Cached for up to a minute.
+	// Up to a minute.
 	UpTo1m int64 `json:"up_to_1m" metric:"audit_differences_total{cached_for=1m}"`
-	// Cached for up to ten minutes.
+	// Up to ten minutes.
 	UpTo10m int64 `json:"up_to_10m" metric:"audit_differences_total{cached_for=10m}"`
-	// Cached for longer.
+	// Longer.
 	Longer int64 `json:"longer" metric:"audit_differences_total{cached_for=longer}"`
 }
 
@@ -154,8 +153,7 @@ type ThroughStats struct {
 	// Writes that got no turn or no free place in time.
 	Shed int64 `json:"shed" metric:"origin_writes_total{result=shed}"`
 
-	// Writes that ended after their key had moved to another host, now. That host has
-	// not yet confirmed that it dropped what it may have loaded before the write.
+	// Writes that ended after their key had moved to a host that has not yet dropped older loads, now.
 	Unsettled int64 `json:"unsettled" metric:"origin_writes_unsettled"`
 }
 
@@ -202,16 +200,16 @@ type LoadStats struct {
 // FailureStats describes the failures of one kind of calls of an origin. A call that the
 // origin refuses has failed; one for a key that it does not have has not.
 type FailureStats struct {
-	// Kind of the calls: loads, writes, listings for the key filter, or checks whether the settings fit the
-	// server, which end with the first one that succeeds.
+	// Kind of the calls: loads, writes, listings for the key filter, or checks of the settings until one
+	// succeeds.
 	Calls string `json:"calls" label:"calls"`
-	// The last failure, without the origin's own words, which are in the log; "": none yet.
+	// The last failure, without the origin's own words; "": none yet.
 	Error string `json:"error"`
 	// Time since the last failure; 0: none yet, and no series.
 	AgeMS int64 `json:"age_ms" metric:"origin_last_failure_seconds,omitempty" sum:"-"`
 	// Calls that have failed since the last one that succeeded.
 	InARow int64 `json:"in_a_row" metric:"origin_failures_in_a_row"`
-	// 1 by the kind of the last failure, unless a later call has succeeded: refused, unreachable, timeout,
-	// too_large, or failed.
+	// 1 by the kind of the last failure, until a call succeeds: refused, unreachable, timeout, too_large or
+	// failed.
 	Failing map[string]int64 `json:"failing" metric:"origin_failing{kind=*}"`
 }

@@ -75,8 +75,7 @@ type MemoryStats struct {
 	Outdated int64 `json:"outdated" metric:"shared_memory_values_total{event=outdated}"`
 	// Values not put there, since another one was at that moment.
 	Busy int64 `json:"busy" metric:"shared_memory_values_total{event=busy}"`
-	// Reads that apps have answered from the shared memory, as they report. The counts of the namespaces have
-	// them too.
+	// Reads that apps have answered from the shared memory, as they report.
 	Hits int64 `json:"hits" metric:"shared_memory_hits_total"`
 }
 
@@ -106,19 +105,19 @@ type ConnectionStats struct {
 	BytesIn int64 `json:"bytes_in" metric:"socket_bytes_total{direction=in}"`
 	// Bytes written.
 	BytesOut int64 `json:"bytes_out" metric:"socket_bytes_total{direction=out}"`
-	// Memory of pending requests and answers, those of other hosts included.
+	// Memory of pending requests and answers.
 	BufferBytes int64 `json:"buffer_bytes" metric:"memory_bytes{tier=buffers}"`
 
-	// Closed: used more than their share of memory and did not read their answers.
+	// Closed: above their share of memory, with unread answers.
 	OverBudget int64 `json:"over_budget" metric:"connections_total{event=over_budget}"`
-	// Requests answered BUSY before they were read completely, for lack of memory.
+	// Requests answered BUSY unread, for lack of memory.
 	Dropped int64       `json:"dropped" metric:"frames_dropped_total"`
 	Buffers BufferStats `json:"buffers"`
 
 	// Requests refused, by the missing right: "read", "write" or "admin"; by
 	// "token", HELLOs with an unknown token.
 	Denied map[string]int64 `json:"unauthorized" metric:"requests_unauthorized_total{right=*}"`
-	// Times that the file of the socket was missing and was made again.
+	// Times that the socket's file was gone and was made again.
 	Remade int64 `json:"socket_remade" metric:"socket_remade_total"`
 }
 
@@ -196,7 +195,7 @@ type TokenStats struct {
 
 // L2Stats describes the store of the partitions that this host owns.
 type L2Stats struct {
-	// Entries, those included that have expired and are not yet removed.
+	// Entries, also expired ones that are not yet removed.
 	Entries int64 `json:"entries" metric:"entries{tier=l2}"`
 	// Memory beyond keys and values, for each entry.
 	Overhead float64  `json:"overhead_bytes_per_entry" sum:"-"`
@@ -207,10 +206,9 @@ type L2Stats struct {
 	Evicted int64 `json:"evicted"`
 	// Entries removed by a flush.
 	Flushed int64 `json:"flushed" metric:"evictions_total{tier=l2,reason=flushed}"`
-	// Entries removed because this host no longer owned them: others have taken over
-	// their partitions, or it has given them up.
+	// Entries removed because this host no longer owned them.
 	Moved int64 `json:"moved" metric:"evictions_total{tier=l2,reason=moved}"`
-	// Entries removed because their namespace was above its quota.
+	// Entries removed for a quota.
 	QuotaEvicted int64 `json:"quota_evicted" metric:"evictions_total{tier=l2,reason=quota}"`
 	// Entries overwritten.
 	Overwritten int64 `json:"overwritten"`
@@ -231,11 +229,11 @@ type L2Stats struct {
 	// Shards of the store.
 	Shards int64 `json:"shards"`
 
-	// Of the evicted entries: removed to make room.
+	// Of the evicted entries: for room.
 	EvictedForRoom int64 `json:"evicted_for_room" metric:"evictions_total{tier=l2,reason=capacity}"`
-	// Of the evicted entries: replaced by a key with the same hash.
+	// Of the evicted entries: for a key of the same hash.
 	Collided int64 `json:"collided" metric:"evictions_total{tier=l2,reason=one_hash}"`
-	// Of the evicted entries: replaced in a full page of the index.
+	// Of the evicted entries: from a full page of the index.
 	CrowdedOut int64 `json:"crowded_out" metric:"evictions_total{tier=l2,reason=full_page}"`
 	// Keys that came to a full page whose split was refused.
 	SplitsRefused int64 `json:"splits_refused" metric:"index_splits_refused_total"`
@@ -272,7 +270,7 @@ type L2Memory struct {
 	Headers int64 `json:"headers"`
 	// Padding of entries.
 	Alignment int64 `json:"alignment"`
-	// Entries that were overwritten or have expired, and whose memory is not yet reused.
+	// Entries that were overwritten or have expired.
 	Dead int64 `json:"dead"`
 	// Parts of open segments that are not yet written.
 	Open int64 `json:"open"`
@@ -313,7 +311,7 @@ type MemcachedStats struct {
 	SlowCommands int64 `json:"slow_commands" metric:"memcached_connections_total{event=slow_frame}"`
 	// Closed: a line without an end, or the binary protocol.
 	BadCommands int64 `json:"bad_commands" metric:"memcached_connections_total{event=bad_frame}"`
-	// Closed: used more than their share of memory and did not read their answers.
+	// Closed: above their share of memory, with unread answers.
 	OverBudget int64 `json:"over_budget" metric:"memcached_connections_total{event=over_budget}"`
 	// Values not taken, for lack of memory.
 	Dropped int64 `json:"dropped" metric:"memcached_values_dropped_total"`
@@ -323,8 +321,7 @@ type MemcachedStats struct {
 	BytesIn int64 `json:"bytes_in" metric:"memcached_bytes_total{direction=in}"`
 	// Bytes written.
 	BytesOut int64 `json:"bytes_out" metric:"memcached_bytes_total{direction=out}"`
-	// Commands and their outcomes, by the name that they have in memcached's stats, such as
-	// "cmd_get" and "get_hits".
+	// Commands and their outcomes, by the name in memcached's stats, such as "cmd_get" and "get_hits".
 	Commands map[string]int64 `json:"commands" metric:"memcached_commands_total{count=*}"`
 }
 
@@ -370,14 +367,14 @@ type ChangesStats struct {
 	Following bool `json:"following" metric:"changes_following"`
 	// Why it has failed; "": it has not.
 	Error string `json:"error"`
-	// Time from a commit until its keys were deleted, of the last transaction within a minute, or of the
-	// oldest one under way, or for how long the server has sent nothing of its log: the largest.
+	// Time until the keys of the last commit within a minute were deleted, that of the oldest under way, or
+	// the time without anything of the server's log: the longest.
 	LagMS int64 `json:"lag_ms" metric:"changes_lag_seconds" sum:"-"`
 	// The bound of the lag; 0: there is none.
 	MaxLagMS int64 `json:"max_lag_ms"`
 	// Age of the last certificate: all that readers of the origin saw by then is deleted; 0: there is none.
 	CertifiedMS int64 `json:"certified_ms" metric:"changes_age_seconds" sum:"-"`
-	// That is above the bound: this host serves no loaded values of the feed's namespaces.
+	// That is above the bound: no loaded values of the feed's namespaces are served.
 	Late bool `json:"late" metric:"changes_late"`
 	// Transactions whose keys are not deleted yet, now.
 	UnderWay int64 `json:"under_way" metric:"changes_under_way"`
@@ -389,7 +386,7 @@ type ChangesStats struct {
 	Deletions int64 `json:"deletions" metric:"changes_deletions_total"`
 	// Flushes of namespaces.
 	Flushes int64 `json:"flushes" metric:"changes_flushes_total"`
-	// Beginnings that may have missed changes, so that the namespaces were flushed.
+	// Beginnings with a flush, since changes may have been missed.
 	Gaps int64 `json:"gaps" metric:"changes_gaps_total"`
 	// Why the last one was; "": there was none.
 	LastGap string `json:"last_gap"`

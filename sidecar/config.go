@@ -43,17 +43,16 @@ type Config struct {
 	// Tokens are secrets that connections may show, by name. Form: names, each with its
 	// "file". Default: none. Bounds: up to 256.
 	Tokens map[string]Token `yaml:"tokens" reload:"yes"`
-	// Memcached is where clients of memcached's text protocol are served: a Unix socket, which
-	// has SocketMode and SocketGroup, or an address of this host. Form: path, host:port, or
+	// Memcached is where clients of memcached's text protocol are served. A Unix socket has SocketMode
+	// and SocketGroup. Form: path, host:port, or
 	// "off". Default: "off". Bounds: a loopback address; a path of up to 107 bytes.
 	Memcached string `yaml:"memcached"`
-	// MemcachedNamespace is the namespace of the keys of these clients, and all that their
-	// flush_all reaches. Hosts whose clients share keys have the same one. Default: "default".
+	// MemcachedNamespace is the namespace of these clients' keys. Their flush_all reaches no other. Hosts
+	// whose clients share keys have the same one. Default: "default".
 	// Bounds: the name of a namespace.
 	MemcachedNamespace string `yaml:"memcached_namespace" answers:"yes"`
-	// MemcachedDelimiter makes the beginning of a key name its namespace: with ":" the key
-	// "pages:42" is the key 42 of the namespace pages, and a key with a ":" that names no
-	// configured namespace is refused. Hosts whose clients share keys have the same one. Form: one
+	// MemcachedDelimiter makes the beginning of a key name its namespace, as in "pages:42" with ":". A key with a ":" that names no configured
+	// namespace is refused. Hosts whose clients share keys have the same one. Form: one
 	// character. Default: none. Bounds: visible ASCII, and nothing that a namespace's name may have.
 	MemcachedDelimiter string `yaml:"memcached_delimiter" answers:"yes"`
 	// NoSocket serves the embedding program only.
@@ -65,16 +64,14 @@ type Config struct {
 	// L2Size bounds the entries that this host owns and their index, in bytes. Default:
 	// 256MiB. Bounds: 8MiB to 256GiB.
 	L2Size Size `yaml:"l2_size"`
-	// SharedSize is the memory that apps on this host read hot values from, without asking
-	// the sidecar, in bytes; "off" is none. It needs Linux. Default: L2Size/8, 1MiB to 32MiB.
+	// SharedSize is the memory that apps read hot values from, in bytes; "off" is none. It needs Linux. Default: L2Size/8, 1MiB to 32MiB.
 	// Bounds: 1MiB to 1GiB.
 	SharedSize Size `yaml:"shared_size"`
 	// MaxValue bounds a value, in bytes. Default: 8MiB, or L2Size/16 if that is less.
 	// Bounds: 1B to 1GiB, at most L2Size/16.
 	MaxValue Size `yaml:"max_value"`
 
-	// KeepMemory keeps the entries over a restart: systemd holds their memory while no process
-	// runs. It needs Linux, and a unit with FileDescriptorStoreMax=1. In a cluster set it on all hosts.
+	// KeepMemory keeps the entries over a restart. The memory is with systemd while no process runs. It needs Linux, and a unit with FileDescriptorStoreMax=1. In a cluster set it on all hosts.
 	KeepMemory bool `yaml:"keep_memory"`
 	// Cold starts without the entries that were kept.
 	Cold bool `yaml:"-"`
@@ -82,8 +79,7 @@ type Config struct {
 	// configured, or does not answer. Default: that is a state of the namespace (STATS, health).
 	StrictOrigins bool `yaml:"-"`
 
-	// BufferSize bounds the memory of all requests and answers under way, of apps and of
-	// other hosts, in bytes. Default: 128MiB, or four times the longest request if that is
+	// BufferSize bounds the memory of all requests and answers under way, in bytes. Default: 128MiB, or four times the longest request if that is
 	// more. Bounds: 16MiB to 64GiB, at least four requests of MaxValue.
 	BufferSize Size `yaml:"buffer_size"`
 
@@ -106,18 +102,18 @@ type Config struct {
 
 	// Bind is the address on which gossip listens for other sidecars. With "off" the sidecar
 	// is alone. Form: host:port, or "off". Default: "off", or 127.0.0.1:7946 with Join.
-	// Bounds: a loopback address unless there is a key.
+	// Bounds: loopback, without a key.
 	Bind string `yaml:"bind"`
 	// PeerBind is the address on which requests of other sidecars are served. Form:
 	// host:port. Default: the host of Bind, and the next port. Bounds: loopback, without a
 	// key.
 	PeerBind string `yaml:"peer_bind"`
 	// Advertise is the address under which other hosts reach this one. Form: IP address.
-	// Default: the address of Bind. Bounds: a loopback address unless there is a key.
+	// Default: the address of Bind. Bounds: loopback, without a key.
 	Advertise string `yaml:"advertise"`
 	// Join are gossip addresses of other sidecars. A name may stand for several addresses.
 	// Give the same addresses on all hosts. Form: list of host:port. Default: none. Bounds:
-	// a loopback address unless there is a key.
+	// loopback, without a key.
 	Join []string `yaml:"join"`
 	// AloneOK lets this host be ready although other hosts should be there and none answers.
 	AloneOK bool `yaml:"alone_ok" reload:"yes"`
@@ -132,29 +128,28 @@ type Config struct {
 	// Voters are the names of the nodes that vote under the policy "consistent". They must
 	// be the same on all hosts. Form: list of names. Default: none. Bounds: 3 or 5.
 	Voters []string `yaml:"voters" answers:"set"`
-	// ClusterKeyFile is a file with the keys that encrypt and authenticate all traffic
-	// between hosts, and with the seed of the hash. All hosts need the same file. It is read
+	// ClusterKeyFile is a file with the keys for all traffic between hosts, and the seed of the hash. All hosts need the same file. It is read
 	// again when it changes. Without it the addresses of this host and of Join must be
-	// loopback addresses. Form: path. Default: none. Bounds: an absolute path; a file of up to 64KiB.
+	// loopback addresses. Form: path. Default: none. Bounds: absolute, up to 64KiB.
 	ClusterKeyFile string `yaml:"cluster_key_file"`
 	// TLS are certificate files for the connections between hosts. Default: certificates
 	// derived from the cluster key.
 	TLS TLSFiles `yaml:"tls"`
-	// Insecure allows addresses other than loopback without a cluster key, although traffic
-	// between hosts is then neither encrypted nor authenticated. It also allows HTTP with
+	// Insecure allows other addresses than loopback without a cluster key. Traffic between hosts is then
+	// neither encrypted nor authenticated. It also allows HTTP with
 	// Pprof on such an address.
 	Insecure bool `yaml:"insecure"`
 	// Weight is this host's share of the keys, relative to other hosts. Default: L2Size in
 	// MiB. Bounds: 1 to 4294967295.
 	Weight uint32 `yaml:"weight" reload:"yes"`
-	// AdaptiveWeight lowers the weight in small steps while this host is under pressure
-	// (processor, memory, slow batches, waiting requests), and raises it again afterwards.
+	// AdaptiveWeight lowers the weight while this host is under pressure. Signs of it are processor,
+	// memory, slow batches and waiting requests.
 	AdaptiveWeight bool `yaml:"adaptive_weight"`
 	// MaxStaleness bounds how long after a change an outdated value may be read. It must be
 	// the same on all hosts. Default: 2s. Bounds: 500ms to 1m.
 	MaxStaleness time.Duration `yaml:"max_staleness" answers:"yes"`
-	// LeaveTime bounds how long this host waits until other hosts have fetched its entries, when it
-	// ends or is drained. Default: 10s. Bounds: 1s to 1h.
+	// LeaveTime bounds how long this host, when it ends or is drained, waits for others to fetch its
+	// entries. Default: 10s. Bounds: 1s to 1h.
 	LeaveTime time.Duration `yaml:"leave_time" reload:"yes"`
 	// MaxClockSkew bounds the difference between the wall clocks of two hosts. Default:
 	// 500ms. Bounds: 1ms to 1m.

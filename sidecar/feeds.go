@@ -20,8 +20,8 @@ import (
 type Feed struct {
 	// Source is where it comes from: the FeedConfig of package loader/postgres is one kind. Required.
 	Source loader.FeedConfig `yaml:"-" answers:"yes"`
-	// MaxLag bounds for how long a value is served that was loaded before its row changed: while the
-	// feed is later, its namespaces serve and keep no loaded values. 0 is no bound. Form: time.
+	// MaxLag bounds for how long a value is served that was loaded before its row changed; 0 is no bound.
+	// While the feed is later, its namespaces serve and keep no loaded values. Form: time.
 	// Default: 0. Bounds: at least four times MaxStaleness, up to 1h.
 	MaxLag time.Duration `yaml:"max_lag" answers:"yes"`
 }

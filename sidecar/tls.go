@@ -9,14 +9,14 @@ import (
 // TLSFiles are the paths of certificate files in PEM. Give all three or none. They
 // require a cluster key file.
 type TLSFiles struct {
-	// Cert is this host's certificate chain; its first certificate names this node in a DNS
-	// name. Form: path. Default: none. Bounds: an absolute path; a file of up to 64KiB.
+	// Cert is this host's certificate chain; the first names this node in a DNS name.
+	// Form: path. Default: none. Bounds: absolute, up to 64KiB.
 	Cert string `yaml:"cert"`
-	// Key is the private key of Cert. Form: path. Default: none. Bounds: an
-	// absolute path; a file of up to 64KiB.
+	// Key is the private key of Cert. Form: path. Default: none. Bounds: absolute, up
+	// to 64KiB.
 	Key string `yaml:"key"`
 	// CA are the authorities whose certificates are accepted. Form: path. Default: none.
-	// Bounds: an absolute path; a file of up to 64KiB.
+	// Bounds: absolute, up to 64KiB.
 	CA string `yaml:"ca"`
 }
 

@@ -216,7 +216,7 @@ func (r configRow) line() string {
 	cells := []string{"`" + r.key + "`", r.form, r.def, r.bounds}
 	reload := "yes"
 	if r.restart {
-		reload = "restart"
+		reload = ""
 	}
 	return "| " + strings.Join(append(cells, reload, r.meaning), " | ") + " |"
 }

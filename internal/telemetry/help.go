@@ -4,8 +4,7 @@ package telemetry
 const MetricPrefix = "cachesidecar_"
 
 // batchHelp is the help text of the histogram of batches.
-const batchHelp = "Time in seconds from the read of a batch of requests to the write of its answers. " +
-	"One batch in 16 is timed."
+const batchHelp = "Seconds from the read of a batch of requests to the write of its answers, of one batch in 16."
 
 // helpOf has the help text of each other metric. The tags of cachesidecar.Stats, and of page,
 // say where its values come from.
@@ -100,8 +99,7 @@ var helpOf = map[string]string{
 	"changes_gaps_total":      "Times that a feed began anew, and its namespaces were flushed.",
 	"changes_failures_total":  "Times that following a feed ended with an error.",
 	"audited_values_total":    "Hits of a namespace with audit that were compared with the origin, by result.",
-	"audit_differences_total": "Cached values that differed from the origin's, by the time for which they had " +
-		"been cached, at most.",
+	"audit_differences_total": "Cached values that differed from the origin's, by the time since they were cached.",
 
 	"origin_breaker_open":           "1 while the breaker before a namespace's origin is open: loads are refused.",
 	"origin_breaker_half_open":      "1 while that breaker is half-open: the next load tries the origin.",

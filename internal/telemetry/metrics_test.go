@@ -28,19 +28,18 @@ var update = flag.Bool("update", false, "write docs/METRICS.md anew")
 
 const intro = `# Metrics
 
-` + "`http`" + ` serves these metrics at /metrics, for Prometheus. All names begin with
-` + "`" + MetricPrefix + "`" + `. Metrics that end in ` + "`_total`" + ` are counters since the start of the
-sidecar. Two metrics are histograms. All others are gauges. Prometheus' client adds
-metrics of Go (` + "`go_`" + `) and of the process (` + "`process_`" + `).
+` + "`http`" + ` serves these metrics at /metrics, for Prometheus. Their names begin with ` + "`" + MetricPrefix + "`" + `,
+and those of counters end in ` + "`_total`" + `. Prometheus' client adds metrics of Go (` + "`go_`" + `) and of the
+process (` + "`process_`" + `).
 
-The column "field" is the same value in the [answer to STATS](#the-answer-to-stats). "To do" says what
-a value means for you; [ALERTS.md](ALERTS.md) has the alerts, and deploy/ has rules for Prometheus and
-a dashboard for Grafana.
+A metric of several rows has in the first one its label and the beginning of its fields. Each other row has a
+value of that label, which is also the end of its field unless there is another. "Field" is the same value in
+the [answer to STATS](#the-answer-to-stats), "to do" what a value means for you. [ALERTS.md](ALERTS.md) has the
+alerts, and deploy/ has rules for Prometheus and a dashboard for Grafana.
 
-Some metrics are missing where they have no meaning: those of the cluster, except
-` + "`members`" + `, on a host that is alone; those of keys, HTTP and the log if the host has
-none; series of ` + "`requests_total`" + ` without requests. Metrics of an origin, a key
-filter, write-through or a warm start are missing for a namespace that has none.
+A metric is missing where it has no meaning: on a host that is alone those of the cluster, except
+` + "`members`" + `; those of keys, HTTP and the log if the host has none; ` + "`requests_total`" + ` of what was
+not requested; and those of an origin, a key filter, write-through or a warm start of a namespace without one.
 
 ## Queries
 
@@ -55,8 +54,8 @@ filter, write-through or a warm start are missing for a namespace that has none.
 | partitions without an owner | ` + "`16384 - sum by (job) (cachesidecar_partitions_held)`" + ` |
 | memory of the entries, of its limit | ` + "`cachesidecar_memory_bytes{tier=\"l2\"} / cachesidecar_memory_limit_bytes{tier=\"l2\"}`" + ` |
 
-` + "`cachesidecar:hit_ratio`" + ` is a recording rule of deploy/prometheus/alerts.yml. In a table
-of Markdown a vertical bar has a backslash before it.
+` + "`cachesidecar:hit_ratio`" + ` is a recording rule of deploy/prometheus/alerts.yml. Write ` + "`|`" + ` for
+` + "`\\|`" + `.
 
 ## The metrics
 
@@ -67,22 +66,18 @@ of Markdown a vertical bar has a backslash before it.
 const introStats = `
 ## The answer to STATS
 
-` + "`cachesidecar stats --json`" + ` prints the fields of the metrics above, and those below. Brackets stand for
-each element of a list.
+` + "`cachesidecar stats --json`" + ` prints the fields of the metrics above, and those below. A row that ends in
+a point has the beginning of the names that follow. Brackets stand for each element of a list.
 With ` + "`--cluster`" + ` the document has ` + "`nodes`" + `, a list of the same for each host, and ` + "`missing`" + `,
 a list of hosts that did not answer, with ` + "`node` and `why`" + `.
 
-Each key that is read counts once: as a hit if the value was in the cache, here, at its
-owner or in the app; as loaded if the origin was asked for it; as a miss, as stale or as an
-error. The hit ratio is the share of the hits in the sum of all five: a read that fails lowers
-it.
+Each key that is read counts once, on the host whose app has asked: as a hit if the value was in the cache,
+here, at its owner or in the app; as loaded if the origin was asked for it; as a miss, as stale or as an error.
+The hit ratio is the share of the hits in the sum of all five. Four times a second apps report what they read in
+[shared memory](SHARED_MEMORY.md#what-is-counted) and in near caches; the counts believe them.
 
-Apps report what they read in [shared memory](SHARED_MEMORY.md#what-is-counted) and in their
-near caches, four times a second while there is something to report. The counts believe them.
-
-A read or a write counts on the host whose app has asked, whichever host answers. Sizes
-are in bytes. Fields in ` + "`_ms` and `_us`" + ` are milliseconds and microseconds. Counts begin with
-the start of the sidecar.
+Sizes are in bytes, fields in ` + "`_ms` and `_us`" + ` milliseconds and microseconds. Counts begin with the
+start of the sidecar.
 
 | field | meaning |
 |---|---|
@@ -100,25 +95,15 @@ func TestGoldenMetrics(t *testing.T) {
 	families, docs := map[string][]row{}, comments(t)
 	visit(reflect.TypeFor[page](), newPlan(reflect.TypeFor[page](), nil), "", docs, families)
 	for _, h := range histograms {
-		families[h.name] = []row{{labels: h.labels, path: "–", comment: h.help}}
+		families[h.name] = []row{{labels: h.labels, comment: h.help}}
 	}
 	var page strings.Builder
 	page.WriteString(intro)
 	for _, name := range slices.Sorted(maps.Keys(families)) {
-		rows := families[name]
 		if adviceOf[name] == "" {
 			t.Errorf("%s has no advice", name)
 		}
-		if len(rows) == 1 {
-			r := rows[0]
-			fmt.Fprintf(&page, "| `%s` | %s | %s | %s | %s |\n",
-				name, r.labels, r.path, cmp.Or(r.comment, helpOf[name]), adviceOf[name])
-			continue
-		}
-		fmt.Fprintf(&page, "| `%s` | | | %s | %s |\n", name, helpOf[name], adviceOf[name])
-		for _, r := range rows {
-			fmt.Fprintf(&page, "| | %s | %s | %s | |\n", r.labels, r.path, r.comment)
-		}
+		writeFamily(&page, name, families[name])
 	}
 	page.WriteString(introStats)
 	writeFields(t, &page, reflect.TypeFor[cachesidecar.Stats](), "", docs)
@@ -159,9 +144,9 @@ func visit(t reflect.Type, p *plan, path string, docs map[string]string, familie
 			}
 			labels = append(labels, "`"+label+"`")
 		}
-		r := row{strings.Join(labels, ", "), "–", docs[t.Name()+"."+f.Name]}
+		r := row{strings.Join(labels, ", "), "", docs[t.Name()+"."+f.Name]}
 		if s.json != "" {
-			r.path = "`" + path + s.json + "`"
+			r.path = path + s.json
 		}
 		families[s.name] = append(families[s.name], r)
 	}
@@ -182,22 +167,103 @@ func visit(t reflect.Type, p *plan, path string, docs map[string]string, familie
 	}
 }
 
-// writeFields writes a row for each field in the answer to STATS that no metric has.
-func writeFields(t *testing.T, w io.Writer, in reflect.Type, path string, docs map[string]string) {
-	for i := range in.NumField() {
-		f := in.Field(i)
-		name, of := path+f.Tag.Get("json"), f.Type
-		if of.Kind() == reflect.Slice {
-			name, of = name+"[]", of.Elem()
+// writeFamily writes the rows of a metric: one, or one for all and one for each series. What the labels
+// and the fields of all series begin with stands in the first one.
+func writeFamily(w io.Writer, name string, rows []row) {
+	help, advice := helpOf[name], strings.TrimPrefix(adviceOf[name], "–")
+	if len(rows) == 1 {
+		r := rows[0]
+		writeRow(w, code(name), r.labels, code(r.path), cmp.Or(r.comment, help), advice)
+		return
+	}
+	labels, path := rows[0].labels, rows[0].path
+	for _, r := range rows[1:] {
+		labels, path = common(labels, r.labels, "="), common(path, r.path, ".")
+	}
+	writeRow(w, code(name), strings.TrimSuffix(labels, "=")+"`", code(path), help, advice)
+	for _, r := range rows {
+		label, field := "`"+r.labels[len(labels):], code(r.path[len(path):])
+		if field == label {
+			field = ""
 		}
-		if of.Kind() == reflect.Struct {
-			writeFields(t, w, of, name+".", docs)
-		} else if doc := docs[in.Name()+"."+f.Name]; doc == "" {
-			t.Errorf("%s.%s has no comment", in, f.Name)
-		} else if f.Tag.Get("metric") == "" {
-			fmt.Fprintf(w, "| `%s` | %s |\n", name, doc)
+		writeRow(w, "", label, field, r.comment, "")
+	}
+}
+
+// writeRow writes a row without the empty cells at its end.
+func writeRow(w io.Writer, cells ...string) {
+	for len(cells) > 0 && cells[len(cells)-1] == "" {
+		cells = cells[:len(cells)-1]
+	}
+	for _, c := range cells {
+		fmt.Fprint(w, strings.TrimSuffix("| "+c, " "), " ")
+	}
+	fmt.Fprintln(w, "|")
+}
+
+// common returns what two texts begin with, up to the last separator.
+func common(a, b, separator string) string {
+	for i := strings.LastIndex(a, separator); i >= 0; i = strings.LastIndex(a[:i], separator) {
+		if begins := a[:i+len(separator)]; strings.HasPrefix(b, begins) {
+			return begins
 		}
 	}
+	return ""
+}
+
+func code(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "`" + text + "`"
+}
+
+// writeFields writes a row for each field in the answer to STATS that no metric has: of a struct first its
+// own, after the beginning of their names, and then those of its parts.
+func writeFields(t *testing.T, w io.Writer, in reflect.Type, path string, docs map[string]string) {
+	var own, names []string
+	for i := range in.NumField() {
+		f := in.Field(i)
+		if elementOf(f.Type).Kind() == reflect.Struct {
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Type.Kind() == reflect.Slice {
+			name += "[]"
+		}
+		if doc := docs[in.Name()+"."+f.Name]; doc == "" {
+			t.Errorf("%s.%s has no comment", in, f.Name)
+		} else if f.Tag.Get("metric") == "" {
+			own, names = append(own, doc), append(names, name)
+		}
+	}
+	if len(own) > 1 && path != "" {
+		fmt.Fprintf(w, "| `%s` | |\n", path)
+	}
+	for i, doc := range own {
+		if len(own) == 1 {
+			names[i] = path + names[i]
+		}
+		fmt.Fprintf(w, "| `%s` | %s |\n", names[i], doc)
+	}
+	for i := range in.NumField() {
+		f := in.Field(i)
+		if of := elementOf(f.Type); of.Kind() == reflect.Struct {
+			below := path + f.Tag.Get("json")
+			if f.Type.Kind() == reflect.Slice {
+				below += "[]"
+			}
+			writeFields(t, w, of, below+".", docs)
+		}
+	}
+}
+
+// elementOf returns the type of a list's elements, or the type itself.
+func elementOf(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Slice {
+		return t.Elem()
+	}
+	return t
 }
 
 // quoted is a word in quotes; the page has it as code.

@@ -34,11 +34,11 @@ type FeedConfig struct {
 	Slot string `yaml:"slot"`
 	// Publication is the publication that has the tables. Form: name. Default: "cachesidecar".
 	Publication string `yaml:"publication"`
-	// Tables are the tables, by schema and name, such as public.users. Form: names of tables, in double
-	// quotes where they have a dot, each with its namespace and key. Required. Bounds: up to 256.
+	// Tables are the tables, by schema and name, such as public.users. A name with a dot is in double quotes.
+	// Form: names of tables, each with its namespace and key. Required. Bounds: up to 256.
 	Tables map[string]FeedTable `yaml:"tables" answers:"yes"`
-	// Messages are the namespaces that a message in the log may name: pg_logical_emit_message with
-	// the prefix cachesidecar. Form: list of names. Default: none. Bounds: up to 256.
+	// Messages are the namespaces that a message in the log may name. It comes from pg_logical_emit_message
+	// with the prefix cachesidecar. Form: list of names. Default: none. Bounds: up to 256.
 	Messages []string `yaml:"messages" answers:"set"`
 
 	DSN string `yaml:"-"`

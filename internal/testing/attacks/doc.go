@@ -3,7 +3,7 @@
 //
 // Each attack runs beside a victim: a well-behaved app on the same host, whose reads and
 // writes are paced, checked and timed. Inputs are flags of the tests. Outputs are
-// failures and, with -attacks.table, the table in docs/SECURITY.md.
+// failures and, with -attacks.table, the table in docs/ATTACKS.md.
 //
 // The sidecars are the command itself, built for the tests. An attacker is this test
 // binary, executed again, so that its work does not count in the measured times. If the

@@ -21,7 +21,7 @@ import (
 // quiet is the log of servers whose clients are expected to disappear.
 var quiet = log.New(io.Discard, "", 0)
 
-const ofBytes = "one budget for all bytes in flight, reserved as they come, in fair shares"
+const ofBytes = "one budget for all bytes in flight, in fair shares"
 
 var frameAttacks = []attack{
 	{
@@ -33,7 +33,7 @@ var frameAttacks = []attack{
 	},
 	{
 		name:  "dripping frames",
-		tries: "64 connections that announce the longest frame and send a kilobyte of it now and then",
+		tries: "64 connections that send a kilobyte of the longest frame now and then",
 		bound: ofBytes,
 		also:  []also{large}, shares: true,
 		run: func(ctx context.Context, j *job) error { return announce(ctx, j, 64, 1<<10) },
@@ -41,7 +41,7 @@ var frameAttacks = []attack{
 	{
 		name:  "idle connections",
 		tries: "10,000 connections that say nothing",
-		bound: "buffers are taken when bytes come; max_connections in fair shares",
+		bound: "buffers only when bytes come; connections in fair shares",
 		also:  []also{connects}, shares: true, conns: 16_384,
 		run: func(ctx context.Context, j *job) error { return hold(ctx, j, nil) },
 	},
@@ -62,7 +62,7 @@ var frameAttacks = []attack{
 	{
 		name:  "broken frames",
 		tries: "frames of all messages, changed at random",
-		bound: "the decoder's; one connection's trouble ends that connection",
+		bound: "one connection's trouble ends that connection",
 		also:  []also{connects},
 		run: func(ctx context.Context, j *job) error {
 			j.crowd(ctx, 2, func(i int) error { return mutate(ctx, j, i) })

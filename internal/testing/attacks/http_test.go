@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-const ofFiles = "HTTP's bounds on connections, header and idle time; descriptors reserved for the socket"
+const ofFiles = "HTTP's bounds; descriptors reserved for the socket"
 
 var httpAttacks = []attack{
 	{
@@ -23,14 +23,14 @@ var httpAttacks = []attack{
 	},
 	{
 		name:  "HTTP: half headers",
-		tries: "the same, each with the beginning of a header",
+		tries: "2,000 connections that send the beginning of a header",
 		bound: ofFiles,
 		files: 1024, also: []also{connects},
 		run: func(ctx context.Context, j *job) error { return holdHTTP(ctx, j, "GET /livez HTTP/1.1\r\nHost: ") },
 	},
 	{
 		name:  "HTTP: kept connections",
-		tries: "the same, each kept after a whole request",
+		tries: "2,000 connections that are kept after a whole request",
 		bound: ofFiles,
 		files: 1024, also: []also{connects},
 		run: func(ctx context.Context, j *job) error {

@@ -28,7 +28,7 @@ const ofKey = "the cluster key"
 var keyedAttacks = []attack{
 	{
 		name:  "with a key: greetings",
-		tries: "a stranger's greetings without TLS, and under certificates of its own, in the names of others",
+		tries: "a stranger's greetings without TLS, and under certificates of its own",
 		bound: ofKey,
 		hosts: 2, keyed: true, run: greetWithoutKey,
 	},
@@ -40,7 +40,7 @@ var keyedAttacks = []attack{
 	},
 	{
 		name:  "with a key: gossip",
-		tries: "packets without the key, of all kinds, 2,000 a second, and 100 connections that send 20 MiB in the form of encrypted ones",
+		tries: "2,000 packets a second without the key, and 100 connections that send 20 MiB as if encrypted",
 		bound: "one failed decryption for each key; bounds on packets and streams",
 		hosts: 2, keyed: true, shown: twoMembers, run: gossipWithoutKey,
 	},

@@ -26,13 +26,13 @@ var keyAttacks = []attack{
 	},
 	{
 		name:  "keys of one hash, by another host",
-		tries: "the same, by an app of a host that does not own them",
+		tries: "SETs of such keys, by an app of a host that does not own them",
 		bound: ofIndex,
 		hosts: 2, run: func(ctx context.Context, j *job) error { return collide(ctx, j, 1) },
 	},
 	{
 		name:  "keys of one hash, by an origin",
-		tries: "GETs of such keys, of which the origin says that there are none",
+		tries: "GETs of such keys, which the origin does not have",
 		bound: ofIndex,
 		config: func(_ testing.TB, origin, _ string) string {
 			return fmt.Sprintf("namespaces:\n  hp:\n    negative_ttl: 1h\n    limits: {breaker: {failures: 1000}}\n"+

@@ -17,8 +17,8 @@ import (
 var originAttacks = []attack{
 	{
 		name:   "origins that lie",
-		tries:  "GETs whose origins (HTTP, Redis, memcached, PostgreSQL) announce too much, never end, drip or answer another key",
-		bound:  "an origin's answer is bounded in bytes and time, as one; errors name the origin and the kind alone",
+		tries:  "GETs whose origins announce too much, never end, drip or answer another key",
+		bound:  "an origin's answer is bounded in bytes and time",
 		config: liars, run: lie,
 	},
 }

@@ -14,7 +14,7 @@ import (
 
 const (
 	ofIdentity = "the connection's identity is the only one"
-	ofPeerPort = "a greeting within 5 s or out; bounds on connections and on the greeting's size"
+	ofPeerPort = "bounds on connections, and on a greeting's time and size"
 )
 
 var peerAttacks = []attack{

@@ -15,7 +15,7 @@ import (
 var shareAttacks = []attack{
 	{
 		name:  "lease tokens",
-		tries: "18 connections that take tokens of new keys and load nothing; 9 keep them, 9 give them back and take others, without a pause",
+		tries: "18 connections that take tokens of new keys and load nothing; half of them give them back and take others",
 		bound: "tokens in fair shares",
 		also:  []also{loads}, shares: true, run: takeTokens,
 	},
@@ -28,7 +28,7 @@ var shareAttacks = []attack{
 	{
 		name:  "namespaces",
 		tries: "a SET under each of 300 new namespaces, again and again",
-		bound: "namespaces in fair shares of users; within one's, first come, first served",
+		bound: "namespaces in fair shares of users",
 		also:  []also{names},
 		run: func(ctx context.Context, j *job) error {
 			for n := 0; ctx.Err() == nil; n++ {
@@ -55,7 +55,7 @@ var shareAttacks = []attack{
 	},
 	{
 		name:  "unread answers of another host",
-		tries: "the same for values that another host owns",
+		tries: "4 connections that ask 1,000 times for 4 MB of another host and read nothing",
 		bound: ofBytes,
 		hosts: 2, also: []also{large}, shares: true,
 		run: func(ctx context.Context, j *job) error { return unread(ctx, j, j.Target.Hosts[1].Node) },
@@ -263,12 +263,12 @@ func floods() (list []attack) {
 		{"one SET", "SETs of one key of 60 kB", 256, []any{wire.OpSet, 0, nil, []byte("same"), make([]byte, 60_000)}, false},
 		{"large SETs", "SETs of 7 MB", 2, []any{wire.OpSet, 0, nil, []byte("big"), make([]byte, 7_000_000)}, false},
 	} {
-		bound := "a connection's turn is short: 32 requests or 16 KiB at a time, and after 250 µs other threads go first"
+		bound := "a connection's turn is short: 32 requests, 16 KiB, 250 µs"
 		if f.other {
 			bound = "the right to do so: admin"
 		}
 		list = append(list, attack{
-			name: "flood: " + f.name, tries: f.tries + ", as many as go over one connection", bound: bound,
+			name: "flood: " + f.name, tries: f.tries, bound: bound,
 			other: f.other, load: !f.other, shares: strings.HasPrefix(f.name, "large"),
 			run: func(ctx context.Context, j *job) error {
 				var b []byte

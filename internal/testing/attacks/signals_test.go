@@ -23,7 +23,7 @@ var signals = attack{
 // signalsAtStart ends sidecars at random moments of their start. None may leave a socket.
 // Violations count as missing.
 func signalsAtStart(t *testing.T) *result {
-	r := &result{attack: &signals, user: "the same", why: map[string]int{}}
+	r := &result{attack: &signals, why: map[string]int{}}
 	dir := folder(t)
 	bad := func(why string) { r.missing++; r.why[why]++ }
 	run := func(socket string) *exec.Cmd {

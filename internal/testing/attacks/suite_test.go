@@ -27,7 +27,6 @@ const (
 // result is the result of an attack.
 type result struct {
 	*attack
-	user string // the attacker's
 
 	timed       bool
 	small       float64 // the ratio of the victim's p99s
@@ -200,10 +199,7 @@ type course struct {
 
 // measure runs one attack.
 func measure(t *testing.T, a *attack, p *pair, user int) *result {
-	m := &course{result: &result{attack: a, timed: *table != "", user: "another"}, t: t, pair: p, user: user}
-	if user == 0 {
-		m.result.user = "the same"
-	}
+	m := &course{result: &result{attack: a, timed: *table != ""}, t: t, pair: p, user: user}
 	m.v = &victim{socket: p.here.hosts[0].Socket, wait: 20 * time.Second, also: a.also}
 	m.v.part()
 	m.ctx, m.stop = context.WithCancel(t.Context())

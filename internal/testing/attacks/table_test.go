@@ -30,45 +30,92 @@ func rewrite(path string, results []*result) error {
 	return os.WriteFile(path, []byte(before+tableBegins+render(results)+tableEnds+after), 0o644)
 }
 
-// render returns the list of the defences and the table, which names them by their numbers. An
-// attack by a second attacker does not tell again what it tries.
+// render returns the list of the defences and the table, which names them by their numbers. An attack
+// that was measured with two attackers has one row, with the worse figure of both. One that hardly has an
+// effect has no row: its defence names it.
 func render(results []*result) string {
 	var b strings.Builder
 	var defences []string
-	for _, r := range results {
+	harmless, rows := map[string][]string{}, ""
+	for len(results) > 0 {
+		r := *results[0]
+		results = results[1:]
+		for len(results) > 0 && results[0].name == r.name {
+			r.worsen(results[0])
+			results = results[1:]
+		}
 		if !slices.Contains(defences, r.bound) {
 			defences = append(defences, r.bound)
-			fmt.Fprintf(&b, "%d. %s\n", len(defences), r.bound)
+		}
+		if r.harmless() {
+			harmless[r.bound] = append(harmless[r.bound], r.name)
+			continue
+		}
+		rows += fmt.Sprintf("| %s | %s | %d | %s | %s |\n",
+			r.name, r.tries, 1+slices.Index(defences, r.bound), r.latency(), r.footprint())
+	}
+	for i, d := range defences {
+		fmt.Fprintf(&b, "%d. %s", i+1, d)
+		if names := harmless[d]; len(names) > 0 {
+			fmt.Fprintf(&b, " (*%s*)", strings.Join(names, "*, *"))
+		}
+		b.WriteString("\n")
+	}
+	return b.String() + "\n| attack | what it tries | defence | p99 | memory |\n|---|---|--:|---|---|\n" + rows
+}
+
+// harmless reports whether the victim hardly noticed: its p99s are at most half of the limit,
+// half of the memory was enough, and no limit is broken.
+func (r *result) harmless() bool {
+	return max(r.small, r.large) <= mostRatio/2 && 2*r.peak <= r.limit && r.back <= mostBack &&
+		r.wrong+r.missing == 0 && r.killedAt == 0 && !r.gone
+}
+
+// worsen takes the worse figures of another run of the same attack.
+func (r *result) worsen(by *result) {
+	r.small, r.large, r.back = max(r.small, by.small), max(r.large, by.large), max(r.back, by.back)
+	r.wrong, r.missing = r.wrong+by.wrong, r.missing+by.missing
+	r.peak, r.limit, r.killedAt = max(r.peak, by.peak), max(r.limit, by.limit), max(r.killedAt, by.killedAt)
+	r.gone = r.gone || by.gone
+}
+
+// latency returns the ratios of the p99s, and the wrong and missing answers, if there were any.
+func (r *result) latency() string {
+	var list []string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			list = append(list, fmt.Sprintf(format, args...))
 		}
 	}
-	b.WriteString("\n| attack | what it tries | defence | attacker | p99 | wrong, missing | memory, of what is stated | after |\n" +
-		"|---|---|---|---|---|---|---|---|\n")
-	last := ""
-	for _, r := range results {
-		told := "| | |"
-		if r.name != last {
-			told = fmt.Sprintf("| %s | %s | %d", r.name, r.tries, 1+slices.Index(defences, r.bound))
-		}
-		last = r.name
-		p99, memory, back := "", "", ""
-		if r.small > 0 {
-			p99 = fmt.Sprintf("× %.1f", r.small)
-		}
-		if r.large > 0 {
-			p99 += fmt.Sprintf(", large × %.1f", r.large)
-		}
-		if r.back > 0 {
-			memory, back = fmt.Sprintf("%d of %d MiB", r.peak>>20, r.limit>>20), fmt.Sprintf("× %.2f", r.back)
-		}
-		if r.killedAt > 0 {
-			memory = fmt.Sprintf("killed at %d MiB", r.killedAt>>20)
-		}
-		if r.gone {
-			back = "gone"
-		}
-		fmt.Fprintf(&b, "%s | %s | %s | %d, %d | %s | %s |\n", told, r.user, p99, r.wrong, r.missing, memory, back)
+	add(r.small > 0, "%s", times(r.small))
+	add(r.large > 0, "large %s", times(r.large))
+	add(r.wrong > 0, "%d wrong", r.wrong)
+	add(r.missing > 0, "%d missing", r.missing)
+	return strings.Join(list, ", ")
+}
+
+// times returns a ratio, in bold if it is above the limit.
+func times(ratio float64) string {
+	if ratio > mostRatio {
+		return fmt.Sprintf("**× %.1f**", ratio)
 	}
-	return b.String()
+	return fmt.Sprintf("× %.1f", ratio)
+}
+
+// footprint returns the peak of memory as a share of what is stated, and the memory afterwards if that is
+// above the limit.
+func (r *result) footprint() string {
+	switch {
+	case r.killedAt > 0:
+		return fmt.Sprintf("killed at %d MiB", r.killedAt>>20)
+	case r.gone:
+		return "gone"
+	case r.limit == 0:
+		return ""
+	case r.back > mostBack:
+		return fmt.Sprintf("%d %%, after × %.2f", 100*r.peak/r.limit, r.back)
+	}
+	return fmt.Sprintf("%d %%", 100*r.peak/r.limit)
 }
 
 func TestTable(t *testing.T) {
@@ -76,21 +123,27 @@ func TestTable(t *testing.T) {
 	if err := os.WriteFile(path, []byte("before\n"+tableBegins+"old\n"+tableEnds+"after\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, other := attack{name: "n", tries: "t", bound: "b"}, attack{name: "o", tries: "t", bound: "b"}
+	named := func(name string) attack { return attack{name: name, tries: "t", bound: "b"} }
+	a, dead, gone, well, other, last := named("n"), named("dead"), named("gone"), named("well"), named("o"), named("p")
 	results := []*result{
-		{attack: &a, user: "another", small: 1.25, large: 2, peak: 5 << 20, limit: 9 << 20, back: 1.02},
-		{attack: &a, user: "the same", small: 9, wrong: 1, missing: 2, peak: 3 << 30, limit: 9 << 20, back: 0.1, killedAt: 2100 << 20, gone: true},
-		{attack: &other},
+		{attack: &a, small: 1.25, large: 2, peak: 6 << 20, limit: 9 << 20, back: 1.2},
+		{attack: &a, small: 9, wrong: 1, missing: 2, peak: 5 << 20, limit: 9 << 20, back: 0.1},
+		{attack: &dead, small: 1, peak: 3 << 30, limit: 9 << 20, killedAt: 2100 << 20, gone: true},
+		{attack: &gone, small: 1, peak: 6 << 20, limit: 9 << 20, gone: true},
+		{attack: &well, small: 1, large: 3.5, peak: 6 << 20, limit: 9 << 20, back: 1},
+		{attack: &other, small: 1.5, peak: 4 << 20, limit: 9 << 20},
+		{attack: &last},
 	}
 	want := `before
 <!-- written by make attacks -->
-1. b
+1. b (*o*, *p*)
 
-| attack | what it tries | defence | attacker | p99 | wrong, missing | memory, of what is stated | after |
-|---|---|---|---|---|---|---|---|
-| n | t | 1 | another | × 1.2, large × 2.0 | 0, 0 | 5 of 9 MiB | × 1.02 |
-| | | | the same | × 9.0 | 1, 2 | killed at 2100 MiB | gone |
-| o | t | 1 |  |  | 0, 0 |  |  |
+| attack | what it tries | defence | p99 | memory |
+|---|---|--:|---|---|
+| n | t | 1 | **× 9.0**, large × 2.0, 1 wrong, 2 missing | 66 %, after × 1.20 |
+| dead | t | 1 | × 1.0 | killed at 2100 MiB |
+| gone | t | 1 | × 1.0 | gone |
+| well | t | 1 | × 1.0, large **× 3.5** | 66 % |
 <!-- end -->
 after
 `
