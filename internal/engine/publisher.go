@@ -94,7 +94,7 @@ func (p *Publisher) owned(b publication, k kv.Key, value []byte, info segment.In
 		return
 	}
 	e := shm.Entry{
-		Key: k, Value: value, Flags: info.Flags, Version: info.Version, Absent: info.Absent, Taken: b.taken,
+		Key: k, Value: value, Flags: info.Flags, Version: info.Version, Absent: info.Kind == kv.Absent, Taken: b.taken,
 		Ends: endOf(info.Deadline, early),
 	}
 	if e.Ends != 0 && e.Ends <= b.at { // it is being loaded anew

@@ -61,7 +61,7 @@ func (c *Local) Value(
 			c.stays(r, k, now)
 		}
 		return dst, 0, ns
-	case info.Absent:
+	case info.Kind == kv.Absent:
 		c.SharedMemory.owned(share, k, nil, info, 0, epoch)
 		*r = wire.Reply{
 			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
