@@ -161,5 +161,5 @@ func (c *Loads) cached(h choice, r *loader.Reservation) (value []byte, absent bo
 	if cp == nil {
 		return nil, false, 0, errNotCached
 	}
-	return cp.Value(), cp.Absent, cp.Version, nil
+	return cp.Value(), cp.Kind == kv.Absent, cp.Version, nil
 }

@@ -105,13 +105,10 @@ func (c *Local) lookUp(
 // seenReply answers with a value. The version has the wall time of the write.
 func seenReply(value []byte, seen *segment.Seen, now kv.Moment) wire.Reply {
 	r := wire.Reply{
-		Value: value, Flags: seen.Flags, Version: uint64(seen.Version), TTLMS: seen.Deadline.TTLms(now.Boot),
-		Source: wire.SourceL2, Size: uint64(seen.Size), Read: seen.Read, Event: uint64(seen.Event),
+		Value: value, Source: wire.SourceL2, Size: uint64(seen.Size), Read: seen.Read, Event: uint64(seen.Event),
 		IdleMS: uint64(max(0, now.Wall-seen.Version.Wall().UnixMilli())),
 	}
-	if seen.Kind == kv.Stale {
-		r.Status = wire.Stale
-	}
+	r.SetFacts(seen.Facts, now)
 	return r
 }
 

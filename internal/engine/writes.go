@@ -154,7 +154,7 @@ func (c *Local) Put(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.
 func (c *Local) writeOf(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) segment.Write {
 	return segment.Write{
 		Value:         q.Value,
-		Facts:         kv.Facts{Attributes: kv.Attributes{Flags: q.Flags}, Deadline: ns.Deadline(q.TTLMS, now)},
+		Facts:         kv.Facts{Attributes: q.Attributes, Deadline: ns.Deadline(q.TTLMS, now)},
 		Mode:          modes[q.Mode],
 		Compare:       kv.Version(q.Compare),
 		ExecuteBefore: executeBefore(q),

@@ -209,7 +209,7 @@ func (h *Handoff) EntriesOf(of part) iter.Seq[handed] {
 
 // entry returns the entry as it is sent at a moment.
 func (g *handed) entry(now kv.Moment) wire.Entry {
-	e := wire.EntryOf(g.Facts, now.Boot)
+	e := wire.EntryOf(g.Facts, now)
 	e.Namespace, e.Key, e.Value, e.Hits = g.namespace, g.Key.Bytes, g.Value, g.hits
 	return e
 }
@@ -355,7 +355,7 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	value, seen, res := h.cfg.Store.Look(nil, key, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
 	if res == segment.Found && seen.Kind != kv.Stale && last.covers(seen.Version) {
 		f.Found = true
-		f.Entry = wire.EntryOf(seen.Facts, now.Boot)
+		f.Entry = wire.EntryOf(seen.Facts, now)
 		f.Entry.Namespace, f.Entry.Key, f.Entry.Value = q.Namespace, q.Key, value
 		h.Counts.Sent.Add(1)
 	}
