@@ -101,7 +101,8 @@ func (c *Client) lease(
 // that.
 func (l *Lease) Fill(ctx context.Context, value []byte, o FillOptions) (uint64, error) {
 	ttl, err := calls.TTL(o.TTL, o.NoExpiry)
-	q := wire.Request{Op: wire.OpFill, Key: []byte(l.key), Token: l.token, Value: value, TTLMS: ttl, Flags: o.Flags}
+	q := wire.Request{Op: wire.OpFill, Key: []byte(l.key), Token: l.token, Value: value, TTLMS: ttl}
+	q.Flags = o.Flags
 	r, err := write(ctx, l.client, q, err)
 	return r.Version, err
 }

@@ -88,15 +88,14 @@ func fromMemory(c *Client, r *shm.Reader, key string) (it cachesidecar.Item, ok 
 		}
 		return it, false, nil
 	}
-	if f.Absent {
+	if f.Kind == kv.Absent {
 		p.tally.add(isAbsent, key)
 		return it, true, calls.Err(&wire.Reply{Status: wire.Miss, Why: wire.Absent})
 	}
 	p.tally.add(inShared, key)
-	return cachesidecar.Item{
-		Value: f.Value, Flags: f.Flags, Version: uint64(f.Version), TTL: ttlOf(f.Ends, now), Source: "shared",
-		Age: f.Age,
-	}, true, nil
+	it = calls.ItemOf(f.Value, f.Facts)
+	it.TTL, it.Source, it.Age = ttlOf(f.Ends, now), "shared", f.Age
+	return it, true, nil
 }
 
 // ttlOf returns the time until an end, in whole milliseconds and at least one.

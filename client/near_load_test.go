@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -69,7 +70,7 @@ func TestNearLoad(t *testing.T) {
 	}
 	k := n.near.space.key("w")
 	n.near.cache.values.put(&kept{
-		hash: k.Hash, namespace: k.Namespace, key: "w", value: []byte("old"), version: 1, asOf: 1,
+		hash: k.Hash, namespace: k.Namespace, key: "w", value: []byte("old"), facts: kv.Facts{Version: 1}, asOf: 1,
 		requestedAt: n.clock.Read().Boot, stream: n.near.cache.stream.Load(),
 	})
 	n.want("w", "old", "near")

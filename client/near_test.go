@@ -458,7 +458,7 @@ func TestNearLease(t *testing.T) {
 
 	s := reset()
 	check("kept before a reset", false)
-	n.near.cache.values.put(&kept{hash: key.Hash, namespace: key.Namespace, key: "k", asOf: 100, version: 5, requestedAt: now(), stream: &stream{}})
+	n.near.cache.values.put(&kept{hash: key.Hash, namespace: key.Namespace, key: "k", asOf: 100, facts: kv.Facts{Version: 5}, requestedAt: now(), stream: &stream{}})
 	check("kept under another stream", false)
 	put(s)
 	n.clock.skipped.Add(int64(2 * time.Minute))

@@ -14,9 +14,7 @@ type kept struct {
 	namespace   kv.NamespaceID
 	key         string
 	value       []byte
-	flags       uint32
-	version     kv.Version
-	deadline    kv.Deadline
+	facts       kv.Facts
 	asOf        kv.Version    // the version as of which the owner attested the value
 	requestedAt time.Duration // when the value was requested, on the boot clock
 	stream      *stream       // the stream that was followed at that time

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -50,17 +51,16 @@ func (v nearView) get(ctx context.Context, key string, o cachesidecar.GetOptions
 	now := n.clock.Read().Boot
 	if got.stream != s || lease == 0 || now-lease >= n.cfg.Bound ||
 		int64(got.requestedAt) <= n.floors[k.Hash.Partition()].Load() ||
-		got.deadline.Passed(now) || !n.ledger.Admit(k.Namespace, k.Hash, got.version, got.asOf) {
+		got.facts.Deadline.Passed(now) || !n.ledger.Admit(k.Namespace, k.Hash, got.facts.Version, got.asOf) {
 		n.refused.Add(1)
 		return it, false
 	}
 	in.tally.add(inNear, key)
 	value := make([]byte, len(got.value))
 	copy(value, got.value)
-	return cachesidecar.Item{
-		Value: value, Flags: got.flags, Version: uint64(got.version), TTL: got.deadline.Remaining(now),
-		Source: "near", Age: now - lease + time.Duration(s.behind.Load()),
-	}, true
+	it = calls.ItemOf(value, got.facts)
+	it.TTL, it.Source, it.Age = got.facts.Deadline.Remaining(now), "near", now-lease+time.Duration(s.behind.Load())
+	return it, true
 }
 
 // asked records when a read was sent, and which stream was followed then.
@@ -97,8 +97,8 @@ func (v nearView) keep(key string, a asked, from *answer, r *wire.Reply) {
 		n.ledger.Admit(in.id, h, kv.Version(r.Version), kv.Version(r.AsOf)) {
 		n.values.put(&kept{
 			hash: h, namespace: in.id, key: strings.Clone(key),
-			value: bytes.Clone(r.Value), flags: r.Flags, version: kv.Version(r.Version),
-			deadline: deadlineOf(a.at, r.TTLMS), asOf: kv.Version(r.AsOf), requestedAt: a.at, stream: a.stream,
+			value: bytes.Clone(r.Value), facts: r.Facts(deadlineOf(a.at, r.TTLMS)),
+			asOf: kv.Version(r.AsOf), requestedAt: a.at, stream: a.stream,
 		})
 	}
 }

@@ -32,7 +32,7 @@ func key(name string) kv.Key {
 }
 
 func copyOf(name, value string) *Copy {
-	c := &Copy{Hash: key(name).Hash, Version: 7, AsOf: 9}
+	c := &Copy{Hash: key(name).Hash, Facts: kv.Facts{Version: 7}, AsOf: 9}
 	c.SetBytes([]byte(name), []byte(value))
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -49,7 +50,7 @@ func TestVirtualMetaGet(t *testing.T) {
 			if r := v.meta(key, 0); r.Status != wire.Miss || r.Claim != wire.ClaimNone {
 				t.Errorf("%s: of nothing: %+v", name, r)
 			}
-			set := v.raw(wire.Request{Op: wire.OpSet, Key: []byte(key), Value: []byte("abc"), Flags: 5})
+			set := v.raw(wire.Request{Op: wire.OpSet, Key: []byte(key), Value: []byte("abc"), Attributes: kv.Attributes{Flags: 5}})
 			time.Sleep(3 * time.Second)
 			r := v.meta(key, wire.NoValue|wire.Unread)
 			if r.Status != wire.OK || len(r.Value) != 0 || r.Size != 3 || r.Flags != 5 || r.Version != set.Version ||

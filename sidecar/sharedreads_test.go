@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/testing/history"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -106,7 +107,7 @@ func (w *world) readShared(v *vnode, k *vkey) int {
 	if v.paused || v.s == nil {
 		w.seen["shared hits without a sidecar"]++
 	}
-	if f.Absent {
+	if f.Kind == kv.Absent {
 		return w.told(k, read, nil, calls.Err(&wire.Reply{Status: wire.Miss, Why: wire.Absent}))
 	}
 	return w.told(k, read, f.Value, nil)

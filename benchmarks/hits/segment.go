@@ -63,7 +63,7 @@ func (c *segmentCache) Access(key uint64, size uint32) bool {
 		}
 		c.value = c.value[:size]
 	}
-	c.store.Put(k, segment.Write{Value: c.value, Deadline: kv.After(c.now.Boot, time.Hour)}, c.now)
+	c.store.Put(k, segment.Write{Value: c.value, Facts: kv.Facts{Deadline: kv.After(c.now.Boot, time.Hour)}}, c.now)
 	return false
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -46,7 +47,7 @@ func Set(key, value []byte, m wire.Mode, version uint64, o cachesidecar.SetOptio
 	}
 	return wire.Request{
 		Op: wire.OpSet, Key: key, Value: value, Mode: m, Compare: version,
-		TTLMS: ttl, Flags: o.Flags, Options: ack(o.AckAll),
+		TTLMS: ttl, Attributes: kv.Attributes{Flags: o.Flags}, Options: ack(o.AckAll),
 	}, nil
 }
 

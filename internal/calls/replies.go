@@ -7,19 +7,22 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Item returns the result of a read. Its value is the reply's, without a copy.
 func Item(r *wire.Reply) cachesidecar.Item {
+	it := ItemOf(r.Value, r.Facts(0))
+	it.TTL, it.Age = time.Duration(r.TTLMS)*time.Millisecond, time.Duration(r.AgeMS)*time.Millisecond
+	it.Source = r.Source.String()
+	return it
+}
+
+// ItemOf returns a value with what its entry says of itself, but for its end.
+func ItemOf(value []byte, f kv.Facts) cachesidecar.Item {
 	return cachesidecar.Item{
-		Value:   r.Value,
-		Flags:   r.Flags,
-		Version: r.Version,
-		TTL:     time.Duration(r.TTLMS) * time.Millisecond,
-		Source:  r.Source.String(),
-		Age:     time.Duration(r.AgeMS) * time.Millisecond,
-		Stale:   r.Status == wire.Stale,
+		Value: value, Flags: f.Flags, Version: uint64(f.Version), Stale: f.Kind == kv.Stale,
 	}
 }
 

@@ -148,10 +148,10 @@ func (c *Loads) cached(h choice, r *loader.Reservation) (value []byte, absent bo
 			return nil, false, 0, err
 		}
 		value, seen, res := c.Store.Look(nil, h.key, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
-		if res != segment.Found || seen.Stale {
+		if res != segment.Found || seen.Kind == kv.Stale {
 			return nil, false, 0, errNotCached
 		}
-		return value, seen.Absent, seen.Version, nil
+		return value, seen.Kind == kv.Absent, seen.Version, nil
 	}
 	owner := c.Node.View().Owner(h.key.Hash.Partition())
 	if owner == nil || c.L1 == nil {
@@ -161,5 +161,5 @@ func (c *Loads) cached(h choice, r *loader.Reservation) (value []byte, absent bo
 	if cp == nil {
 		return nil, false, 0, errNotCached
 	}
-	return cp.Value(), cp.Absent, cp.Version, nil
+	return cp.Value(), cp.Kind == kv.Absent, cp.Version, nil
 }

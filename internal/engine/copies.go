@@ -84,12 +84,10 @@ func (m *Remote) appendTo(
 func (m *Remote) fill(
 	q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply,
 ) (attested bool) {
-	*r = wire.Reply{
-		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: cp.Deadline.TTLms(now.Boot), Source: source,
-		AgeMS: uint64(max(0, now.Boot-max(cp.Since, leased)) / time.Millisecond),
-	}
-	if cp.Absent {
-		r.Status, r.Why, r.Source, r.AgeMS = wire.Miss, wire.Absent, 0, 0
+	*r = wire.Reply{}
+	r.SetFacts(cp.Facts, now)
+	if cp.Kind != kv.Absent {
+		r.Source, r.AgeMS = source, uint64(max(0, now.Boot-max(cp.Since, leased))/time.Millisecond)
 	}
 	return q.Has(wire.Attest) && m.watches.Attest(cp, now, r)
 }
@@ -107,11 +105,11 @@ func (m *Remote) reply(
 // outdated it.
 func (m *Remote) Take(cl *Call, r *wire.Reply) {
 	m.HLC.Observe(kv.Version(r.AsOf))
-	absent := r.Status == wire.Miss && r.Why == wire.Absent
 	if r.Attested || r.Status == wire.Stale { // an answer that must not be kept has no end
 		cl.ends = handoff.EndOf(m.Clock, r.TTLMS, cl.at)
 	}
-	if r.Status != wire.OK && !absent || !r.Attested {
+	f := r.Facts(kv.Before(cl.ends))
+	if r.Status != wire.OK && f.Kind != kv.Absent || !r.Attested {
 		if cl.reply = owned(r); r.Status == wire.OK {
 			cl.reply.Source = sourceOf(r)
 		}
@@ -123,8 +121,7 @@ func (m *Remote) Take(cl *Call, r *wire.Reply) {
 		return
 	}
 	cp := &l1.Copy{
-		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
-		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at, Deadline: kv.Before(cl.ends),
+		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Facts: f, Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at,
 	}
 	cp.SetBytes(cl.key.Bytes, r.Value)
 	cl.copy, cl.source = cp, sourceOf(r)

@@ -76,8 +76,7 @@ func (c *Loads) keep(
 	c.Node.CheckPause(now.Boot)
 	p := key.Hash.Partition()
 	f := segment.Fill{
-		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
-		Deadline: ends(now), ExecuteBefore: until,
+		Value: r.Bytes, Facts: r.Facts(ends(now)), Generation: generation, ExecuteBefore: until,
 		Admit: func() bool {
 			return c.Node.OwnershipEpoch(p) == epoch &&
 				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||

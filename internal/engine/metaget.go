@@ -82,20 +82,20 @@ func (c *Local) lookUp(
 		c.barriers.raise(ns, k.Hash, q, now) // as by a DELETE
 	}
 	value, seen, res := c.Store.Look([]byte{}, k, query, now)
-	found = res == segment.Found && !seen.Absent && !(seen.Stale && ns.Waits(q))
+	found = res == segment.Found && seen.Kind != kv.Absent && !(seen.Kind == kv.Stale && ns.Waits(q))
 	switch {
 	case res == segment.Overdue:
 		*r = c.Deadlines.tooLate(q)
-	case res == segment.NotOwner, !found && !seen.Absent && !fetched && ns.Waits(q):
+	case res == segment.NotOwner, !found && seen.Kind != kv.Absent && !fetched && ns.Waits(q):
 		*r = Moved()
 	case !found:
 		*r = wire.Reply{Status: wire.Miss, Event: uint64(seen.Event)}
-		if seen.Absent {
+		if seen.Kind == kv.Absent {
 			r.Why = wire.Absent
 		}
 	default:
 		*r = seenReply(value, &seen, now)
-		if !seen.Stale && !query.End && !q.Has(wire.NoLoad) && ns.RefreshEarly(seen.Deadline, now) {
+		if seen.Kind != kv.Stale && !query.End && !q.Has(wire.NoLoad) && ns.RefreshEarly(seen.Deadline, now) {
 			c.loads.refresh(ns, k, false)
 		}
 	}
@@ -105,13 +105,10 @@ func (c *Local) lookUp(
 // seenReply answers with a value. The version has the wall time of the write.
 func seenReply(value []byte, seen *segment.Seen, now kv.Moment) wire.Reply {
 	r := wire.Reply{
-		Value: value, Flags: seen.Flags, Version: uint64(seen.Version), TTLMS: seen.Deadline.TTLms(now.Boot),
-		Source: wire.SourceL2, Size: uint64(seen.Size), Read: seen.Read, Event: uint64(seen.Event),
+		Value: value, Source: wire.SourceL2, Size: uint64(seen.Size), Read: seen.Read, Event: uint64(seen.Event),
 		IdleMS: uint64(max(0, now.Wall-seen.Version.Wall().UnixMilli())),
 	}
-	if seen.Stale {
-		r.Status = wire.Stale
-	}
+	r.SetFacts(seen.Facts, now)
 	return r
 }
 
@@ -123,7 +120,7 @@ func (c *Local) claimLoad(
 ) bool {
 	now := c.Clock.Read()
 	renew := time.Duration(q.RenewMS) * time.Millisecond
-	fresh := found && !seen.Stale
+	fresh := found && seen.Kind != kv.Stale
 	switch {
 	case !found && !q.Has(wire.Create):
 		return true

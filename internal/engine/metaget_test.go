@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -33,7 +34,7 @@ func TestMetaGet(t *testing.T) {
 		if r := do.meta("k", 0); r.Status != wire.Miss || r.Claim != wire.ClaimNone {
 			t.Errorf("of nothing: %+v", r)
 		}
-		set := do(wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("abc"), Flags: 5})
+		set := do(wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("abc"), Attributes: kv.Attributes{Flags: 5}})
 		time.Sleep(3 * time.Second)
 		r := do.meta("k", wire.NoValue|wire.Unread)
 		if r.Status != wire.OK || len(r.Value) != 0 || r.Size != 3 || r.Flags != 5 || r.Version != set.Version ||

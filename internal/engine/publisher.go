@@ -14,7 +14,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // Publisher puts values that apps have asked for more than once into the memory that they
@@ -89,20 +88,17 @@ func (p *Publisher) begin(q *wire.Request, k kv.Key, hlc *kv.HLC, now kv.Moment)
 }
 
 // owned publishes an entry that this host owns.
-func (p *Publisher) owned(b publication, k kv.Key, value []byte, info segment.Info, early time.Duration, epoch uint32) {
+func (p *Publisher) owned(b publication, k kv.Key, value []byte, f kv.Facts, early time.Duration, epoch uint32) {
 	if b.asOf == 0 {
 		return
 	}
-	e := shm.Entry{
-		Key: k, Value: value, Flags: info.Flags, Version: info.Version, Absent: info.Absent, Taken: b.taken,
-		Ends: endOf(info.Deadline, early),
-	}
+	e := shm.Entry{Key: k, Value: value, Facts: f, Taken: b.taken, Ends: endOf(f.Deadline, early)}
 	if e.Ends != 0 && e.Ends <= b.at { // it is being loaded anew
 		return
 	}
 	partition := k.Hash.Partition()
 	p.Publish(b.to, &e, func() bool {
-		return p.node.OwnershipEpoch(partition) == epoch && p.admits(k, info.Version, b.asOf)
+		return p.node.OwnershipEpoch(partition) == epoch && p.admits(k, f.Version, b.asOf)
 	})
 }
 
@@ -113,8 +109,7 @@ func (p *Publisher) copied(b publication, k kv.Key, c *l1.Copy, owner *cluster.O
 		return
 	}
 	e := shm.Entry{
-		Key: k, Value: c.Value(), Flags: c.Flags, Version: c.Version, Absent: c.Absent, Taken: b.taken,
-		Ends: endOf(c.Deadline, 0), Owner: slot,
+		Key: k, Value: c.Value(), Facts: c.Facts, Taken: b.taken, Ends: endOf(c.Deadline, 0), Owner: slot,
 	}
 	p.Publish(b.to, &e, func() bool {
 		return p.node.View().Owner(k.Hash.Partition()) == owner && p.admits(k, c.Version, c.AsOf)

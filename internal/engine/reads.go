@@ -61,11 +61,10 @@ func (c *Local) Value(
 			c.stays(r, k, now)
 		}
 		return dst, 0, ns
-	case info.Absent:
-		c.SharedMemory.owned(share, k, nil, info, 0, epoch)
-		*r = wire.Reply{
-			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
-		}
+	case info.Kind == kv.Absent:
+		c.SharedMemory.owned(share, k, nil, info.Facts, 0, epoch)
+		*r = wire.Reply{}
+		r.SetFacts(info.Facts, now)
 		c.attest(r, asOf)
 		c.note(pins, ns, k, now)
 		return dst, 0, ns
@@ -73,10 +72,10 @@ func (c *Local) Value(
 		c.loads.refresh(ns, k, false)
 	}
 	*r = wire.Reply{} // in place: a literal with fields would be copied
-	r.Flags, r.Version, r.TTLMS = info.Flags, uint64(info.Version), info.Deadline.TTLms(now.Boot)
+	r.SetFacts(info.Facts, now)
 	c.attest(r, asOf)
 	if info.Size <= limit {
-		c.SharedMemory.owned(share, k, dst[at:], info, ns.Early(), epoch)
+		c.SharedMemory.owned(share, k, dst[at:], info.Facts, ns.Early(), epoch)
 		r.Source = wire.SourceL2
 		c.note(pins, ns, k, now)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -15,15 +16,17 @@ import (
 
 // uncached answers with a value that must not be kept.
 func uncached(v loader.Value, version kv.Version) wire.Reply {
-	return wire.Reply{Value: v.Bytes, Flags: v.Flags, Version: uint64(version), Source: wire.SourceOrigin, TTLMS: 1}
+	return wire.Reply{
+		Value: v.Bytes, Attributes: flight.AttributesOf(&v), Version: uint64(version), Source: wire.SourceOrigin,
+		TTLMS: 1,
+	}
 }
 
 // oldReply answers with a stale value.
 func oldReply(value []byte, old *segment.Stale, now kv.Moment) wire.Reply {
-	return wire.Reply{
-		Status: wire.Stale, Value: value, Flags: old.Flags, Version: uint64(old.Version), Source: wire.SourceL2,
-		TTLMS: old.Deadline.TTLms(now.Boot), AgeMS: uint64(max(0, old.Ended) / time.Millisecond),
-	}
+	r := wire.Reply{Value: value, Source: wire.SourceL2, AgeMS: uint64(max(0, old.Ended) / time.Millisecond)}
+	r.SetFacts(old.Facts, now)
+	return r
 }
 
 // CheckKey returns an error if a key is empty or too long.

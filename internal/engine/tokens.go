@@ -14,7 +14,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // If the apps load missing values themselves, the owner of a key gives a lease token to
@@ -234,7 +233,7 @@ func (c *Tokens) use(
 	if c.Deadlines.over(until) { // before it uses the token
 		return 0, flight.ErrNotStored
 	}
-	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
+	v := flight.ValueOf(bytes.Clone(q.Value), q.Attributes) // the readers that wait share it
 	generation := c.Store.Generation(key.Hash.Partition())
 	err = c.LeaseTokens.Fill(key, t, v, func(r flight.Result) (kept bool) {
 		event, kept = c.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {

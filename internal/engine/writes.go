@@ -126,7 +126,7 @@ func (c *Local) compareAndSwap(ns *namespaces.Namespace, k kv.Key, q *wire.Reque
 	}
 	_, seen, res := c.Store.Look(nil, k, segment.Query{Limit: -1, Unread: true}, now)
 	switch {
-	case res == segment.Found && seen.Stale:
+	case res == segment.Found && seen.Kind == kv.Stale:
 		*r = wire.Reply{Status: wire.Stale, Version: uint64(seen.Version)}
 	case c.tokens.LeaseTokens.IsIssued(k): // another caller loads it
 		*r = wire.Reply{Status: wire.Exists}
@@ -154,8 +154,7 @@ func (c *Local) Put(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv.
 func (c *Local) writeOf(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) segment.Write {
 	return segment.Write{
 		Value:         q.Value,
-		Flags:         q.Flags,
-		Deadline:      ns.Deadline(q.TTLMS, now),
+		Facts:         kv.Facts{Attributes: q.Attributes, Deadline: ns.Deadline(q.TTLMS, now)},
 		Mode:          modes[q.Mode],
 		Compare:       kv.Version(q.Compare),
 		ExecuteBefore: executeBefore(q),

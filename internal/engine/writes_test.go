@@ -76,7 +76,7 @@ func TestSoftDelete(t *testing.T) {
 				"flush":   func() { h.Do(wire.Request{Op: wire.OpFlush}) },
 				"by none": func() { time.Sleep(limit - 11*time.Millisecond) },
 			} {
-				do(wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: value, Flags: 7, TTLMS: wire.TTLDefault})
+				do(wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: value, Attributes: kv.Attributes{Flags: 7}, TTLMS: wire.TTLDefault})
 				if r := h.Delete("k", wire.Soft); r.Status != wire.OK {
 					t.Fatalf("soft deletion: %s", r.Status)
 				}

@@ -38,6 +38,21 @@ type Result struct {
 	NoStore bool
 }
 
+// Facts returns what the entry of the result says of itself, if it is kept until a deadline.
+func (r *Result) Facts(end kv.Deadline) kv.Facts {
+	f := kv.Facts{Version: r.Version, Deadline: end, Attributes: AttributesOf(&r.Value)}
+	if r.Absent {
+		f.Kind = kv.Absent
+	}
+	return f
+}
+
+// AttributesOf returns what an origin, or the app in its place, says of a value.
+func AttributesOf(v *loader.Value) kv.Attributes { return kv.Attributes{Flags: v.Flags} }
+
+// ValueOf returns a value that an app has given, as an origin would.
+func ValueOf(b []byte, a kv.Attributes) loader.Value { return loader.Value{Bytes: b, Flags: a.Flags} }
+
 // offer offers a result to keep, which reports whether it has stored it. The result of a
 // flight that was detached is not offered, nor one that the origin forbids to keep. The
 // caller must look at the flight again afterwards: an invalidation that has detached it

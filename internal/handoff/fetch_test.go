@@ -65,7 +65,7 @@ func TestFetch(t *testing.T) {
 	fetching(t, func(t *testing.T, w *onTheWay) {
 		a, b := w.a, w.b
 		end := kv.After(a.boot(), time.Hour)
-		k := a.write("default", "k", segment.Write{Value: []byte("v"), Flags: 9, Deadline: end})
+		k := a.write("default", "k", segment.Write{Value: []byte("v"), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 9}, Deadline: end}})
 		absent, nothing := a.absent("absent", time.Hour), a.key("default", "nothing")
 		w.release()
 		for _, key := range []kv.Key{k, absent, nothing} {
@@ -80,7 +80,7 @@ func TestFetch(t *testing.T) {
 		if !ok || string(v) != "v" || info != want || early < 1 || early > 72_005 {
 			t.Errorf("it is %q, %+v, and ends %d ms early; want %+v", v, info, early, want)
 		}
-		if info, ok := b.store.Peek(absent, b.boot()); !ok || !info.Absent {
+		if info, ok := b.store.Peek(absent, b.boot()); !ok || info.Kind != kv.Absent {
 			t.Errorf("a negative entry: %+v, %v", info, ok)
 		}
 		if b.has(nothing) {

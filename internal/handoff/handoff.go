@@ -341,8 +341,7 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 		return segment.Outdated
 	}
 	entry := kv.Entry{
-		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
-		Deadline: kv.Before(EndOf(h.cfg.Clock, e.TTLMS, sent.Boot)),
+		Key: key, Value: e.Value, Facts: e.Facts(kv.Before(EndOf(h.cfg.Clock, e.TTLMS, sent.Boot))),
 	}
 	if failpoint.Out(failpoint.FloorAtHandoff) {
 		entry.Version = max(entry.Version, asOf)

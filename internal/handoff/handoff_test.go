@@ -33,7 +33,7 @@ func TestEntriesMove(t *testing.T) {
 		a.key("first", "") // so that "other" has another slot there
 		end := kv.After(a.boot(), time.Hour)
 		moves := []kv.Key{
-			a.write("default", "flags", segment.Write{Value: []byte("v"), Flags: math.MaxUint32, Deadline: end}),
+			a.write("default", "flags", segment.Write{Value: []byte("v"), Facts: kv.Facts{Attributes: kv.Attributes{Flags: math.MaxUint32}, Deadline: end}}),
 			a.put("default", "ever", "w", 0),
 			a.put("default", "years", "w", 10*365*24*time.Hour),
 			a.put("default", "empty", "", time.Hour),

@@ -350,7 +350,7 @@ func (c *calls) Serve(conn *server.Conn, frames [][]byte) error {
 // put stores a value. A ttl of zero is none.
 func (h *host) put(namespace, name, value string, ttl time.Duration) kv.Key {
 	h.t.Helper()
-	return h.write(namespace, name, segment.Write{Value: []byte(value), Deadline: kv.After(h.boot(), ttl)})
+	return h.write(namespace, name, segment.Write{Value: []byte(value), Facts: kv.Facts{Deadline: kv.After(h.boot(), ttl)}})
 }
 
 func (h *host) write(namespace, name string, w segment.Write) kv.Key {
@@ -367,8 +367,8 @@ func (h *host) absent(name string, ttl time.Duration) kv.Key {
 	h.t.Helper()
 	k, now := h.key(namespaces.Default, name), h.clock.Read()
 	_, r := h.store.Fill(k, segment.Fill{
-		Absent: true, Version: h.hlc.Next(now.Wall), Generation: h.store.Generation(k.Hash.Partition()),
-		Deadline: kv.After(now.Boot, ttl), Admit: func() bool { return true },
+		Facts:      kv.Facts{Kind: kv.Absent, Version: h.hlc.Next(now.Wall), Deadline: kv.After(now.Boot, ttl)},
+		Generation: h.store.Generation(k.Hash.Partition()), Admit: func() bool { return true },
 	}, now)
 	if r != segment.Stored {
 		h.t.Fatalf("%s: %d", name, r)

@@ -36,7 +36,7 @@ func (k *keptBetween) event(kind invalidation.Kind, copiesOnly bool, set kv.Part
 func (k *keptBetween) handed(name string) kv.Key {
 	k.a.t.Helper()
 	key := k.a.key("default", name)
-	e := kv.Entry{Key: key, Value: []byte("v"), Version: k.begun.Ballot.Clock - 1}
+	e := kv.Entry{Key: key, Value: []byte("v"), Facts: kv.Facts{Version: k.begun.Ballot.Clock - 1}}
 	if r := k.a.store.Restore(e, k.a.store.Generation(key.Hash.Partition()), 3, func() bool { return true }, k.a.clock.Read()); r != 0 {
 		k.a.t.Fatalf("%s: %d", name, r)
 	}

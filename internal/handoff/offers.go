@@ -209,10 +209,9 @@ func (h *Handoff) EntriesOf(of part) iter.Seq[handed] {
 
 // entry returns the entry as it is sent at a moment.
 func (g *handed) entry(now kv.Moment) wire.Entry {
-	return wire.Entry{
-		Namespace: g.namespace, Key: g.Key.Bytes, Value: g.Value, Flags: g.Flags, Version: uint64(g.Version),
-		TTLMS: g.Deadline.TTLms(now.Boot), Hits: g.hits, Absent: g.Absent,
-	}
+	e := wire.EntryOf(g.Facts, now)
+	e.Namespace, e.Key, e.Value, e.Hits = g.namespace, g.Key.Bytes, g.Value, g.hits
+	return e
 }
 
 // OfferOf returns the offer that a process may pull from, or nil. The caller holds the
@@ -354,12 +353,10 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	// A hit would move the entry among those that the stream has sent already: the stream
 	// would leave it out, and the answer may come after the end of the stream.
 	value, seen, res := h.cfg.Store.Look(nil, key, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
-	if res == segment.Found && !seen.Stale && last.covers(seen.Version) {
+	if res == segment.Found && seen.Kind != kv.Stale && last.covers(seen.Version) {
 		f.Found = true
-		f.Entry = wire.Entry{
-			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: seen.Flags, Version: uint64(seen.Version),
-			TTLMS: seen.Deadline.TTLms(now.Boot), Absent: seen.Absent,
-		}
+		f.Entry = wire.EntryOf(seen.Facts, now)
+		f.Entry.Namespace, f.Entry.Key, f.Entry.Value = q.Namespace, q.Key, value
 		h.Counts.Sent.Add(1)
 	}
 	return wire.BodyReply(f)

@@ -327,7 +327,7 @@ func TestOfferGivesNothingNewer(t *testing.T) {
 		a.put("default", "overwritten", "v", 0)
 		last := a.key("default", "last")
 		asOf := a.next()
-		a.store.Restore(kv.Entry{Key: last, Version: asOf}, a.store.Generation(last.Hash.Partition()), 0,
+		a.store.Restore(kv.Entry{Key: last, Facts: kv.Facts{Version: asOf}}, a.store.Generation(last.Hash.Partition()), 0,
 			func() bool { return true }, a.clock.Read())
 		a.Ended(all(), asOf)
 		a.Offer(b.self, b.ballot, all())
@@ -478,7 +478,7 @@ func TestOfferIsForOneBallot(t *testing.T) {
 func TestFetchedEntry(t *testing.T) {
 	offering(t, func(t *testing.T, a *host, b *asker) {
 		k := a.write("other", "k", segment.Write{
-			Value: []byte("v"), Flags: 9, Deadline: kv.After(a.boot(), time.Hour),
+			Value: []byte("v"), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 9}, Deadline: kv.After(a.boot(), time.Hour)},
 		})
 		a.absent("absent", time.Minute)
 		soft := a.put("default", "soft", "v", 0)

@@ -52,16 +52,6 @@ type Key struct {
 // NodeID is a member's name, unique in the cluster.
 type NodeID string
 
-// Entry is a key's value with everything that is sent with it.
-type Entry struct {
-	Key      Key
-	Value    []byte
-	Flags    uint32   // the client's own mark for its encoding; opaque here
-	Version  Version  // of the write; compare-and-set compares it
-	Deadline Deadline // on this host's boot clock
-	Absent   bool     // the origin says that there is no value
-}
-
 // ValidKey reports whether the length of a key is allowed.
 func ValidKey(key []byte) bool { return len(key) >= 1 && len(key) <= MaxKeyLen }
 

@@ -180,7 +180,8 @@ func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (
 	if q.Op == wire.OpDelete {
 		return o.write(ctx, key, nil)
 	}
-	return o.write(ctx, key, &loader.Value{Bytes: q.Value, Flags: q.Flags})
+	v := flight.ValueOf(q.Value, q.Attributes)
+	return o.write(ctx, key, &v)
 }
 
 // A write-through may end when its key has gone to another host: this host has left, did

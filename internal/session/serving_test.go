@@ -26,7 +26,7 @@ func TestEveryOp(t *testing.T) {
 	}{
 		{wire.Request{Op: wire.OpPing}, "OK"},
 		{wire.Request{Op: wire.OpGet, Key: []byte("a")}, "MISS not_cached"},
-		{wire.Request{Op: wire.OpSet, Key: []byte("a"), Value: []byte("1"), TTLMS: wire.TTLDefault, Flags: 9}, "OK"},
+		{wire.Request{Op: wire.OpSet, Key: []byte("a"), Value: []byte("1"), TTLMS: wire.TTLDefault, Attributes: kv.Attributes{Flags: 9}}, "OK"},
 		{wire.Request{Op: wire.OpGet, Key: []byte("a")}, "OK 1 flags 9 ttl 3600000 l2"},
 		{wire.Request{Op: wire.OpGet, Namespace: []byte("default"), Key: []byte("a")}, "OK 1 flags 9 ttl 3600000 l2"},
 		{wire.Request{Op: wire.OpGet, Namespace: []byte("other"), Key: []byte("a")}, "MISS not_cached"},

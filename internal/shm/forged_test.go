@@ -77,7 +77,7 @@ type forger struct {
 func (f *forger) publish(ns kv.NamespaceID, seed uint64, key string, owner uint8) (at, slot int) {
 	k := kv.Key{Hash: kv.HashKey(seed, []byte(key)), Namespace: ns, Bytes: []byte(key)}
 	e := &Entry{
-		Key: k, Value: []byte("forged"), Version: kv.Version(len(f.reads)), Owner: owner, Taken: f.w.Take(ns, k.Hash),
+		Key: k, Value: []byte("forged"), Facts: kv.Facts{Version: kv.Version(len(f.reads))}, Owner: owner, Taken: f.w.Take(ns, k.Hash),
 	}
 	if !f.w.Publish(f.r, e, yes) {
 		f.t.Fatal(key)

@@ -53,7 +53,7 @@ func goldenWriter(t *testing.T) (mem memory, keys []string) {
 	} {
 		k := kv.Key{Hash: kv.HashKey(space.Seed, []byte(key)), Namespace: 3, Bytes: []byte(key)}
 		e := &Entry{
-			Key: k, Value: bytes.Repeat([]byte{byte(i)}, 10*i), Flags: uint32(i), Version: kv.Version(1000 + i),
+			Key: k, Value: bytes.Repeat([]byte{byte(i)}, 10*i), Facts: kv.Facts{Version: kv.Version(1000 + i), Attributes: kv.Attributes{Flags: uint32(i)}},
 			Taken: w.Take(3, k.Hash),
 		}
 		switch key {
@@ -62,7 +62,7 @@ func goldenWriter(t *testing.T) (mem memory, keys []string) {
 		case "ends":
 			e.Ends = start + second/2
 		case "none":
-			e.Absent, e.Value = true, nil
+			e.Kind, e.Value = kv.Absent, nil
 		case "empty":
 			e.Value = nil
 		case "long-value":
@@ -140,7 +140,7 @@ func (g *goldenRead) read(m memory) {
 	case gone:
 	case !ok:
 		g.Want = "miss"
-	case f.Absent:
+	case f.Kind == kv.Absent:
 		g.Want = "absent"
 	default:
 		g.Want, g.Version, g.Flags, g.Length = "hit", uint64(f.Version), f.Flags, len(f.Value)

@@ -99,12 +99,10 @@ func (r *Reader) holds(v *View) bool {
 
 // Found is what a read has found.
 type Found struct {
-	Value   []byte
-	Flags   uint32
-	Version kv.Version
-	Ends    time.Duration // on the boot clock; zero: never
-	Absent  bool          // the origin has no such key
-	Age     time.Duration // for which it has not been asked whether the value is current
+	Value []byte
+	kv.Facts
+	Ends time.Duration // in place of the deadline: on the boot clock; zero: never
+	Age  time.Duration // for which it has not been asked whether the value is current
 }
 
 // Hash returns the hash of a key.
@@ -158,8 +156,7 @@ func (r *Reader) copy(
 	if sumOf(&head, key, value) != order.Uint64(head[enSum:]) {
 		return false
 	}
-	f.Value, f.Flags, f.Version = value, order.Uint32(head[enFlags:]), kv.Version(order.Uint64(head[enVersion:]))
-	f.Ends, f.Absent = time.Duration(order.Uint64(head[enDeadline:])), order.Uint32(head[enKind:]) == kindNone
+	f.Value, f.Facts, f.Ends = value, factsIn(&head), time.Duration(order.Uint64(head[enDeadline:]))
 	return true
 }
 

@@ -73,20 +73,35 @@ func (r *Region) write(e *Entry) {
 	order.PutUint64(head[enNamespaceG:], e.Taken.namespace)
 	order.PutUint64(head[enPartitionG:], e.Taken.partition)
 	order.PutUint64(head[enDeadline:], uint64(e.Ends))
-	order.PutUint64(head[enVersion:], uint64(e.Version))
 	order.PutUint32(head[enNamespace:], uint32(e.Key.Namespace))
 	order.PutUint32(head[enOwner:], uint32(e.Owner))
-	order.PutUint32(head[enFlags:], e.Flags)
 	order.PutUint32(head[enKeyLen:], uint32(len(e.Key.Bytes)))
 	order.PutUint32(head[enValueLen:], uint32(len(e.Value)))
-	if e.Absent {
-		order.PutUint32(head[enKind:], kindNone)
-	}
+	putFacts(&head, &e.Facts)
 	order.PutUint64(head[enSum:], sumOf(&head, e.Key.Bytes, e.Value))
 	at := r.shape.atLine(e.position)
 	at += copy(r.mem[at:], head[:])
 	at += copy(r.mem[at:], e.Key.Bytes)
 	copy(r.mem[at:], e.Value)
+}
+
+// putFacts writes what an entry says of itself, but for its end.
+func putFacts(head *[headSize]byte, f *kv.Facts) {
+	order.PutUint64(head[enVersion:], uint64(f.Version))
+	order.PutUint32(head[enFlags:], f.Flags)
+	if f.Kind == kv.Absent {
+		order.PutUint32(head[enKind:], kindNone)
+	}
+}
+
+// factsIn is the inverse of putFacts.
+func factsIn(head *[headSize]byte) kv.Facts {
+	f := kv.Facts{Version: kv.Version(order.Uint64(head[enVersion:]))}
+	f.Flags = order.Uint32(head[enFlags:])
+	if order.Uint32(head[enKind:]) == kindNone {
+		f.Kind = kv.Absent
+	}
+	return f
 }
 
 // sumOf returns the checksum of an entry.

@@ -84,7 +84,7 @@ func mapped(t testing.TB, f *File) *Reader {
 
 func (g *rig) entry(key, value string) *Entry {
 	k := kv.Key{Hash: kv.HashKey(space.Seed, []byte(key)), Namespace: 3, Bytes: []byte(key)}
-	return &Entry{Key: k, Value: []byte(value), Flags: 5, Version: 9, Taken: g.Take(3, k.Hash)}
+	return &Entry{Key: k, Value: []byte(value), Facts: kv.Facts{Version: 9, Attributes: kv.Attributes{Flags: 5}}, Taken: g.Take(3, k.Hash)}
 }
 
 func (g *rig) publish(key, value string) *Entry {
@@ -184,9 +184,9 @@ func TestBounds(t *testing.T) {
 	g.Certify(7, start)               // a later one does
 	g.expect("b", "", start+2*second)
 	e = g.entry("none", "")
-	e.Absent = true
+	e.Kind = kv.Absent
 	g.Publish(g.region, e, yes)
-	if f, ok := g.get("none", start); !ok || !f.Absent || len(f.Value) != 0 {
+	if f, ok := g.get("none", start); !ok || f.Kind != kv.Absent || len(f.Value) != 0 {
 		t.Fatalf("%+v %v", f, ok)
 	}
 }

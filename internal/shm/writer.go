@@ -67,12 +67,10 @@ type Generations struct{ incarnation, namespace, partition uint64 }
 
 // Entry is what is published.
 type Entry struct {
-	Key      kv.Key
-	Value    []byte
-	Flags    uint32
-	Version  kv.Version
-	Ends     time.Duration // on the boot clock; zero: never
-	Absent   bool          // the origin has no such key
+	Key   kv.Key
+	Value []byte
+	kv.Facts
+	Ends     time.Duration // in place of the deadline: on the boot clock; zero: never
 	Owner    uint8         // the slot of its owner; zero: this host
 	Taken    Generations
 	position uint64

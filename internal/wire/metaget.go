@@ -2,6 +2,7 @@ package wire
 
 import (
 	"math"
+	"slices"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -31,9 +32,7 @@ func (e *encoder) metaGet(r *Request) {
 // meta reads the fields of METAGET's answer.
 func (d *decoder) meta(r *Reply) {
 	r.Value = d.bytes("value")
-	r.Flags = uint32(d.uint("flags", math.MaxUint32))
-	r.Version = d.uint("version", math.MaxUint64)
-	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+	d.facts(r)
 	r.Size = d.uint("size", math.MaxUint64)
 	r.Read = d.uint("read", 1) == 1
 	r.IdleMS = d.uint("idle_ms", math.MaxUint64)
@@ -51,9 +50,9 @@ const metaFields = 10
 
 func appendMetaGet(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendBytes(dst, r.Value)
-	dst = msgp.AppendUint32(dst, r.Flags)
-	dst = msgp.AppendUint64(dst, r.Version)
-	dst = msgp.AppendUint64(dst, uint64(r.TTLMS))
+	at := len(dst)
+	dst = slices.Grow(dst, 3*longestUint)[:at+3*longestUint]
+	dst = dst[:putFacts(dst, at, r)]
 	dst = msgp.AppendUint64(dst, r.Size)
 	read := uint8(0)
 	if r.Read {

@@ -294,20 +294,6 @@ func EachAge(b []byte, f func(of uint64, ageMS uint32)) {
 	}
 }
 
-// Entry is an entry that moves to another host.
-type Entry struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
-	Namespace string
-	Key       []byte
-	Value     []byte
-	Flags     uint32
-	Version   uint64
-	TTLMS     int64 // remaining; zero: no expiry
-	Hits      int
-	Absent    bool // a negative entry: the origin has no such key
-}
-
 // Fetch asks the former owner of a partition, which released it, for one entry.
 type Fetch struct {
 	_msgpack struct{} `msgpack:",as_array"`

@@ -7,15 +7,17 @@ import (
 	"slices"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // Reply is an answer of any kind. Its status and the op of its request determine which
 // fields it uses; see the package comment. Byte fields alias the frame.
 type Reply struct {
-	ID      uint64
-	Status  Status
-	Value   []byte
-	Flags   uint32
+	ID     uint64
+	Status Status
+	Value  []byte
+	kv.Attributes
 	Version uint64
 	TTLMS   int64 // remaining; zero: no expiry
 	Source  Source
@@ -185,9 +187,7 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 
 func (d *decoder) value(r *Reply) {
 	r.Value = d.bytes("value")
-	r.Flags = uint32(d.uint("flags", math.MaxUint32))
-	r.Version = d.uint("version", math.MaxUint64)
-	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+	d.facts(r)
 	r.Source = Source(d.uint("source", math.MaxUint8))
 	r.AgeMS = d.uint("age_ms", math.MaxUint64)
 	d.attestation(r)
@@ -347,10 +347,7 @@ func AppendItem(dst []byte, op Op, r *Reply) []byte {
 func appendMeta(dst []byte, r *Reply) []byte {
 	at := len(dst)
 	dst = slices.Grow(dst, 5*longestUint)[:at+5*longestUint]
-	at = putUint(dst, at, uint64(r.Flags))
-	at = putUint(dst, at, r.Version)
-	at = putUint(dst, at, uint64(r.TTLMS))
-	at = putUint(dst, at, uint64(r.Source))
+	at = putUint(dst, putFacts(dst, at, r), uint64(r.Source))
 	dst = dst[:putUint(dst, at, r.AgeMS)]
 	if r.Attested {
 		dst = appendAttestation(dst, r)

@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // Request is a request of any kind. Each op uses the fields in its line of the package
@@ -17,8 +19,8 @@ type Request struct {
 	Keys      [][]byte
 	Value     []byte
 	TTLMS     int64 // TTLDefault; zero: no expiry
-	Flags     uint32
-	Mode      Mode
+	kv.Attributes
+	Mode Mode
 	// The version of the present value, or the write is not executed. Zero compares only
 	// with ModeCAS, where the number of a claim may stand in its place.
 	Compare      uint64
@@ -185,7 +187,7 @@ func (d *decoder) fields(r *Request) {
 		r.Token = d.bytes("token")
 		r.Value = d.optional("value")
 		r.TTLMS = d.ttl()
-		r.Flags = uint32(d.uint("flags", math.MaxUint32))
+		d.attributes(&r.Attributes)
 		d.options(r)
 		d.until(r)
 		if r.Value == nil && !r.Has(Abandon) && d.err == nil {
@@ -232,7 +234,7 @@ func (d *decoder) set(r *Request) {
 	d.name(r)
 	r.Value = d.bytes("value")
 	r.TTLMS = d.ttl()
-	r.Flags = uint32(d.uint("flags", math.MaxUint32))
+	d.attributes(&r.Attributes)
 	r.Mode = Mode(d.uint("mode", uint64(modeCount)-1))
 	d.compare(r)
 	d.options(r)
@@ -273,7 +275,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.name(r)
 		e.bytes(r.Value)
 		e.ttl(r.TTLMS)
-		e.optional(uint64(r.Flags))
+		e.attributes(&r.Attributes)
 		e.optional(uint64(r.Mode))
 		e.optional(r.Compare)
 		e.optional(uint64(r.Options))
@@ -305,7 +307,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 			e.bytes(r.Value)
 		}
 		e.ttl(r.TTLMS)
-		e.optional(uint64(r.Flags))
+		e.attributes(&r.Attributes)
 		e.optional(uint64(r.Options))
 		e.optional(r.UntilNS)
 	case OpFlush:

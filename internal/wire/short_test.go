@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // TestShortIsAny compares decodeShort with the general decoder: on GETs and SETs with and
@@ -18,7 +20,7 @@ func TestShortIsAny(t *testing.T) {
 		{Op: OpSet, Key: key, Value: []byte{}, TTLMS: TTLDefault},
 		{Op: OpSet, ID: 40_000, Key: key, Value: bytes.Repeat(key, 256), TTLMS: TTLDefault, UntilNS: math.MaxInt64},
 		{Op: OpSet, Key: key, Value: bytes.Repeat(key, 1<<16), Mode: ModeCAS, Compare: math.MaxUint64},
-		{Op: OpSet, Key: key, Value: key, TTLMS: MaxTTL, Flags: math.MaxUint32, Mode: ModeAdd, Options: AckAll, UntilNS: 5},
+		{Op: OpSet, Key: key, Value: key, TTLMS: MaxTTL, Attributes: kv.Attributes{Flags: math.MaxUint32}, Mode: ModeAdd, Options: AckAll, UntilNS: 5},
 	} {
 		frame := AppendRequest(nil, &r)[LengthSize:]
 		if !sameDecoded(t, frame) {

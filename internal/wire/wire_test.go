@@ -67,7 +67,7 @@ func messages() []golden {
 	withBody := func(name string, op Op, v any) golden {
 		return reply(name, op, Reply{Body: body(v)})
 	}
-	hit := Reply{Value: value, Flags: 1, Version: 7148934231982080001, TTLMS: 59_000, Source: SourceL2, AgeMS: 0}
+	hit := Reply{Value: value, Attributes: kv.Attributes{Flags: 1}, Version: 7148934231982080001, TTLMS: 59_000, Source: SourceL2, AgeMS: 0}
 	vouched := hit
 	vouched.Attested, vouched.AsOf, vouched.Owner, vouched.Epoch = true, 7148934231982080777, []byte("host-a"), 12345
 	stale := hit
@@ -117,7 +117,7 @@ func messages() []golden {
 		request("incr, given up at a moment", ends(Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -5})),
 		request("fill, given up at a moment", ends(Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Value: value})),
 		request("lease", Request{Op: OpLease, Namespace: ns, Key: key, Options: StaleOK}),
-		request("fill", Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Value: value, Flags: 1}),
+		request("fill", Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Value: value, Attributes: kv.Attributes{Flags: 1}}),
 		request("fill with an empty value that expires", Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Value: []byte{}, TTLMS: 60_000}),
 		request("fill: the token is given back", Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Options: Abandon}),
 		request("flush a namespace in the cluster", Request{Op: OpFlush, Namespace: ns, Options: Cluster}),
@@ -145,7 +145,7 @@ func messages() []golden {
 		request("hits, of which no key was sampled", Request{Op: OpHits, Hits: Hits{Near: MaxHits}}),
 		request("get to be shared", Request{Op: OpGet, Key: []byte("a"), Options: Share}),
 		request("hello of a client that speaks versions 2 and 1", Request{Op: OpHello, Hello: Hello{Versions: Versions, Client: "billing"}}),
-		request("set: append, or store if absent", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Flags: 1, Mode: ModeAppend, Options: Create}),
+		request("set: append, or store if absent", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Attributes: kv.Attributes{Flags: 1}, Mode: ModeAppend, Options: Create}),
 		request("set: prepend if the version is still the same", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModePrepend, Compare: 7148934231982080001}),
 		request("set if the version is still the same, a stale one exists", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModeCAS, Compare: 5, Options: StaleOK}),
 		request("delete if the version is still the same, kept as stale for a time", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft, Compare: 7148934231982080001, StaleMS: 30_000}),
@@ -222,7 +222,7 @@ func messages() []golden {
 		reply("incr", OpIncr, Reply{Number: -3, Version: 5}),
 		reply("incr of an unsigned number that expires", OpIncr, Reply{Number: -1, Unsigned: true, Version: 5, TTLMS: 1000}),
 		reply("set: only a stale value exists", OpSet, Reply{Status: Stale, Version: 5}),
-		reply("metaget", OpMetaGet, Reply{Value: value, Flags: 1, Version: 7148934231982080001, TTLMS: 59_000, Size: 3, Read: true, IdleMS: 1000}),
+		reply("metaget", OpMetaGet, Reply{Value: value, Attributes: kv.Attributes{Flags: 1}, Version: 7148934231982080001, TTLMS: 59_000, Size: 3, Read: true, IdleMS: 1000}),
 		reply("metaget without the value, touched", OpMetaGet, Reply{Value: []byte{}, Version: 7148934231982080001, TTLMS: 60_000, Size: 3, IdleMS: 5, Event: 7148934231982080002}),
 		reply("metaget: a stale value, and the claim", OpMetaGet, Reply{Status: Stale, Value: value, Version: 5, TTLMS: 1000, Size: 3, Claim: ClaimWon, Number: -2}),
 		reply("metaget: a miss", OpMetaGet, Reply{Status: Miss}),
@@ -633,7 +633,7 @@ func TestForwardCompatible(t *testing.T) {
 func TestOpenValue(t *testing.T) {
 	for i, n := range []int{0, 1, 255, 256, 65535, 65536, 1 << 20} {
 		vouched := i%2 == 1
-		r := Reply{ID: 300, Value: bytes.Repeat([]byte{9}, n), Flags: 5, Version: 1 << 60, TTLMS: 77, Source: SourceL1, AgeMS: 3}
+		r := Reply{ID: 300, Value: bytes.Repeat([]byte{9}, n), Attributes: kv.Attributes{Flags: 5}, Version: 1 << 60, TTLMS: 77, Source: SourceL1, AgeMS: 3}
 		if vouched {
 			r.Attested, r.AsOf, r.Owner, r.Epoch = true, 1<<50, []byte("host-a"), 77
 		}
@@ -660,7 +660,7 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	keys := [][]byte{[]byte("a"), []byte("b"), []byte("c")}
 	requests := []*Request{
 		{ID: 1 << 40, Op: OpGet, Key: keys[0]},
-		{ID: 1 << 40, Op: OpSet, Key: keys[0], Value: value, TTLMS: 1000, Flags: 1},
+		{ID: 1 << 40, Op: OpSet, Key: keys[0], Value: value, TTLMS: 1000, Attributes: kv.Attributes{Flags: 1}},
 		{ID: 1 << 40, Op: OpMGet, Keys: keys},
 		{ID: 1 << 40, Op: OpDelete, Keys: keys},
 	}

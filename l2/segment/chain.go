@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"encoding/binary"
 	"iter"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -73,13 +72,11 @@ func (s *Store) dropChain(id segmentID) {
 	}
 }
 
-// fillChain writes flags, key and value. The header is written when the entry is
+// fillChain writes attributes, key and value. The header is written when the entry is
 // published, because the version is stamped then.
 func (s *Store) fillChain(id segmentID, h header, k kv.Key, w *Write) {
 	b := s.segmentBytes(id)
-	if h.marks&markFlags != 0 {
-		binary.LittleEndian.PutUint32(b[headerSize:], w.Flags)
-	}
+	h.writeAttributes(b, w.Attributes)
 	copy(b[h.keyOffset():], k.Bytes)
 	n := copy(b[h.keyOffset()+int(h.keyLen):], w.Value)
 	for rest := w.Value[n:]; len(rest) > 0; rest = rest[n:] {

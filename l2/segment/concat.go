@@ -3,7 +3,7 @@ package segment
 import "github.com/cachesidecar/cachesidecar/internal/kv"
 
 // Concat is Put for the modes Append and Prepend: it puts a value behind or before the present
-// one, whose flags and deadline stay. If the key is absent and create is set, it stores the
+// one, whose attributes and deadline stay. If the key is absent and create is set, it stores the
 // value as Put does. If w.Compare is not zero, the present value must have that version,
 // else Concat returns Exists and the version that it has.
 //
@@ -61,9 +61,8 @@ func (sh *shard) concat(
 	case h.valueLen+len(w.Value) > s.cfg.MaxValue:
 		return Write{}, 0, TooLarge, nothingShort
 	}
-	joined := Write{
-		Flags: h.clientFlags(b), ExecuteBefore: w.ExecuteBefore, Mode: CompareAndSwap, Compare: h.version, keeps: true,
-	}
+	joined := Write{ExecuteBefore: w.ExecuteBefore, Mode: CompareAndSwap, Compare: h.version, keeps: true}
+	joined.Attributes = h.attributes(b)
 	result := headerFor(&k, &joined)
 	if result.valueLen = h.valueLen + len(w.Value); result.size() > s.cfg.SegmentSize/2 {
 		joined.Value = sh.concatValue(old.loc(), h, b, w)

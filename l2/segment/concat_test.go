@@ -36,10 +36,10 @@ func TestJoin(t *testing.T) {
 		s := newTestStore(t, Config{Size: 2 * MinSize, MaxValue: 1 << 20})
 		k := testKey("k")
 		before, added := bytes.Repeat([]byte("b"), max(0, tc.before)), bytes.Repeat([]byte("a"), tc.added)
-		w := Write{Value: added, Flags: 3, Deadline: end, Mode: tc.mode}
+		w := Write{Value: added, Facts: kv.Facts{Attributes: kv.Attributes{Flags: 3}, Deadline: end}, Mode: tc.mode}
 		var v kv.Version
 		if tc.before >= 0 {
-			v = mustPut(t, s, "k", Write{Value: before, Flags: 9})
+			v = mustPut(t, s, "k", Write{Value: before, Facts: kv.Facts{Attributes: kv.Attributes{Flags: 9}}})
 		}
 		if w.Compare = v; tc.other {
 			w.Compare = v + 1

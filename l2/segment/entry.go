@@ -29,8 +29,8 @@ const (
 	markCopied = 1 << 5 // and copies of it may be kept elsewhere
 )
 
-// header is a decoded entry header. It is nested, and has 32 bytes, for the reason that Marks
-// has.
+// header is a decoded entry header. It is nested, and has 32 bytes, for the reason that kv.Facts
+// gives.
 type header struct {
 	version  kv.Version
 	deadline kv.Deadline
@@ -109,11 +109,44 @@ func (h header) value(b []byte) []byte {
 	return b[off : off+h.valueLen]
 }
 
-func (h header) clientFlags(b []byte) uint32 {
-	if h.marks&markFlags == 0 {
-		return 0
+// marksOf returns the marks of the entry that a write brings. None brings a stale value.
+func marksOf(f *kv.Facts) (marks uint8) {
+	if f.Flags != 0 {
+		marks |= markFlags
 	}
-	return binary.LittleEndian.Uint32(b[headerSize:])
+	if f.Kind == kv.Absent {
+		marks |= markAbsent
+	}
+	return marks
+}
+
+// writeAttributes writes what lies between the header and the key.
+func (h header) writeAttributes(b []byte, a kv.Attributes) {
+	if h.marks&markFlags != 0 {
+		binary.LittleEndian.PutUint32(b[headerSize:], a.Flags)
+	}
+}
+
+func (h header) attributes(b []byte) (a kv.Attributes) {
+	if h.marks&markFlags != 0 {
+		a.Flags = binary.LittleEndian.Uint32(b[headerSize:])
+	}
+	return a
+}
+
+func (h header) kind() kv.Kind {
+	switch {
+	case h.marks&markAbsent != 0:
+		return kv.Absent
+	case h.marks&markStale != 0:
+		return kv.Stale
+	}
+	return kv.Present
+}
+
+// facts returns what the entry at b says of itself.
+func (h header) facts(b []byte) kv.Facts {
+	return kv.Facts{Version: h.version, Deadline: h.deadline, Attributes: h.attributes(b), Kind: h.kind()}
 }
 
 func alignUp(n int) int { return (n + align - 1) &^ (align - 1) }

@@ -13,7 +13,6 @@ import (
 
 // past is what such a write brings along.
 type past struct {
-	version    kv.Version
 	generation uint16
 	admit      func() bool
 	hits       int  // that the entry had
@@ -29,26 +28,21 @@ type past struct {
 // stores.
 func (s *Store) Restore(e kv.Entry, generation uint16, hits int, admit func() bool, now kv.Moment) Result {
 	_, r := s.putPast(e.Key, Write{
-		Value: e.Value, Flags: e.Flags, Deadline: e.Deadline, absent: e.Absent,
-		past: &past{version: e.Version, generation: generation, hits: hits, admit: admit},
+		Value: e.Value, Facts: e.Facts, past: &past{generation: generation, hits: hits, admit: admit},
 	}, now)
 	return r
 }
 
 // Fill is the result of a load that this host, or an app in its place, has made.
 type Fill struct {
-	Value      []byte // not kept after the call
-	Flags      uint32
-	Deadline   kv.Deadline
-	Version    kv.Version // of the moment at which the load began; the entry gets it
-	Generation uint16     // of the partition at that moment
+	Value []byte // not kept after the call
+
+	// The version is of the moment at which the load began. A negative entry is kept until the
+	// deadline. If the deadline is zero or has passed, the present entry is only removed.
+	kv.Facts
+	Generation uint16 // of the partition at that moment
 
 	ExecuteBefore time.Duration // as in Write
-
-	// Absent says that the origin has no value. A negative entry is kept until the
-	// deadline. If the deadline is zero or has passed, the present entry is only
-	// removed.
-	Absent bool
 
 	// Admit is called in the critical section that stores, if everything else agrees,
 	// and again if the store has to make room first. Fill stores only if it returns
@@ -66,19 +60,19 @@ type Fill struct {
 // passed to Changed is stamped at this moment. Fill returns it as the event; else zero.
 func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) (event kv.Version, r Result) {
 	return s.putPast(k, Write{
-		Value: f.Value, Flags: f.Flags, Deadline: f.Deadline, ExecuteBefore: f.ExecuteBefore, absent: f.Absent,
-		past: &past{version: f.Version, generation: f.Generation, admit: f.Admit, replaces: true},
+		Value: f.Value, Facts: f.Facts, ExecuteBefore: f.ExecuteBefore,
+		past: &past{generation: f.Generation, admit: f.Admit, replaces: true},
 	}, now)
 }
 
 func (s *Store) putPast(k kv.Key, w Write, now kv.Moment) (event kv.Version, r Result) {
 	p := w.past
 	// Flush floors, and changes, must exceed all that is stored.
-	s.cfg.Versions.Observe(p.version)
-	if w.absent {
-		w.Value, w.Flags = nil, 0
+	s.cfg.Versions.Observe(w.Version)
+	if w.Kind == kv.Absent {
+		w.Value, w.Attributes = nil, kv.Attributes{}
 		if w.Deadline == 0 || w.Deadline.Passed(now.Boot) {
-			r = s.removePast(k, p, now)
+			r = s.removePast(k, &w, now)
 			return p.event, r
 		}
 	}
@@ -87,8 +81,8 @@ func (s *Store) putPast(k kv.Key, w Write, now kv.Moment) (event kv.Version, r R
 }
 
 // removePast removes the present entry, if it may be replaced.
-func (s *Store) removePast(k kv.Key, p *past, now kv.Moment) Result {
-	sh := s.shard(k.Hash)
+func (s *Store) removePast(k kv.Key, w *Write, now kv.Moment) Result {
+	p, sh := w.past, s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	_, _, h, _, found := sh.find(k)
@@ -96,7 +90,7 @@ func (s *Store) removePast(k kv.Key, p *past, now kv.Moment) Result {
 	switch {
 	case live && !p.replaces:
 		return Exists
-	case sh.outdated(k, p, found, h):
+	case sh.outdated(k, w, found, h):
 		return Outdated
 	case sh.outdates(k, p, live, h, now.Boot):
 		p.event = s.outdate(k, now)
@@ -106,11 +100,11 @@ func (s *Store) removePast(k kv.Key, p *past, now kv.Moment) Result {
 }
 
 // outdated reports whether the store has something newer than what a write brings.
-func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
-	partition := k.Hash.Partition()
+func (sh *shard) outdated(k kv.Key, w *Write, found bool, old header) bool {
+	p, partition := w.past, k.Hash.Partition()
 	return p.generation != sh.store.Generation(partition) ||
-		p.version < sh.counts[k.Namespace].floor ||
-		found && sh.current(old, partition) && old.version >= p.version ||
+		w.Version < sh.counts[k.Namespace].floor ||
+		found && sh.current(old, partition) && old.version >= w.Version ||
 		!p.replaces && sh.store.mayBeCopied(k.Hash) ||
 		!p.admit()
 }

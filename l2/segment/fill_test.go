@@ -46,17 +46,17 @@ func TestFillTellsOfChanges(t *testing.T) {
 		gone   bool // no entry is there afterwards
 	}{
 		{"nothing was there", func(*Store) {}, Fill{Value: []byte("v")}, false, false},
-		{"nothing was there, and is", func(*Store) {}, Fill{Absent: true, Deadline: minute}, false, false},
-		{"nothing to remove", func(*Store) {}, Fill{Absent: true}, false, true},
-		{"the same", put(Write{Value: []byte("v"), Flags: 1, Deadline: minute}), Fill{Value: []byte("v"), Flags: 1, Deadline: hour}, true, false},
+		{"nothing was there, and is", func(*Store) {}, Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: minute}}, false, false},
+		{"nothing to remove", func(*Store) {}, Fill{Facts: kv.Facts{Kind: kv.Absent}}, false, true},
+		{"the same", put(Write{Value: []byte("v"), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 1}, Deadline: minute}}), Fill{Value: []byte("v"), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 1}, Deadline: hour}}, true, false},
 		{"other bytes", put(Write{Value: []byte("v")}), Fill{Value: []byte("w")}, true, false},
 		{"another length", put(Write{Value: []byte("v")}), Fill{Value: []byte("vv")}, true, false},
-		{"none instead of a value", put(Write{Value: []byte("v")}), Fill{Absent: true, Deadline: minute}, true, false},
-		{"an empty value instead of none", fill(Fill{Absent: true, Deadline: minute}), Fill{Deadline: minute}, true, false},
-		{"none instead of none", fill(Fill{Absent: true, Deadline: minute}), Fill{Absent: true, Deadline: hour}, true, false},
-		{"a value removed", put(Write{Value: []byte("v")}), Fill{Absent: true}, true, true},
-		{"a value removed by what has passed", put(Write{Value: []byte("v")}), Fill{Absent: true, Deadline: passed}, true, true},
-		{"none removed", fill(Fill{Absent: true, Deadline: minute}), Fill{Absent: true}, true, true},
+		{"none instead of a value", put(Write{Value: []byte("v")}), Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: minute}}, true, false},
+		{"an empty value instead of none", fill(Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: minute}}), Fill{Facts: kv.Facts{Deadline: minute}}, true, false},
+		{"none instead of none", fill(Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: minute}}), Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: hour}}, true, false},
+		{"a value removed", put(Write{Value: []byte("v")}), Fill{Facts: kv.Facts{Kind: kv.Absent}}, true, true},
+		{"a value removed by what has passed", put(Write{Value: []byte("v")}), Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: passed}}, true, true},
+		{"none removed", fill(Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: minute}}), Fill{Facts: kv.Facts{Kind: kv.Absent}}, true, true},
 		{"a softened value replaced", func(s *Store) {
 			mustPut(t, s, "k", Write{Value: []byte("v")})
 			s.Soften(testKey("k"), testNow)
@@ -64,11 +64,11 @@ func TestFillTellsOfChanges(t *testing.T) {
 		{"a softened value removed", func(s *Store) {
 			mustPut(t, s, "k", Write{Value: []byte("v")})
 			s.Soften(testKey("k"), testNow)
-		}, Fill{Absent: true}, false, true},
-		{"an expired value replaced", put(Write{Value: []byte("v"), Deadline: kv.Deadline(testNow.Boot / time.Millisecond)}), Fill{Value: []byte("w")}, false, false},
-		{"a chain, the same", put(Write{Value: big, Deadline: minute}), Fill{Value: big, Deadline: hour}, true, false},
+		}, Fill{Facts: kv.Facts{Kind: kv.Absent}}, false, true},
+		{"an expired value replaced", put(Write{Value: []byte("v"), Facts: kv.Facts{Deadline: kv.Deadline(testNow.Boot / time.Millisecond)}}), Fill{Value: []byte("w")}, false, false},
+		{"a chain, the same", put(Write{Value: big, Facts: kv.Facts{Deadline: minute}}), Fill{Value: big, Facts: kv.Facts{Deadline: hour}}, true, false},
 		{"a chain instead of an entry", put(Write{Value: []byte("v")}), Fill{Value: big}, true, false},
-		{"none instead of a chain", put(Write{Value: big}), Fill{Absent: true, Deadline: minute}, true, false},
+		{"none instead of a chain", put(Write{Value: big}), Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: minute}}, true, false},
 	} {
 		for _, given := range []bool{false, true} {
 			var told []kv.Version
@@ -93,7 +93,7 @@ func TestFillTellsOfChanges(t *testing.T) {
 			}
 			got, info, ok := s.Get(nil, testKey("k"), NoLimit, testNow.Boot)
 			if ok == tc.gone || ok && (info.Version != v || info.Deadline != tc.fill.Deadline || info.Flags != tc.fill.Flags ||
-				info.Absent != tc.fill.Absent || !bytes.Equal(got, tc.fill.Value)) {
+				info.Kind != tc.fill.Kind || !bytes.Equal(got, tc.fill.Value)) {
 				t.Errorf("%s: %d bytes, %+v, %v", tc.name, len(got), info, ok)
 			}
 			if _, _, ok := s.GetStale(nil, testKey("k"), testNow.Boot); ok {
@@ -132,8 +132,8 @@ func TestFillAfterEviction(t *testing.T) {
 	}{
 		{"a value", []byte("v"), 0, Fill{Value: []byte("w")}},
 		{"the same", []byte("v"), 0, Fill{Value: []byte("v")}},
-		{"none", []byte("v"), 0, Fill{Absent: true, Deadline: minute}},
-		{"nothing", []byte("v"), 0, Fill{Absent: true}},
+		{"none", []byte("v"), 0, Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: minute}}},
+		{"nothing", []byte("v"), 0, Fill{Facts: kv.Facts{Kind: kv.Absent}}},
 		{"over a quota", []byte("v"), 1 << 20, Fill{Value: []byte("w")}},
 		{"a chain", make([]byte, 300<<10), 0, Fill{Value: []byte("w")}},
 	} {
@@ -152,7 +152,7 @@ func TestFillAfterEviction(t *testing.T) {
 				t.Error("it has not its version")
 			}
 			evict(t, s, "k")
-			old := kv.Entry{Key: k, Version: first, Value: tc.value}
+			old := kv.Entry{Key: k, Facts: kv.Facts{Version: first}, Value: tc.value}
 			if given {
 				if r := s.Restore(old, s.Generation(k.Hash.Partition()), 0, always, testNow); r != Outdated {
 					t.Errorf("%s: Restore = %d", tc.name, r)
@@ -209,7 +209,7 @@ func TestForgotten(t *testing.T) {
 			continue
 		}
 		told = 0
-		if mustFill(t, s, name, Fill{Absent: true}); told == 0 && !forgotten.Has(testKey(name).Hash.Partition()) {
+		if mustFill(t, s, name, Fill{Facts: kv.Facts{Kind: kv.Absent}}); told == 0 && !forgotten.Has(testKey(name).Hash.Partition()) {
 			t.Fatalf("the fill of %s is no change", name)
 		}
 	}
@@ -220,7 +220,7 @@ func TestForgotten(t *testing.T) {
 func TestFillOutdated(t *testing.T) {
 	k := testKey("k")
 	began := func(s *Store) Fill {
-		return Fill{Value: []byte("loaded"), Version: s.cfg.Versions.Next(testNow.Wall), Generation: s.Generation(k.Hash.Partition()), Admit: always}
+		return Fill{Value: []byte("loaded"), Facts: kv.Facts{Version: s.cfg.Versions.Next(testNow.Wall)}, Generation: s.Generation(k.Hash.Partition()), Admit: always}
 	}
 	for _, tc := range []struct {
 		name  string
@@ -236,9 +236,11 @@ func TestFillOutdated(t *testing.T) {
 			mustPut(t, s, "k", Write{Value: []byte("new")})
 			f.Value = make([]byte, 300<<10)
 		}, Outdated, "new"},
-		{"another load of that moment", func(s *Store, f *Fill) { mustFill(t, s, "k", Fill{Value: []byte("same"), Version: f.Version}) }, Outdated, "same"},
+		{"another load of that moment", func(s *Store, f *Fill) {
+			mustFill(t, s, "k", Fill{Value: []byte("same"), Facts: kv.Facts{Version: f.Version}})
+		}, Outdated, "same"},
 		{"a write that has expired", func(s *Store, _ *Fill) {
-			mustPut(t, s, "k", Write{Value: []byte("new"), Deadline: kv.Deadline(testNow.Boot / time.Millisecond)})
+			mustPut(t, s, "k", Write{Value: []byte("new"), Facts: kv.Facts{Deadline: kv.Deadline(testNow.Boot / time.Millisecond)}})
 		}, Outdated, ""},
 		{"a flush", func(s *Store, _ *Fill) { s.Flush(0, s.cfg.Versions.Next(testNow.Wall)) }, Outdated, ""},
 		{"a flush, and the sweep", func(s *Store, _ *Fill) {
@@ -254,7 +256,10 @@ func TestFillOutdated(t *testing.T) {
 			f := began(s)
 			tc.since(s, &f)
 			want, left := tc.want, tc.left
-			if f.Absent = removes; removes && want != Outdated {
+			if removes {
+				f.Kind = kv.Absent
+			}
+			if removes && want != Outdated {
 				want, left = Stored, "" // it has no value, so it is not too large
 			}
 			before := changes
@@ -288,9 +293,9 @@ func TestFillKeepsPlace(t *testing.T) {
 	}{
 		{Fill{Value: []byte("w")}, true},
 		{Fill{Value: []byte("longer")}, false},
-		{Fill{Absent: true, Deadline: ttl}, false},
-		{Fill{Absent: true, Deadline: ttl}, true},
-		{Fill{Value: []byte("w"), Deadline: ttl}, false},
+		{Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: ttl}}, false},
+		{Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: ttl}}, true},
+		{Fill{Value: []byte("w"), Facts: kv.Facts{Deadline: ttl}}, false},
 	} {
 		mustFill(t, s, "k", tc.fill)
 		loc, n := place(s, k)
@@ -320,12 +325,12 @@ func TestRestore(t *testing.T) {
 		entry  kv.Entry
 		want   Result
 	}{
-		{"nothing is there", func(*Store) {}, kv.Entry{Value: []byte("v"), Flags: 4}, Stored},
-		{"none", func(*Store) {}, kv.Entry{Absent: true, Deadline: ttl}, Stored},
-		{"none for no time", func(*Store) {}, kv.Entry{Absent: true}, Stored},
+		{"nothing is there", func(*Store) {}, kv.Entry{Value: []byte("v"), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 4}}}, Stored},
+		{"none", func(*Store) {}, kv.Entry{Facts: kv.Facts{Kind: kv.Absent, Deadline: ttl}}, Stored},
+		{"none for no time", func(*Store) {}, kv.Entry{Facts: kv.Facts{Kind: kv.Absent}}, Stored},
 		{"a value is there", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Value: []byte("v")}, Exists},
-		{"none is there", func(s *Store) { mustFill(t, s, "k", Fill{Absent: true, Deadline: ttl}) }, kv.Entry{Value: []byte("v")}, Exists},
-		{"a value is there, for no time", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Absent: true}, Exists},
+		{"none is there", func(s *Store) { mustFill(t, s, "k", Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: ttl}}) }, kv.Entry{Value: []byte("v")}, Exists},
+		{"a value is there, for no time", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Facts: kv.Facts{Kind: kv.Absent}}, Exists},
 		{"as it was in an earlier holding", func(s *Store) {
 			mustPut(t, s, "k", Write{Value: []byte("w")})
 			s.NewOwnership(k.Hash.Partition())
@@ -349,8 +354,8 @@ func TestRestore(t *testing.T) {
 		if !slices.Equal(told, nil) {
 			t.Errorf("%s: told of %v", tc.name, told)
 		}
-		want := Info{e.Version, e.Deadline, len(e.Value), Marks{e.Flags, e.Absent}}
-		wantLive := tc.want == Stored && !(e.Absent && e.Deadline == 0)
+		want := Info{e.Facts, len(e.Value)}
+		wantLive := tc.want == Stored && !(e.Kind == kv.Absent && e.Deadline == 0)
 		if tc.want == Exists {
 			want, wantLive = had, live
 		}
@@ -360,7 +365,7 @@ func TestRestore(t *testing.T) {
 	}
 	// Another host's clock is ahead.
 	s := newStaleStore(t, Config{})
-	e := kv.Entry{Key: k, Value: []byte("v"), Version: kv.NewHLC(2).Next(testNow.Wall + 1000)}
+	e := kv.Entry{Key: k, Value: []byte("v"), Facts: kv.Facts{Version: kv.NewHLC(2).Next(testNow.Wall + 1000)}}
 	if r := s.Restore(e, s.Generation(k.Hash.Partition()), 0, always, testNow); r != Stored {
 		t.Fatal(r)
 	}

@@ -70,13 +70,13 @@ func TestKeptUntilAdopted(t *testing.T) {
 				s.Soften(k, testNow)
 				want[name] = ""
 			case 3:
-				f := Fill{Value: []byte(value), Version: s.cfg.Versions.Next(testNow.Wall), Generation: s.Generation(k.Hash.Partition()), Admit: always}
+				f := Fill{Value: []byte(value), Facts: kv.Facts{Version: s.cfg.Versions.Next(testNow.Wall)}, Generation: s.Generation(k.Hash.Partition()), Admit: always}
 				if _, r := s.Fill(k, f, testNow); r != Stored {
 					t.Fatal(r)
 				}
 				want[name] = value
 			case 4:
-				f := Fill{Absent: true, Version: s.cfg.Versions.Next(testNow.Wall), Generation: s.Generation(k.Hash.Partition()), Admit: always}
+				f := Fill{Facts: kv.Facts{Kind: kv.Absent, Version: s.cfg.Versions.Next(testNow.Wall)}, Generation: s.Generation(k.Hash.Partition()), Admit: always}
 				if _, r := s.Fill(k, f, testNow); r != Stored {
 					t.Fatal(r)
 				}
@@ -243,9 +243,10 @@ func TestAnnouncedFills(t *testing.T) {
 		tc.do()
 		now.Boot += tc.after
 		changes = 0
-		for _, absent := range []bool{false, true} {
+		for _, kind := range []kv.Kind{kv.Present, kv.Absent} {
 			f := Fill{
-				Value: []byte("v"), Absent: absent, Version: s.cfg.Versions.Next(now.Wall), Admit: func() bool { return true },
+				Value: []byte("v"), Facts: kv.Facts{Version: s.cfg.Versions.Next(now.Wall), Kind: kind},
+				Admit:      func() bool { return true },
 				Generation: s.Generation(k.Hash.Partition()),
 			}
 			if _, r := s.Fill(k, f, now); r != Stored {
@@ -257,7 +258,7 @@ func TestAnnouncedFills(t *testing.T) {
 		}
 		s.Delete(k, now)
 		changes = 0
-		e := kv.Entry{Key: k, Value: []byte("v"), Version: s.cfg.Versions.Next(now.Wall)}
+		e := kv.Entry{Key: k, Value: []byte("v"), Facts: kv.Facts{Version: s.cfg.Versions.Next(now.Wall)}}
 		if r := s.Restore(e, s.Generation(k.Hash.Partition()), 0, func() bool { return true }, now); r != Stored || changes != 0 {
 			t.Errorf("%s: an entry from another host: %v, %d changes", tc.name, r, changes)
 		}

@@ -260,14 +260,14 @@ func hiddenOp(
 	case 12:
 		if first {
 			_, r := s.Fill(k.Key, Fill{
-				Value: []byte("fill"), Version: s.cfg.Versions.Next(now.Wall), Generation: generation,
+				Value: []byte("fill"), Facts: kv.Facts{Version: s.cfg.Versions.Next(now.Wall)}, Generation: generation,
 				Admit: func() bool { return true },
 			}, now)
 			stores("fill", r)
 		}
 	case 13:
 		if first {
-			r := s.Restore(kv.Entry{Key: k.Key, Value: []byte("rest"), Version: 1 << 20}, generation, 2,
+			r := s.Restore(kv.Entry{Key: k.Key, Value: []byte("rest"), Facts: kv.Facts{Version: 1 << 20}}, generation, 2,
 				func() bool { return true }, now)
 			stores("rest", r)
 		}

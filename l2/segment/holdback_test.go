@@ -14,7 +14,7 @@ func TestHoldBack(t *testing.T) {
 	for _, name := range []string{"kept", "deleted", "softened", "written", "filled"} {
 		mustPut(t, s, name, Write{Value: []byte("one")})
 	}
-	mustPut(t, s, "ending", Write{Value: []byte("one"), Deadline: kv.After(testNow.Boot, time.Second)})
+	mustPut(t, s, "ending", Write{Value: []byte("one"), Facts: kv.Facts{Deadline: kv.After(testNow.Boot, time.Second)}})
 	is := func(when, name, want string) {
 		t.Helper()
 		got, _, ok := s.Get(nil, testKey(name), NoLimit, testNow.Boot)
@@ -40,7 +40,7 @@ func TestHoldBack(t *testing.T) {
 	past := kv.FirstVersionAt(testNow.Wall - 1000)
 	fill := func(version kv.Version, value string) {
 		s.Fill(testKey("filled"), Fill{
-			Value: []byte(value), Version: version, Generation: s.Generation(testKey("filled").Hash.Partition()), Admit: func() bool { return true },
+			Value: []byte(value), Facts: kv.Facts{Version: version}, Generation: s.Generation(testKey("filled").Hash.Partition()), Admit: func() bool { return true },
 		}, testNow)
 	}
 	fill(past, "older")

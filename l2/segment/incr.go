@@ -29,13 +29,13 @@ type Increment struct {
 // maxDigits is the length of the longest number, with its sign.
 const maxDigits = 20
 
-// Incr adds Delta to a decimal number and keeps its flags and deadline. If the key is
+// Incr adds Delta to a decimal number and keeps its attributes and deadline. If the key is
 // absent and Create is set, it stores Initial. It returns the new value with its version and
 // deadline. With Exists it returns the version of the present value.
 func (s *Store) Incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, kv.Deadline, Result) {
 	sh := s.shard(k.Hash)
 	for range maxTries {
-		w := Write{Deadline: i.Deadline, ExecuteBefore: i.ExecuteBefore}
+		w := Write{Facts: kv.Facts{Deadline: i.Deadline}, ExecuteBefore: i.ExecuteBefore}
 		sh.mu.Lock()
 		sum, v, r, short := sh.incr(k, &i, &w, now)
 		sh.mu.Unlock()
@@ -68,7 +68,7 @@ func (sh *shard) incr(k kv.Key, i *Increment, w *Write, now kv.Moment) (int64, k
 		if sum, r = i.sum(h.value(b)); r != Stored {
 			return 0, h.version, r, nothingShort
 		}
-		w.Mode, w.Compare, w.Flags = CompareAndSwap, h.version, h.clientFlags(b)
+		w.Mode, w.Compare, w.Attributes = CompareAndSwap, h.version, h.attributes(b)
 		if !i.ResetDeadline {
 			w.Deadline = h.deadline
 		}

@@ -34,7 +34,7 @@ func TestIncrUnsigned(t *testing.T) {
 		{"21 bytes", "1                    ", 1, false, 0, NotNumber},
 	} {
 		end := kv.After(testNow.Boot, time.Hour)
-		mustPut(t, s, "n", Write{Value: []byte(tc.value), Flags: 7, Deadline: end})
+		mustPut(t, s, "n", Write{Value: []byte(tc.value), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 7}, Deadline: end}})
 		i := Increment{Delta: int64(tc.delta), Unsigned: true, Decrement: tc.down, Deadline: 1}
 		sum, _, d, r := s.Incr(testKey("n"), i, testNow)
 		if r != tc.want || uint64(sum) != tc.sum || r == Stored && d != end {

@@ -23,7 +23,7 @@ func TestList(t *testing.T) {
 			versions := map[string]kv.Version{}
 			for i := range 3000 {
 				name := fmt.Sprint("stays:", i)
-				versions[name] = mustPut(t, s, name, Write{Value: make([]byte, i%50), Flags: uint32(i % 2), Deadline: deadline})
+				versions[name] = mustPut(t, s, name, Write{Value: make([]byte, i%50), Facts: kv.Facts{Attributes: kv.Attributes{Flags: uint32(i % 2)}, Deadline: deadline}})
 			}
 			w := &Wanted{Prefix: []byte("stays:"), Partition: everywhere, Now: testNow.Boot}
 			before := s.Stats()
@@ -106,10 +106,10 @@ func TestListWants(t *testing.T) {
 	mustPut(t, s, "a:1", Write{Value: []byte("v")})
 	mustPut(t, s, "a:long", Write{Value: make([]byte, 300<<10)}) // a chain
 	mustPut(t, s, "b", Write{Value: []byte("v")})
-	mustPut(t, s, "a:expired", Write{Value: []byte("v"), Deadline: soon})
+	mustPut(t, s, "a:expired", Write{Value: []byte("v"), Facts: kv.Facts{Deadline: soon}})
 	mustPut(t, s, "a:softened", Write{Value: []byte("v")})
 	s.Soften(testKey("a:softened"), testNow)
-	mustFill(t, s, "a:absent", Fill{Absent: true, Deadline: kv.After(testNow.Boot, time.Minute)})
+	mustFill(t, s, "a:absent", Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: kv.After(testNow.Boot, time.Minute)}})
 	other := kv.Key{Hash: kv.HashKey(s.namespaces[1].seed.Load(), []byte("a:other")), Namespace: 1, Bytes: []byte("a:other")}
 	if _, r := s.Put(other, Write{}, testNow); r != Stored {
 		t.Fatal(r)

@@ -19,14 +19,13 @@ type Query struct {
 
 // Seen is what Look has found.
 type Seen struct {
-	Info               // if Stale is set, Deadline is when the value will be gone
+	Info               // of a stale value, Deadline is when it will be gone
 	Before kv.Deadline // that before the touch
 	Read   bool        // the value has been read since it was written
-	Stale  bool        // Soften has left the value
 	Event  kv.Version  // of the touch or the end; zero: none was made
 }
 
-// Look appends the value of a key to dst, like Get, and also a value that Soften has left.
+// Look appends the value of a key to dst, like Get, and also a stale value, one that Soften has left.
 // In the same critical section a live value gets a new deadline, or the entry is removed, if
 // that is wanted. Look returns Found if it has seen an entry, which may be a negative one.
 // Else it returns Absent or, if it was to change something, Overdue or NotOwner.
@@ -56,7 +55,7 @@ func (s *Store) Look(dst []byte, k kv.Key, q Query, now kv.Moment) ([]byte, Seen
 		sh.drop(k, now)
 		return dst, Seen{Event: event}, Absent
 	}
-	seen := Seen{Read: h.marks&markRead != 0, Stale: stale, Before: h.deadline}
+	seen := Seen{Read: h.marks&markRead != 0, Before: h.deadline}
 	if !q.Unread {
 		h.marks |= markRead
 		b[offMarks] = h.marks

@@ -52,7 +52,7 @@ func TestRead(t *testing.T) {
 func TestLookTouches(t *testing.T) {
 	s := newStaleStore(t, Config{Size: MinSize})
 	end := kv.After(testNow.Boot, time.Hour)
-	v := mustPut(t, s, "k", Write{Value: []byte("v"), Flags: 4})
+	v := mustPut(t, s, "k", Write{Value: []byte("v"), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 4}}})
 	touch := Query{Limit: NoLimit, Touch: true, Deadline: end}
 	b, seen, r := s.Look([]byte("x"), testKey("k"), touch, testNow)
 	if r != Found || string(b) != "xv" || seen.Version != v || seen.Flags != 4 || seen.Deadline != end || seen.Event <= v {
@@ -62,7 +62,7 @@ func TestLookTouches(t *testing.T) {
 		t.Errorf("deadline %d, want %d", info.Deadline, end)
 	}
 	s.Soften(testKey("k"), testNow)
-	if b, seen, r := s.Look(nil, testKey("k"), touch, testNow); r != Found || !seen.Stale || seen.Event != 0 || seen.Deadline == end || string(b) != "v" {
+	if b, seen, r := s.Look(nil, testKey("k"), touch, testNow); r != Found || seen.Kind != kv.Stale || seen.Event != 0 || seen.Deadline == end || string(b) != "v" {
 		t.Errorf("stale: %q, %+v, %d", b, seen, r)
 	}
 	if _, _, r := s.Look(nil, testKey("absent"), touch, testNow); r != Absent {
@@ -92,9 +92,9 @@ func TestLookEnds(t *testing.T) {
 		switch tc.before {
 		case "absent":
 		case "negative":
-			mustPut(t, s, "k", Write{absent: true, Deadline: kv.After(now.Boot, time.Minute)})
+			mustPut(t, s, "k", Write{Facts: kv.Facts{Kind: kv.Absent, Deadline: kv.After(now.Boot, time.Minute)}})
 		default:
-			mustPut(t, s, "k", Write{Value: value, Deadline: kv.After(now.Boot, time.Minute)})
+			mustPut(t, s, "k", Write{Value: value, Facts: kv.Facts{Deadline: kv.After(now.Boot, time.Minute)}})
 		}
 		switch tc.before {
 		case "softened":
@@ -151,7 +151,7 @@ func TestRemoveCompares(t *testing.T) {
 		}
 		after := "absent"
 		if _, seen, r := s.Look(nil, k, Query{}, testNow); r == Found {
-			after = map[bool]string{false: "live", true: "softened"}[seen.Stale]
+			after = map[bool]string{false: "live", true: "softened"}[seen.Kind == kv.Stale]
 		}
 		if after != tc.after {
 			t.Errorf("%s: it is %s, want %s", tc.name, after, tc.after)

@@ -10,7 +10,7 @@ import (
 // concat appends to a key, or prepends.
 func (m *model) concat(k modelKey) {
 	have, ok := m.sync(k)
-	w := Write{Value: m.value(), Deadline: m.deadline(), Mode: Append, Flags: uint32(m.rnd.IntN(2))}
+	w := Write{Value: m.value(), Facts: kv.Facts{Deadline: m.deadline(), Attributes: kv.Attributes{Flags: uint32(m.rnd.IntN(2))}}, Mode: Append}
 	if m.rnd.IntN(2) == 0 {
 		w.Mode = Prepend
 	}
@@ -68,8 +68,8 @@ func (m *model) look(k modelKey) {
 		q.Touch = false
 	}
 	value, seen, r := m.store.Look(nil, m.key(k), q, m.now)
-	if (r == Found) != (ok || stale) || seen.Stale != (stale && !ok) {
-		m.t.Errorf("Look(%v) = %d, stale %v, want %v, %v", k, r, seen.Stale, ok, stale)
+	if (r == Found) != (ok || stale) || (seen.Kind == kv.Stale) != (stale && !ok) {
+		m.t.Errorf("Look(%v) = %d, stale %v, want %v, %v", k, r, seen.Kind == kv.Stale, ok, stale)
 		return
 	}
 	if q.End {
@@ -77,7 +77,7 @@ func (m *model) look(k modelKey) {
 		return
 	}
 	switch {
-	case seen.Stale:
+	case seen.Kind == kv.Stale:
 		m.seen.softened++
 		if !bytes.Equal(value, old.entry.value) || seen.Version != old.entry.version || seen.Event != 0 {
 			m.t.Errorf("Look(%v): another stale value, of version %v", k, seen.Version)
@@ -89,7 +89,7 @@ func (m *model) look(k modelKey) {
 			want.deadline = q.Deadline
 			m.want[k] = want
 		}
-		m.compare(k, want, modelEntry{value, seen.Flags, seen.Version, seen.Deadline, seen.Absent})
+		m.compare(k, want, modelEntry{value, seen.Flags, seen.Version, seen.Deadline, seen.Kind == kv.Absent})
 	}
 }
 
@@ -99,11 +99,11 @@ func (m *model) ended(k modelKey, want modelEntry, ok bool, value []byte, seen *
 	switch {
 	case ok:
 		want.deadline = seen.Deadline // it has come
-		m.compare(k, want, modelEntry{value, seen.Flags, seen.Version, seen.Deadline, seen.Absent})
-	case seen.Stale && !bytes.Equal(value, old.entry.value):
+		m.compare(k, want, modelEntry{value, seen.Flags, seen.Version, seen.Deadline, seen.Kind == kv.Absent})
+	case seen.Kind == kv.Stale && !bytes.Equal(value, old.entry.value):
 		m.t.Errorf("Look(%v): another stale value, of version %v", k, seen.Version)
 	}
-	if seen.Event == 0 || !seen.Deadline.Passed(m.now.Boot) && (ok || seen.Stale) {
+	if seen.Event == 0 || !seen.Deadline.Passed(m.now.Boot) && (ok || seen.Kind == kv.Stale) {
 		m.t.Errorf("Look(%v): event %v, deadline %v, and it was to end", k, seen.Event, seen.Deadline)
 	}
 	delete(m.want, k)

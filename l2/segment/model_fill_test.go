@@ -97,8 +97,8 @@ func (m *model) getOld(k modelKey) {
 	}
 	e := want.entry
 	e.deadline = m.due(k, want)
-	m.compare(k, e, modelEntry{value, got.Flags, got.Version, got.Deadline, got.Absent})
-	if got.Ended != m.now.Boot-want.ended || got.Invalidated != want.invalidated {
+	m.compare(k, e, modelEntry{value, got.Flags, got.Version, got.Deadline, got.Kind == kv.Absent})
+	if got.Ended != m.now.Boot-want.ended || got.Invalidated != want.invalidated || got.Kind != kv.Stale {
 		m.t.Errorf("GetStale(%v) ended %v ago, invalidated %v, want %v, %v", k, got.Ended, got.Invalidated, m.now.Boot-want.ended, want.invalidated)
 	}
 	if got.Invalidated {
@@ -125,7 +125,7 @@ func (m *model) fill(k modelKey) {
 	}
 	admit := m.rnd.IntN(20) > 0
 	f := Fill{
-		Value: m.value(), Deadline: m.deadline(), Version: m.store.cfg.Versions.Next(m.now.Wall),
+		Value: m.value(), Facts: kv.Facts{Deadline: m.deadline(), Version: m.store.cfg.Versions.Next(m.now.Wall)},
 		Generation: m.store.Generation(key.Hash.Partition()), Admit: func() bool { return admit },
 	}
 	switch m.rnd.IntN(8) {
@@ -139,10 +139,12 @@ func (m *model) fill(k modelKey) {
 	if ok && m.rnd.IntN(2) == 0 {
 		f.Value, f.Flags = have.value, have.flags
 	}
-	if f.Absent = m.rnd.IntN(3) == 0; f.Absent && m.rnd.IntN(3) == 0 {
-		f.Deadline = kv.Deadline(m.rnd.IntN(2)) // none, or one that has passed
+	if m.rnd.IntN(3) == 0 {
+		if f.Kind = kv.Absent; m.rnd.IntN(3) == 0 {
+			f.Deadline = kv.Deadline(m.rnd.IntN(2)) // none, or one that has passed
+		}
 	}
-	removes := f.Absent && (f.Deadline == 0 || f.Deadline.Passed(m.now.Boot))
+	removes := f.Kind == kv.Absent && (f.Deadline == 0 || f.Deadline.Passed(m.now.Boot))
 
 	outdated := !admit || f.Generation != m.store.Generation(key.Hash.Partition()) || f.Version < m.floors[k.ns]
 	newer := func(v kv.Version) bool { return v >= f.Version }
@@ -182,8 +184,8 @@ func (m *model) fill(k modelKey) {
 		}
 		return
 	}
-	next := modelEntry{bytes.Clone(f.Value), f.Flags, f.Version, f.Deadline, f.Absent}
-	if f.Absent {
+	next := modelEntry{bytes.Clone(f.Value), f.Flags, f.Version, f.Deadline, f.Kind == kv.Absent}
+	if f.Kind == kv.Absent {
 		next.value, next.flags = nil, 0
 	}
 	switch {

@@ -32,7 +32,7 @@ func (m *model) get(k modelKey) bool {
 		m.copies[key.Hash][k], m.given[key.Hash] = modelEntry{version: info.Version, deadline: info.Deadline}, true
 	}
 	if hit {
-		m.compare(k, want, modelEntry{m.buf, info.Flags, info.Version, info.Deadline, info.Absent})
+		m.compare(k, want, modelEntry{m.buf, info.Flags, info.Version, info.Deadline, info.Kind == kv.Absent})
 		if want.absent {
 			m.seen.negative++
 		}
@@ -84,7 +84,7 @@ func (m *model) deadline() kv.Deadline {
 
 func (m *model) put(k modelKey) {
 	have, ok := m.sync(k)
-	w := Write{Value: m.value(), Deadline: m.deadline()}
+	w := Write{Value: m.value(), Facts: kv.Facts{Deadline: m.deadline()}}
 	if m.rnd.IntN(4) == 0 {
 		w.Flags = m.rnd.Uint32()
 	}
@@ -283,7 +283,7 @@ func (m *model) scan() {
 			if m.key(k).Hash != e.Key.Hash {
 				m.t.Errorf("scan yields %v with hash %#x", k, uint64(e.Key.Hash))
 			}
-			m.compare(k, w, modelEntry{e.Value, e.Flags, e.Version, e.Deadline, e.Absent})
+			m.compare(k, w, modelEntry{e.Value, e.Flags, e.Version, e.Deadline, e.Kind == kv.Absent})
 			return true
 		})
 	}

@@ -10,18 +10,8 @@ import (
 
 // Info is what an entry carries besides its value.
 type Info struct {
-	Version  kv.Version
-	Deadline kv.Deadline
-	Size     int // of the value, bytes
-	Marks
-}
-
-// Marks are flags and kind of an entry. They are a struct of their own because a struct
-// of more than four fields, or of more than 32 bytes, is never kept in registers: a hit
-// would take a fifth longer.
-type Marks struct {
-	Flags  uint32
-	Absent bool // a negative entry: the origin has no value
+	kv.Facts
+	Size int // of the value, bytes
 }
 
 // NoLimit lets Get append a value of any length.
@@ -139,9 +129,7 @@ func (s *Store) Touched(k kv.Key) {
 	}
 }
 
-func (h header) info(b []byte) Info {
-	return Info{h.version, h.deadline, h.valueLen, Marks{h.clientFlags(b), h.negative()}}
-}
+func (h header) info(b []byte) Info { return Info{h.facts(b), h.valueLen} }
 
 // MaxWarm is the largest number of keys that Warm looks at.
 const MaxWarm = 64

@@ -113,11 +113,8 @@ func (c *scanner) copy(w word) bool {
 	start := len(c.buf)
 	c.buf = append(c.buf, h.key(b)...)
 	e := kv.Entry{
-		Key:      kv.Key{Hash: s.hash(h.namespace, h.key(b)), Namespace: h.namespace},
-		Flags:    h.clientFlags(b),
-		Version:  h.version,
-		Deadline: h.deadline,
-		Absent:   h.negative(),
+		Key:   kv.Key{Hash: s.hash(h.namespace, h.key(b)), Namespace: h.namespace},
+		Facts: h.facts(b),
 	}
 	if chain {
 		id, _ := s.split(w.loc())

@@ -17,7 +17,7 @@ func TestServes(t *testing.T) {
 	})
 	now := kv.Moment{Boot: time.Hour}
 	k := testKey("k")
-	w := Write{Value: []byte("1"), Deadline: kv.After(now.Boot, time.Hour)}
+	w := Write{Value: []byte("1"), Facts: kv.Facts{Deadline: kv.After(now.Boot, time.Hour)}}
 	if _, r := s.Put(k, w, now); r != Stored {
 		t.Fatal(r)
 	}

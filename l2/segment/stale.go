@@ -25,7 +25,7 @@ func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale
 		return dst, Stale{}, false
 	}
 	t := Stale{Info: h.info(b), Invalidated: h.marks&markStale != 0}
-	t.Deadline = s.due(h)
+	t.Deadline, t.Kind = s.due(h), kv.Stale
 	if t.Invalidated {
 		// The deadline was rounded up. If Removal.Stale has shortened the time of the value,
 		// Ended is too much by what it was shortened: a value that seems older is safe.

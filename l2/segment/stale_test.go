@@ -33,7 +33,7 @@ func TestStale(t *testing.T) {
 	for _, size := range []int{5, 300 << 10} { // an entry, and a chain
 		s := newStaleStore(t, Config{})
 		k, value := testKey("k"), bytes.Repeat([]byte{7}, size)
-		v := mustPut(t, s, "k", Write{Value: value, Flags: 3, Deadline: kv.After(testNow.Boot, time.Second)})
+		v := mustPut(t, s, "k", Write{Value: value, Facts: kv.Facts{Attributes: kv.Attributes{Flags: 3}, Deadline: kv.After(testNow.Boot, time.Second)}})
 		for _, tc := range []struct {
 			after       time.Duration
 			live, stale bool
@@ -126,7 +126,7 @@ func absentTo(t *testing.T, leave func(*Store, kv.Key), now kv.Moment) {
 			t.Errorf("%s = %d, want %d", tc.name, got, tc.want)
 		}
 		info, ok := s.Peek(k, now.Boot)
-		if tc.want == Stored && (!ok || info.Absent) {
+		if tc.want == Stored && (!ok || info.Kind == kv.Absent) {
 			t.Errorf("%s: the new value is not there: %+v, %v", tc.name, info, ok)
 		}
 		if _, _, stale := s.GetStale(nil, k, now.Boot); tc.want == Stored && stale {
@@ -137,7 +137,7 @@ func absentTo(t *testing.T, leave func(*Store, kv.Key), now kv.Moment) {
 
 func TestExpiredIsAbsentToWrites(t *testing.T) {
 	absentTo(t, func(s *Store, k kv.Key) {
-		mustPut(t, s, "k", Write{Value: []byte("7"), Deadline: kv.After(testNow.Boot, time.Second)})
+		mustPut(t, s, "k", Write{Value: []byte("7"), Facts: kv.Facts{Deadline: kv.After(testNow.Boot, time.Second)}})
 	}, later(2*time.Second))
 }
 
@@ -182,7 +182,7 @@ func TestSoften(t *testing.T) {
 		s := newTestStore(t, Config{Size: MinSize, Changed: func(kv.Key, kv.Version) { changes++ }})
 		s.SetNamespace(0, testSeed, 0, tc.limits)
 		k := testKey("k")
-		mustPut(t, s, "k", Write{Value: []byte("v"), Deadline: tc.deadline})
+		mustPut(t, s, "k", Write{Value: []byte("v"), Facts: kv.Facts{Deadline: tc.deadline}})
 		for i, d := range tc.soften {
 			if _, had := s.Soften(k, later(d)); had != (tc.live && i == 0) {
 				t.Errorf("%s: Soften at %v = %v", tc.name, d, had)
@@ -208,7 +208,7 @@ func TestStaleUsesMemory(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	const n = 5000
 	for i := range n {
-		s.Put(testKey(string(rune('a'+i%26))+time.Duration(i).String()), Write{Value: make([]byte, 500), Deadline: kv.After(testNow.Boot, 50*time.Millisecond)}, testNow)
+		s.Put(testKey(string(rune('a'+i%26))+time.Duration(i).String()), Write{Value: make([]byte, 500), Facts: kv.Facts{Deadline: kv.After(testNow.Boot, 50*time.Millisecond)}}, testNow)
 	}
 	for _, tc := range []struct {
 		after   time.Duration
@@ -237,7 +237,7 @@ func TestStaleInTTLClass(t *testing.T) {
 		return int(s.meta[seg].class)
 	}
 	soon := kv.After(testNow.Boot, time.Second)
-	if with, without := classAt(0, Write{Deadline: soon}), classAt(1, Write{Deadline: soon}); with != 2 || without != 0 {
+	if with, without := classAt(0, Write{Facts: kv.Facts{Deadline: soon}}), classAt(1, Write{Facts: kv.Facts{Deadline: soon}}); with != 2 || without != 0 {
 		t.Errorf("a second is in class %d, and with a grace of %v in class %d; want 0 and 2", without, testGrace, with)
 	}
 	if c := classAt(0, Write{}); c != classes-1 {
@@ -251,16 +251,16 @@ func TestScanGivesWhatCounts(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	soon := kv.After(testNow.Boot, time.Second)
 	mustPut(t, s, "live", Write{Value: []byte("v")})
-	mustPut(t, s, "expired", Write{Value: []byte("v"), Deadline: soon})
+	mustPut(t, s, "expired", Write{Value: []byte("v"), Facts: kv.Facts{Deadline: soon}})
 	mustPut(t, s, "softened", Write{Value: []byte("v")})
 	s.Soften(testKey("softened"), testNow)
-	mustFill(t, s, "absent", Fill{Absent: true, Deadline: kv.After(testNow.Boot, time.Minute)})
-	mustFill(t, s, "absent and expired", Fill{Absent: true, Deadline: soon})
+	mustFill(t, s, "absent", Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: kv.After(testNow.Boot, time.Minute)}})
+	mustFill(t, s, "absent and expired", Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: soon}})
 	got := map[string]bool{}
 	s.Scan(func(uint16) bool { return true }, 0, later(2*time.Second).Boot, func(e kv.Entry) bool {
-		got[string(e.Key.Bytes)] = e.Absent
-		if e.Absent != (len(e.Value) == 0) {
-			t.Errorf("%s: %d bytes, absent %v", e.Key.Bytes, len(e.Value), e.Absent)
+		got[string(e.Key.Bytes)] = e.Kind == kv.Absent
+		if absent := e.Kind == kv.Absent; absent != (len(e.Value) == 0) {
+			t.Errorf("%s: %d bytes, absent %v", e.Key.Bytes, len(e.Value), absent)
 		}
 		return true
 	})
@@ -275,8 +275,8 @@ func TestNegative(t *testing.T) {
 	k := testKey("k")
 	ttl := kv.After(testNow.Boot, time.Minute)
 	// Value and flags of the fill must not show.
-	v := mustFill(t, s, "k", Fill{Value: []byte("ignored"), Flags: 9, Absent: true, Deadline: ttl})
-	want := Info{Version: v, Deadline: ttl, Marks: Marks{Absent: true}}
+	v := mustFill(t, s, "k", Fill{Value: []byte("ignored"), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 9}, Kind: kv.Absent, Deadline: ttl}})
+	want := Info{Facts: kv.Facts{Version: v, Deadline: ttl, Kind: kv.Absent}}
 	value, info, ok := s.Get([]byte("x"), k, NoLimit, testNow.Boot)
 	if !ok || info != want || string(value) != "x" {
 		t.Errorf("Get = %q, %+v, %v, want %+v", value, info, ok, want)
@@ -302,11 +302,11 @@ func TestNegative(t *testing.T) {
 
 func TestNegativeIsAbsentToWrites(t *testing.T) {
 	absentTo(t, func(s *Store, k kv.Key) {
-		mustFill(t, s, "k", Fill{Absent: true, Deadline: kv.After(testNow.Boot, time.Minute)})
+		mustFill(t, s, "k", Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: kv.After(testNow.Boot, time.Minute)}})
 	}, later(time.Second))
 	s := newStaleStore(t, Config{})
 	for _, remove := range []func(kv.Key, kv.Moment) (kv.Version, bool){s.Delete, s.Soften} {
-		mustFill(t, s, "k", Fill{Absent: true, Deadline: kv.After(testNow.Boot, time.Minute)})
+		mustFill(t, s, "k", Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: kv.After(testNow.Boot, time.Minute)}})
 		remove(testKey("k"), testNow)
 		if _, ok := s.Peek(testKey("k"), testNow.Boot); ok {
 			t.Error("the deletion left it")
@@ -322,12 +322,12 @@ func TestRewriteKeepsKinds(t *testing.T) {
 	var got []bool
 	for _, absent := range []bool{false, true, true, false, false, true} {
 		if absent {
-			mustFill(t, s, "k", Fill{Absent: true, Deadline: ttl})
+			mustFill(t, s, "k", Fill{Facts: kv.Facts{Kind: kv.Absent, Deadline: ttl}})
 		} else {
-			mustPut(t, s, "k", Write{Deadline: ttl})
+			mustPut(t, s, "k", Write{Facts: kv.Facts{Deadline: ttl}})
 		}
 		info, _ := s.Peek(testKey("k"), testNow.Boot)
-		got = append(got, info.Absent)
+		got = append(got, info.Kind == kv.Absent)
 		if want := map[bool]int64{true: 1}[absent]; s.Stats().Negative != want {
 			t.Errorf("absent %v: %d negative entries", absent, s.Stats().Negative)
 		}

@@ -185,7 +185,7 @@ func TestBusiestShard(t *testing.T) {
 
 func TestExpiryIsExact(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
-	mustPut(t, s, "k", Write{Value: []byte("v"), Deadline: kv.After(testNow.Boot, 100*time.Millisecond)})
+	mustPut(t, s, "k", Write{Value: []byte("v"), Facts: kv.Facts{Deadline: kv.After(testNow.Boot, 100*time.Millisecond)}})
 	for _, tc := range []struct {
 		after time.Duration
 		want  bool
@@ -210,14 +210,14 @@ func TestExpiredMemoryComesBack(t *testing.T) {
 		value := make([]byte, 500)
 		for i := range 10_000 {
 			k := testKey(fmt.Sprint("short", i))
-			s.Put(k, Write{Value: value, Deadline: kv.After(now.Boot, 5*time.Second)}, now)
+			s.Put(k, Write{Value: value, Facts: kv.Facts{Deadline: kv.After(now.Boot, 5*time.Second)}}, now)
 		}
 		kept := testKey("short42")
 		if _, _, r := s.Touch(kept, kv.After(now.Boot, time.Minute), 0, now); r != Stored {
 			t.Fatal("touch missed")
 		}
 		big := testKey("big")
-		s.Put(big, Write{Value: make([]byte, 300<<10), Deadline: kv.After(now.Boot, 5*time.Second)}, now)
+		s.Put(big, Write{Value: make([]byte, 300<<10), Facts: kv.Facts{Deadline: kv.After(now.Boot, 5*time.Second)}}, now)
 		before := s.Stats()
 
 		ctx, cancel := context.WithCancel(t.Context())
@@ -285,7 +285,7 @@ func TestIncrBounds(t *testing.T) {
 		{" 10", 1, 0, NotNumber},
 		{strings.Repeat("1", 21), 1, 0, NotNumber},
 	} {
-		mustPut(t, s, "n", Write{Value: []byte(tc.value), Flags: 7, Deadline: kv.After(testNow.Boot, time.Hour)})
+		mustPut(t, s, "n", Write{Value: []byte(tc.value), Facts: kv.Facts{Attributes: kv.Attributes{Flags: 7}, Deadline: kv.After(testNow.Boot, time.Hour)}})
 		sum, _, _, r := s.Incr(testKey("n"), Increment{Delta: tc.delta, Create: true, Initial: 100}, testNow)
 		if r != tc.want || sum != tc.sum {
 			t.Errorf("Incr(%q, %d) = %d, %d, want %d, %d", tc.value, tc.delta, sum, r, tc.sum, tc.want)
@@ -617,12 +617,12 @@ func TestNoAllocations(t *testing.T) {
 	}
 	for name, f := range map[string]func(){
 		"Get":    func() { s.Get(buf, next(), NoLimit, testNow.Boot) },
-		"Put":    func() { s.Put(next(), Write{Value: value, Deadline: 1 << 39}, testNow) },
+		"Put":    func() { s.Put(next(), Write{Value: value, Facts: kv.Facts{Deadline: 1 << 39}}, testNow) },
 		"Delete": func() { s.Delete(next(), testNow) },
 		"Touch":  func() { s.Touch(next(), 0, 0, testNow) },
 		"Incr":   func() { s.Incr(next(), Increment{Delta: 1, Create: true, Initial: 1}, testNow) },
 		"Fill": func() {
-			s.Fill(next(), Fill{Value: value, Version: s.cfg.Versions.Next(0), Admit: always}, testNow)
+			s.Fill(next(), Fill{Value: value, Facts: kv.Facts{Version: s.cfg.Versions.Next(0)}, Admit: always}, testNow)
 		},
 	} {
 		testenv.Allocates(t, name, 0, 20_000, f)

@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"encoding/binary"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -24,15 +23,13 @@ const (
 // Write is what Put stores.
 type Write struct {
 	Value         []byte // not kept after the call
-	Flags         uint32
-	Deadline      kv.Deadline
+	kv.Facts             // without a version, but in Restore and Fill
 	Mode          Mode
 	Compare       kv.Version
 	ExecuteBefore time.Duration // boot clock; from then on nothing is stored; zero: never
 
-	keeps  bool  // the present deadline stays
-	absent bool  // a negative entry: the origin has no value
-	past   *past // set if the version is an earlier one: Restore and Fill
+	keeps bool  // the present deadline stays
+	past  *past // set if the version is an earlier one: Restore and Fill
 }
 
 // Result is the outcome of a write, or of a Look.
@@ -107,7 +104,7 @@ func (s *Store) stamp(k kv.Key, w *Write, now kv.Moment) kv.Version {
 	if w.past.outdates {
 		w.past.event = s.outdate(k, now)
 	}
-	return w.past.version
+	return w.Version
 }
 
 // changed stamps and reports a change of a key.
@@ -142,13 +139,7 @@ func (s *Store) exceedsWholeQuota(k *kv.Key, w *Write) bool {
 
 func headerFor(k *kv.Key, w *Write) header {
 	h := header{deadline: w.Deadline, valueLen: len(w.Value)}
-	h.namespace, h.keyLen = k.Namespace, uint16(len(k.Bytes))
-	if w.Flags != 0 {
-		h.marks |= markFlags
-	}
-	if w.absent {
-		h.marks |= markAbsent
-	}
+	h.namespace, h.keyLen, h.marks = k.Namespace, uint16(len(k.Bytes)), marksOf(&w.Facts)
 	return h
 }
 
@@ -185,7 +176,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		switch {
 		case live && !p.replaces:
 			return oldHeader.version, Exists, nothingShort
-		case sh.outdated(k, p, found, oldHeader):
+		case sh.outdated(k, w, found, oldHeader):
 			return 0, Outdated, nothingShort
 		}
 		p.outdates = sh.outdates(k, p, live, oldHeader, now.Boot)
@@ -311,9 +302,7 @@ func (sh *shard) append(seg segmentID, h header, k kv.Key, w *Write) location {
 // write writes an entry that is not a chain.
 func (sh *shard) write(b []byte, h header, k kv.Key, w *Write) {
 	h.write(b)
-	if h.marks&markFlags != 0 {
-		binary.LittleEndian.PutUint32(b[headerSize:], w.Flags)
-	}
+	h.writeAttributes(b, w.Attributes)
 	copy(b[h.keyOffset():], k.Bytes)
 	copy(b[h.keyOffset()+int(h.keyLen):], w.Value)
 }

@@ -1,0 +1,85 @@
+package wire
+
+import (
+	"math"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// What an entry says of itself, kv.Facts, as messages have it: another fact is a line in each of these
+// functions.
+
+func (d *decoder) attributes(a *kv.Attributes) {
+	a.Flags = uint32(d.uint("flags", math.MaxUint32))
+}
+
+func (e *encoder) attributes(a *kv.Attributes) {
+	e.optional(uint64(a.Flags))
+}
+
+// facts reads what an answer with a value says of its entry.
+func (d *decoder) facts(r *Reply) {
+	d.attributes(&r.Attributes)
+	r.Version = d.uint("version", math.MaxUint64)
+	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+}
+
+// putFacts writes what facts reads, three numbers, from a place on, and returns their end.
+func putFacts(dst []byte, at int, r *Reply) int {
+	at = putUint(dst, at, uint64(r.Flags))
+	at = putUint(dst, at, r.Version)
+	return putUint(dst, at, uint64(r.TTLMS))
+}
+
+// SetFacts makes an answer say what an entry says now.
+func (r *Reply) SetFacts(f kv.Facts, now kv.Moment) {
+	r.Attributes, r.Version, r.TTLMS = f.Attributes, uint64(f.Version), f.Deadline.TTLms(now.Boot)
+	switch f.Kind {
+	case kv.Absent:
+		r.Status, r.Why = Miss, Absent
+	case kv.Stale:
+		r.Status = Stale
+	}
+}
+
+// Facts returns what the entry of an answer says of itself, on a host where it ends at a deadline.
+func (r *Reply) Facts(end kv.Deadline) kv.Facts {
+	f := kv.Facts{Version: kv.Version(r.Version), Deadline: end, Attributes: r.Attributes}
+	switch {
+	case r.Status == Miss && r.Why == Absent:
+		f.Kind = kv.Absent
+	case r.Status == Stale:
+		f.Kind = kv.Stale
+	}
+	return f
+}
+
+// Entry is an entry that moves to another host.
+type Entry struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Namespace string
+	Key       []byte
+	Value     []byte
+	Flags     uint32
+	Version   uint64
+	TTLMS     int64 // remaining; zero: no expiry
+	Hits      int
+	Absent    bool // a negative entry: the origin has no such key
+}
+
+// EntryOf returns an entry that says what another one says now.
+func EntryOf(f kv.Facts, now kv.Moment) Entry {
+	return Entry{
+		Flags: f.Flags, Version: uint64(f.Version), TTLMS: f.Deadline.TTLms(now.Boot), Absent: f.Kind == kv.Absent,
+	}
+}
+
+// Facts returns what the entry says of itself, on a host where it ends at a deadline.
+func (e *Entry) Facts(end kv.Deadline) kv.Facts {
+	f := kv.Facts{Version: kv.Version(e.Version), Deadline: end, Attributes: kv.Attributes{Flags: e.Flags}}
+	if e.Absent {
+		f.Kind = kv.Absent
+	}
+	return f
+}
