@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -27,13 +28,13 @@ type Namespace struct {
 
 	Keys         *loader.Keys // that apps may write and load
 	Policy       Policy
-	jitter       float64       // the share by which TTLs of loaded values vary
-	LeaseTime    time.Duration // that an app may take to load
-	Origin       *Origin       // nil: the apps load
-	KeyFilter    *KeyFilter    // nil: any key may exist
-	WriteThrough *WriteThrough // nil: the origin is not written to
-	Warming      *Warming      // nil: no keys are loaded at the start
-	AuditChance  uint64        // of a hit to be compared with the origin, of 2^32
+	jitter       float64           // the share by which TTLs of loaded values vary
+	LeaseTime    time.Duration     // that an app may take to load
+	Origin       *Origin           // nil: the apps load
+	KeyFilter    *keyfilter.Filter // nil: any key may exist
+	WriteThrough *WriteThrough     // nil: the origin is not written to
+	Warming      *Warming          // nil: no keys are loaded at the start
+	AuditChance  uint64            // of a hit to be compared with the origin, of 2^32
 }
 
 // shared is the same in all Namespaces of a slot, from the first that needs it on.

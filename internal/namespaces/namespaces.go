@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
@@ -33,14 +34,14 @@ type Table struct {
 	Table atomic.Pointer[map[string]*Namespace]
 	None  *Namespace // counts requests for names without a slot
 
-	loads   atomic.Pointer[[]*flight.Loads]             // of the namespaces that have, or had, an origin
-	Filters [kv.MaxNamespaces]atomic.Pointer[KeyFilter] // by slot; nil: no filter
-	bounds  [kv.MaxNamespaces]atomic.Int64              // of staleness, by slot
-	most    time.Duration                               // the cluster's bound of staleness
-	agreed  map[string]time.Duration                    // bounds at the start, on which all hosts agree
-	least   atomic.Int64                                // the smallest bound
-	lags    [kv.MaxNamespaces]atomic.Int64              // replica_lag, by slot
-	mostLag atomic.Int64                                // the longest of them
+	loads   atomic.Pointer[[]*flight.Loads]                    // of the namespaces that have, or had, an origin
+	Filters [kv.MaxNamespaces]atomic.Pointer[keyfilter.Filter] // by slot; nil: no filter
+	bounds  [kv.MaxNamespaces]atomic.Int64                     // of staleness, by slot
+	most    time.Duration                                      // the cluster's bound of staleness
+	agreed  map[string]time.Duration                           // bounds at the start, on which all hosts agree
+	least   atomic.Int64                                       // the smallest bound
+	lags    [kv.MaxNamespaces]atomic.Int64                     // replica_lag, by slot
+	mostLag atomic.Int64                                       // the longest of them
 
 	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
 
@@ -124,11 +125,11 @@ func (n *Table) settleKept() {
 func (n *Table) Loads() []*flight.Loads { return *n.loads.Load() }
 
 // KeyFilter returns the key filter of a slot, or nil.
-func (n *Table) KeyFilter(id kv.NamespaceID) *KeyFilter { return n.Filters[id].Load() }
+func (n *Table) KeyFilter(id kv.NamespaceID) *keyfilter.Filter { return n.Filters[id].Load() }
 
 // KeyFilters returns all key filters.
-func (n *Table) KeyFilters() iter.Seq[*KeyFilter] {
-	return func(yield func(*KeyFilter) bool) {
+func (n *Table) KeyFilters() iter.Seq[*keyfilter.Filter] {
+	return func(yield func(*keyfilter.Filter) bool) {
 		for id := range n.Filters {
 			if k := n.Filters[id].Load(); k != nil && !yield(k) {
 				return

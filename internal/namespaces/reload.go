@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -47,8 +48,8 @@ import (
 type Plan struct {
 	table   *Table
 	cfg     Config
-	origins map[string]*Origin    // of the names whose origin must be opened anew
-	filters map[string]*KeyFilter // of these
+	origins map[string]*Origin           // of the names whose origin must be opened anew
+	filters map[string]*keyfilter.Filter // of these
 	loads   map[string]*flight.Loads
 	slots   int // that were promised to new names
 }
@@ -71,7 +72,7 @@ func (n *Table) Prepare(ctx context.Context, cfg Config) (*Plan, error) {
 
 // open opens the origins of other settings.
 func (n *Table) open(cfg Config) (p *Plan, err error) {
-	p = &Plan{table: n, cfg: cfg, origins: map[string]*Origin{}, filters: map[string]*KeyFilter{},
+	p = &Plan{table: n, cfg: cfg, origins: map[string]*Origin{}, filters: map[string]*keyfilter.Filter{},
 		loads: map[string]*flight.Loads{}}
 	defer func() {
 		if err != nil {
@@ -100,7 +101,7 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if ns.KeyFilter == nil {
 			continue
 		}
-		if p.filters[name], err = newKeyFilter(*ns.KeyFilter, o.existing,
+		if p.filters[name], err = keyfilter.New(*ns.KeyFilter, o.existing,
 			kv.NamespaceSeed(cfg.Seed, name), cfg.Clock, n.CaughtUp); err != nil {
 			return p, fmt.Errorf("namespace %s: %w", name, err)
 		}
@@ -175,7 +176,7 @@ func (p *Plan) Drop() {
 	}
 	for _, k := range p.filters {
 		if k != nil {
-			k.stop()
+			k.Close()
 		}
 	}
 }
@@ -293,8 +294,8 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 	}
 	if opened {
 		ns.Origin, ns.KeyFilter = origin, p.filters[name]
-		if f, k := ns.KeyFilter, old; f != nil && k != nil {
-			f.before = k.KeyFilterStats()
+		if ns.KeyFilter != nil && old != nil {
+			ns.KeyFilter.ContinueCounts(old.KeyFilter)
 		}
 	}
 	if ns.Origin == nil {
@@ -327,7 +328,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 func (p *Plan) publish(table map[string]*Namespace) {
 	n := p.table
 	loads, least, mostLag := slices.Clone(n.Loads()), n.most, time.Duration(0)
-	var filters [kv.MaxNamespaces]*KeyFilter
+	var filters [kv.MaxNamespaces]*keyfilter.Filter
 	var lags [kv.MaxNamespaces]time.Duration
 	for _, ns := range table {
 		ns.now.Store(ns)
@@ -346,7 +347,7 @@ func (p *Plan) publish(table map[string]*Namespace) {
 	n.loads.Store(&loads)
 	for id, k := range filters {
 		if old := n.Filters[id].Swap(k); old != nil && old != k {
-			old.stop()
+			old.Close()
 		}
 	}
 	n.Table.Store(&table)

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -47,7 +48,7 @@ type Settings struct {
 	WriteThrough bool
 	OneSpelling  bool // of each row: a feed deletes its keys
 	Guard        loader.GuardConfig
-	KeyFilter    *KeyFilterSettings
+	KeyFilter    *keyfilter.Settings
 	Warm         *WarmSettings
 	Audit        float64 // the share of hits that is compared with the origin
 }

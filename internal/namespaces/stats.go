@@ -84,7 +84,7 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 			t.Refused += ns.Counts[op][Refused].Load()
 			t.Errors += ns.Counts[op][Failed].Load()
 		}
-		t.Loads, t.KeyFilter = ns.LoadStats(), ns.KeyFilterStats()
+		t.Loads, t.KeyFilter = ns.LoadStats(), ns.KeyFilter.Stats()
 		t.Through, t.Warm, t.Failures = ns.WriteThroughStats(), ns.WarmStats(), ns.failures()
 		t.Audit = ns.AuditStats()
 		list = append(list, t)
