@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -247,14 +248,14 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		status = wire.Timeout
 	}
-	var shown namespaces.Hidden
+	var shown origin.Hidden
 	if errors.As(err, &shown) {
 		return failed(status, "%s", shown.Text)
 	}
 	if status == wire.Timeout { // else an error of the loads themselves
 		text = "did not answer in the request's time; its load goes on: ask again, or give more time"
 	}
-	return failed(status, "%s: %s", namespaces.OriginName(ns.Name, ns.Origin.Name), text)
+	return failed(status, "%s: %s", origin.FullName(ns.Name, ns.Origin.Name), text)
 }
 
 // refresh loads a key in the background, unless a load of it is under way.

@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -30,7 +31,7 @@ type Namespace struct {
 	Policy       Policy
 	jitter       float64           // the share by which TTLs of loaded values vary
 	LeaseTime    time.Duration     // that an app may take to load
-	Origin       *Origin           // nil: the apps load
+	Origin       *origin.Origin    // nil: the apps load
 	KeyFilter    *keyfilter.Filter // nil: any key may exist
 	WriteThrough *WriteThrough     // nil: the origin is not written to
 	Warming      *Warming          // nil: no keys are loaded at the start

@@ -211,7 +211,7 @@ func (n *Table) Close() {
 			ns.through.close()
 		}
 		if ns.Origin != nil {
-			ns.Origin.leave()
+			ns.Origin.Release()
 		}
 	}
 	n.closing.Wait()

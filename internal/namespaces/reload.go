@@ -8,9 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -48,7 +51,7 @@ import (
 type Plan struct {
 	table   *Table
 	cfg     Config
-	origins map[string]*Origin           // of the names whose origin must be opened anew
+	origins map[string]*origin.Origin    // of the names whose origin must be opened anew
 	filters map[string]*keyfilter.Filter // of these
 	loads   map[string]*flight.Loads
 	slots   int // that were promised to new names
@@ -72,7 +75,7 @@ func (n *Table) Prepare(ctx context.Context, cfg Config) (*Plan, error) {
 
 // open opens the origins of other settings.
 func (n *Table) open(cfg Config) (p *Plan, err error) {
-	p = &Plan{table: n, cfg: cfg, origins: map[string]*Origin{}, filters: map[string]*keyfilter.Filter{},
+	p = &Plan{table: n, cfg: cfg, origins: map[string]*origin.Origin{}, filters: map[string]*keyfilter.Filter{},
 		loads: map[string]*flight.Loads{}}
 	defer func() {
 		if err != nil {
@@ -86,14 +89,15 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if old := n.All()[name]; old != nil && old.keepsOrigin(&ns) {
 			continue
 		}
-		o, err := OpenOrigin(name, ns, &cfg, n.Memory)
+		o, err := ns.openOrigin(name, origin.Host{
+			Node: cfg.Node, Log: cfg.Log, MaxValue: cfg.MaxValue, Memory: n.Memory, Closing: &n.closing,
+		})
 		if err != nil {
 			return p, err
 		}
 		if p.origins[name] = o; o == nil {
 			continue
 		}
-		o.closing = &n.closing
 		if old := n.All()[name]; old != nil && old.calls != nil {
 			o.Guard.Counts = old.calls
 		}
@@ -101,7 +105,7 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if ns.KeyFilter == nil {
 			continue
 		}
-		if p.filters[name], err = keyfilter.New(*ns.KeyFilter, o.existing,
+		if p.filters[name], err = keyfilter.New(*ns.KeyFilter, o.Existing,
 			kv.NamespaceSeed(cfg.Seed, name), cfg.Clock, n.CaughtUp); err != nil {
 			return p, fmt.Errorf("namespace %s: %w", name, err)
 		}
@@ -109,21 +113,24 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 	return p, p.promise()
 }
 
+// OpenOrigin opens the origin of a namespace on nothing else, or returns nil if it has none.
+func OpenOrigin(name string, s Settings, cfg *Config) (*origin.Origin, error) {
+	return s.openOrigin(name, origin.Host{Node: cfg.Node, Log: cfg.Log, MaxValue: cfg.MaxValue})
+}
+
+func (n *Settings) openOrigin(name string, h origin.Host) (*origin.Origin, error) {
+	if n.Warm == nil {
+		return origin.Open(name, n.Settings, nil, h)
+	}
+	return origin.Open(name, n.Settings, &n.Warm.List, h)
+}
+
 // keepsOrigin reports whether other settings can do with the origin that is open.
 func (ns *Namespace) keepsOrigin(s *Settings) bool {
 	if ns.Origin == nil || s.Origin == nil {
 		return ns.Origin == nil && s.Origin == nil
 	}
-	a, b := ns.settings.ofOrigin(), s.ofOrigin()
-	return reflect.DeepEqual(a, b) && ns.Origin.files == digestOfFiles(s.Origin)
-}
-
-// ofOrigin returns the settings that an origin is opened with.
-func (n *Settings) ofOrigin() Settings {
-	return Settings{
-		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: n.MaxKey, WriteThrough: n.WriteThrough, Guard: n.Guard,
-		KeyFilter: n.KeyFilter, OneSpelling: n.OneSpelling,
-	}
+	return reflect.DeepEqual(ns.settings.Settings, s.Settings) && ns.Origin.KeepsFiles(&s.Settings)
 }
 
 // promise ensures that there is a slot for every name of the plan.
@@ -171,7 +178,7 @@ func (p *Plan) Drop() {
 	p.table.Mu.Unlock()
 	for _, o := range p.origins {
 		if o != nil {
-			o.leave()
+			o.Release()
 		}
 	}
 	for _, k := range p.filters {
@@ -186,7 +193,7 @@ func (p *Plan) Drop() {
 func (p *Plan) Reopened() (names []string) {
 	for name := range p.origins {
 		was, is := p.table.All()[name], p.cfg.Configured[name]
-		if was != nil && was.Origin != nil && reflect.DeepEqual(was.settings.ofOrigin(), is.ofOrigin()) {
+		if was != nil && was.Origin != nil && reflect.DeepEqual(was.settings.Settings, is.Settings) {
 			names = append(names, name)
 		}
 	}
@@ -207,18 +214,18 @@ func (p *Plan) OtherReplicaLag() bool {
 
 // Hide returns a function that replaces the secrets of the old and new origins in a text.
 func (p *Plan) Hide() func(text string) string {
-	var all Secrets
+	var all origin.Secrets
 	for _, ns := range p.table.All() {
 		if ns.Origin != nil {
-			all = append(all, ns.Origin.hide...)
+			all = append(all, ns.Origin.Secrets()...)
 		}
 	}
 	for _, o := range p.origins {
 		if o != nil {
-			all = append(all, o.hide...)
+			all = append(all, o.Secrets()...)
 		}
 	}
-	return all.hideText
+	return all.HideText
 }
 
 // Runner is an origin, or a key filter. Its Run ends with its context, and once a reload has put
@@ -269,7 +276,7 @@ func (p *Plan) Apply() (begun []Runner) {
 	}
 	for _, old := range moved {
 		if n.Detach(old.ID); old.Origin != nil {
-			old.Origin.leave()
+			old.Origin.Release()
 		}
 	}
 	return begun
@@ -278,7 +285,7 @@ func (p *Plan) Apply() (begun []Runner) {
 // settle makes the Namespace of a configured name. old is the present one, or nil.
 func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace) {
 	n := p.table
-	origin, opened := p.origins[name]
+	other, opened := p.origins[name]
 	if old != nil && old.configured && !opened && reflect.DeepEqual(old.settings, cfg) {
 		return old
 	}
@@ -293,7 +300,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.client = nil
 	}
 	if opened {
-		ns.Origin, ns.KeyFilter = origin, p.filters[name]
+		ns.Origin, ns.KeyFilter = other, p.filters[name]
 		if ns.KeyFilter != nil && old != nil {
 			ns.KeyFilter.ContinueCounts(old.KeyFilter)
 		}
@@ -306,7 +313,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.Loads = p.loads[name]
 		ns.LoadTime = newLoadTime(name)
 	}
-	if ns.Origin.writes != nil {
+	if cfg.WriteThrough {
 		if ns.through == nil {
 			ns.through = newWriteThrough()
 		}
@@ -315,7 +322,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		}
 		ns.WriteThrough = ns.through
 	}
-	if old == nil && cfg.Warm != nil && ns.Origin.warm != nil && !n.started {
+	if old == nil && cfg.Warm != nil && !n.started {
 		ns.Warming = newWarming(cfg.Warm)
 	}
 	ns.AuditChance = auditChance(cfg.Audit)
@@ -352,4 +359,32 @@ func (p *Plan) publish(table map[string]*Namespace) {
 	}
 	n.Table.Store(&table)
 	n.started = true
+}
+
+// AskOrigins asks each origin once. It returns an error if one refuses, or does not answer.
+func (n *Table) AskOrigins(ctx context.Context) error {
+	origins := map[string]*origin.Origin{}
+	for name, ns := range n.All() {
+		origins[name] = ns.Origin
+	}
+	return askOrigins(ctx, origins)
+}
+
+// askOrigins asks the origins of namespaces; nil is none.
+func askOrigins(ctx context.Context, origins map[string]*origin.Origin) error {
+	ctx, cancel := context.WithTimeout(ctx, origin.CheckTime)
+	defer cancel()
+	var group errgroup.Group
+	for name, o := range origins {
+		if o == nil {
+			continue
+		}
+		group.Go(func() error {
+			if err := o.AskOnce(ctx); err != nil {
+				return fmt.Errorf("namespace %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }

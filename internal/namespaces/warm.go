@@ -54,10 +54,10 @@ func (ns *Namespace) WarmLister(ctx context.Context) (list loader.Lister, leave 
 		switch {
 		case err != nil:
 			return nil, nil, err
-		case o == asked && o.warm != nil:
-			return o.warm, o.leave, nil
+		case o == asked && o.Warm != nil:
+			return o.Warm, o.Release, nil
 		}
-		if o.leave(); o == asked {
+		if o.Release(); o == asked {
 			return nil, nil, errors.New("the origin that a reload has brought lists no keys: restart this host")
 		} // else a reload has put another in its place
 	}

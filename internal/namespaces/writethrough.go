@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -47,7 +48,7 @@ type WriteThrough struct {
 
 // target is where writes go, and within which limits.
 type target struct {
-	origin *Origin
+	origin *origin.Origin
 	places *loader.Queue
 }
 
@@ -69,7 +70,7 @@ func newWriteThrough() *WriteThrough {
 }
 
 // aim makes later writes go to an origin.
-func (t *WriteThrough) aim(o *Origin) {
+func (t *WriteThrough) aim(o *origin.Origin) {
 	l := &o.Guard.Config
 	t.target.Store(&target{origin: o, places: loader.NewQueue(l.Concurrency, l.Queue, l.QueueTime)})
 }
@@ -166,21 +167,21 @@ func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (
 		}
 	}()
 	o := t.target.Load().origin
-	for !o.enter() { // a reload has put another in its place, or none
+	for !o.Hold() { // a reload has put another in its place, or none
 		next := t.target.Load().origin
 		if next == o {
 			return fmt.Errorf("%w: the origin has been taken out of the configuration", loader.ErrNotWritten)
 		}
 		o = next
 	}
-	defer o.leave()
+	defer o.Release()
 	if err := o.Keys.Check(key); err != nil { // a reload may have brought another key_pattern
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
 	if q.Op == wire.OpDelete {
-		return o.write(ctx, key, nil)
+		return o.Write(ctx, key, nil)
 	}
-	return o.write(ctx, key, &loader.Value{Bytes: q.Value, Flags: q.Flags})
+	return o.Write(ctx, key, &loader.Value{Bytes: q.Value, Flags: q.Flags})
 }
 
 // A write-through may end when its key has gone to another host: this host has left, did
