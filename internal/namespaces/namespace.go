@@ -60,7 +60,7 @@ type slot struct {
 
 	Counts [wire.OpCount][Outcomes]atomic.Int64
 
-	// Under Table.Mu.
+	// Under Table.mu.
 	client   *quota.Client // the connection that has brought the name; nil is this process
 	promised bool          // a Plan configures the name
 	removed  time.Duration // boot clock: when the name was configured last; zero: never

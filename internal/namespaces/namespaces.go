@@ -31,11 +31,11 @@ type Table struct {
 	others Settings // of names that are not configured
 	cfg    Config   // of the start
 
-	Table atomic.Pointer[map[string]*Namespace]
+	names atomic.Pointer[map[string]*Namespace]
 	None  *Namespace // counts requests for names without a slot
 
 	loads   atomic.Pointer[[]*flight.Loads]                    // of the namespaces that have, or had, an origin
-	Filters [kv.MaxNamespaces]atomic.Pointer[keyfilter.Filter] // by slot; nil: no filter
+	filters [kv.MaxNamespaces]atomic.Pointer[keyfilter.Filter] // by slot; nil: no filter
 	bounds  [kv.MaxNamespaces]atomic.Int64                     // of staleness, by slot
 	most    time.Duration                                      // the cluster's bound of staleness
 	agreed  map[string]time.Duration                           // bounds at the start, on which all hosts agree
@@ -45,10 +45,10 @@ type Table struct {
 
 	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
 
-	Mu       sync.Mutex // guards changes of the table, and the fields below
+	mu       sync.Mutex // guards changes of the table, and the fields below
 	flushes  flushes
 	late     map[string]int // of its feeds, by name: how many are late
-	Free     []kv.NamespaceID
+	free     []kv.NamespaceID
 	promised int       // free slots that a Plan will take
 	started  bool      // the settings of the start are in effect
 	refused  time.Time // when the last new name found no slot
@@ -82,14 +82,14 @@ func New(cfg Config, p Parts) (*Table, error) {
 		agreed: map[string]time.Duration{}, late: map[string]int{},
 	}
 	for id := cfg.Max - 1; id >= 0; id-- {
-		n.Free = append(n.Free, kv.NamespaceID(id))
+		n.free = append(n.free, kv.NamespaceID(id))
 	}
 	for name, ns := range cfg.Configured {
 		if ns.Bound != 0 {
 			n.agreed[name] = ns.Bound
 		}
 	}
-	n.Table.Store(&map[string]*Namespace{})
+	n.names.Store(&map[string]*Namespace{})
 	n.loads.Store(&[]*flight.Loads{})
 	plan, err := n.open(cfg)
 	if err != nil {
@@ -103,8 +103,8 @@ func New(cfg Config, p Parts) (*Table, error) {
 
 // settleKept gives the names whose entries were taken over, and that are not configured, their slots.
 func (n *Table) settleKept() {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	table := maps.Clone(n.All())
 	for name := range n.cfg.Kept {
 		if table[name] == nil {
@@ -117,7 +117,7 @@ func (n *Table) settleKept() {
 		}
 	}
 	n.cfg.Kept = nil
-	n.Table.Store(&table)
+	n.names.Store(&table)
 }
 
 // Loads returns the tables of loads of all namespaces that have, or had, an origin. The
@@ -125,13 +125,13 @@ func (n *Table) settleKept() {
 func (n *Table) Loads() []*flight.Loads { return *n.loads.Load() }
 
 // KeyFilter returns the key filter of a slot, or nil.
-func (n *Table) KeyFilter(id kv.NamespaceID) *keyfilter.Filter { return n.Filters[id].Load() }
+func (n *Table) KeyFilter(id kv.NamespaceID) *keyfilter.Filter { return n.filters[id].Load() }
 
 // KeyFilters returns all key filters.
 func (n *Table) KeyFilters() iter.Seq[*keyfilter.Filter] {
 	return func(yield func(*keyfilter.Filter) bool) {
-		for id := range n.Filters {
-			if k := n.Filters[id].Load(); k != nil && !yield(k) {
+		for id := range n.filters {
+			if k := n.filters[id].Load(); k != nil && !yield(k) {
 				return
 			}
 		}
@@ -153,7 +153,7 @@ func (n *Table) Runners() (list []Runner) {
 
 // Configured reports whether the configuration names a namespace.
 func (n *Table) Configured(name []byte) bool {
-	ns := (*n.Table.Load())[string(name)]
+	ns := (*n.names.Load())[string(name)]
 	return ns != nil && ns.configured
 }
 
@@ -222,13 +222,13 @@ func (n *Table) take(name string) *slot {
 	id, kept := n.cfg.Kept[name]
 	if !kept {
 		others := slices.Collect(maps.Values(n.cfg.Kept))
-		for i := len(n.Free) - 1; ; i-- {
-			if id = n.Free[i]; !slices.Contains(others, id) {
+		for i := len(n.free) - 1; ; i-- {
+			if id = n.free[i]; !slices.Contains(others, id) {
 				break
 			}
 		}
 	}
-	n.Free = slices.DeleteFunc(n.Free, func(free kv.NamespaceID) bool { return free == id })
+	n.free = slices.DeleteFunc(n.free, func(free kv.NamespaceID) bool { return free == id })
 	at := &slot{Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name)}
 	if !kept {
 		n.Store.SetNamespace(id, at.Seed, 0, segment.Limits{})
@@ -276,7 +276,7 @@ func (n *Table) boundOf(name string, configured time.Duration) time.Duration {
 }
 
 // All returns the names in use. The map must not be changed.
-func (n *Table) All() map[string]*Namespace { return *n.Table.Load() }
+func (n *Table) All() map[string]*Namespace { return *n.names.Load() }
 
 // Bound returns the staleness bound of copies in a slot.
 func (n *Table) Bound(id kv.NamespaceID) time.Duration {
@@ -305,30 +305,30 @@ func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 	if !kv.ValidNamespace(string(name)) {
 		return nil, BadName(name)
 	}
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if ns := n.Lookup(name); ns != nil {
 		return ns, nil
 	}
 	full := wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d are in use, "+
 		"which is max_namespaces; use fewer names, or raise it", name, n.max)
-	if len(n.Free) <= n.promised && time.Since(n.refused) < SearchEvery {
+	if len(n.free) <= n.promised && time.Since(n.refused) < SearchEvery {
 		return nil, full
 	}
 	table := maps.Clone(n.All())
-	if len(n.Free) <= n.promised && !n.retireOne(table, func(*Namespace) bool { return true }) {
+	if len(n.free) <= n.promised && !n.retireOne(table, func(*Namespace) bool { return true }) {
 		n.refused = time.Now()
 		return nil, full
 	}
 	if err := n.share(table, m); err != nil {
-		n.Table.Store(&table) // without the retired names
+		n.names.Store(&table) // without the retired names
 		return nil, err
 	}
 	ns := n.settle(n.take(string(name)), n.others, false)
 	ns.client = m
 	ns.now.Store(ns)
 	table[ns.Name] = ns
-	n.Table.Store(&table)
+	n.names.Store(&table)
 	return ns, nil
 }
 
@@ -379,7 +379,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 			delete(table, name)
 			ns.client.Release(quota.Namespaces)
 			n.show(ns.slot, true)
-			n.Free = append(n.Free, ns.ID)
+			n.free = append(n.free, ns.ID)
 			return true
 		}
 	}

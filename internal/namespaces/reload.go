@@ -136,8 +136,8 @@ func (ns *Namespace) keepsOrigin(s *Settings) bool {
 // promise ensures that there is a slot for every name of the plan.
 func (p *Plan) promise() error {
 	n := p.table
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	table := maps.Clone(n.All())
 	var fresh []string
 	for name := range p.cfg.Configured {
@@ -147,7 +147,7 @@ func (p *Plan) promise() error {
 			fresh = append(fresh, name)
 		}
 	}
-	for len(n.Free) < n.promised+len(fresh) {
+	for len(n.free) < n.promised+len(fresh) {
 		if !n.retireOne(table, func(*Namespace) bool { return true }) {
 			slices.Sort(fresh)
 			return fmt.Errorf("namespaces %q: no slot is free for them: all %d of max_namespaces are in use; "+
@@ -155,14 +155,14 @@ func (p *Plan) promise() error {
 				fresh, n.max)
 		}
 		now := maps.Clone(table)
-		n.Table.Store(&now)
+		n.names.Store(&now)
 	}
 	p.slots = len(fresh)
 	n.promised += p.slots
 	return nil
 }
 
-// release takes back what promise has promised. n.Mu is held.
+// release takes back what promise has promised. n.mu is held.
 func (p *Plan) release() {
 	p.table.promised -= p.slots
 	p.slots = 0
@@ -173,9 +173,9 @@ func (p *Plan) release() {
 
 // Drop gives the plan up.
 func (p *Plan) Drop() {
-	p.table.Mu.Lock()
+	p.table.mu.Lock()
 	p.release()
-	p.table.Mu.Unlock()
+	p.table.mu.Unlock()
 	for _, o := range p.origins {
 		if o != nil {
 			o.Release()
@@ -240,7 +240,7 @@ func (p *Plan) Apply() (begun []Runner) {
 			n.Store.Meter(old.ID) // the lock below must not be held so long
 		}
 	}
-	n.Mu.Lock()
+	n.mu.Lock()
 	p.release()
 	table := maps.Clone(n.All())
 	now := n.clock.Read().Boot
@@ -251,7 +251,7 @@ func (p *Plan) Apply() (begun []Runner) {
 		if table[name] = ns; old != nil && ns.Origin != old.Origin {
 			moved = append(moved, old)
 		}
-		if k := ns.KeyFilter; k != nil && k != n.Filters[ns.ID].Load() {
+		if k := ns.KeyFilter; k != nil && k != n.filters[ns.ID].Load() {
 			begun = append(begun, k)
 		}
 		if o := p.origins[name]; o != nil {
@@ -269,7 +269,7 @@ func (p *Plan) Apply() (begun []Runner) {
 		}
 	}
 	p.publish(table)
-	n.Mu.Unlock()
+	n.mu.Unlock()
 
 	for name := range p.cfg.Configured {
 		n.Store.Shrink(table[name].ID, now)
@@ -331,7 +331,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 	return ns
 }
 
-// publish puts a table and what follows from it into effect. n.Mu is held.
+// publish puts a table and what follows from it into effect. n.mu is held.
 func (p *Plan) publish(table map[string]*Namespace) {
 	n := p.table
 	loads, least, mostLag := slices.Clone(n.Loads()), n.most, time.Duration(0)
@@ -353,11 +353,11 @@ func (p *Plan) publish(table map[string]*Namespace) {
 	n.mostLag.Store(int64(mostLag))
 	n.loads.Store(&loads)
 	for id, k := range filters {
-		if old := n.Filters[id].Swap(k); old != nil && old != k {
+		if old := n.filters[id].Swap(k); old != nil && old != k {
 			old.Close()
 		}
 	}
-	n.Table.Store(&table)
+	n.names.Store(&table)
 	n.started = true
 }
 
