@@ -47,7 +47,6 @@ type Loads struct {
 	remote   *Remote
 	slow     *inspect.SlowList
 	memory   loader.Memory // of loaded values
-	audits   chan choice
 }
 
 // memory is the account of origins' answers.
@@ -352,4 +351,30 @@ func (c *Loads) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r
 		return r, false
 	}
 	return oldReply(value, &old, now), true
+}
+
+// cached returns what a read through this host would find for the key. It is no read: it leaves no
+// mark that would keep the entry.
+func (c *Loads) cached(k kv.Key, r *loader.Reservation) (value []byte, absent bool, v kv.Version, err error) {
+	now := c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
+	if c.Node.OwnershipEpoch(k.Hash.Partition()) != 0 {
+		if err := r.Take(c.Store.Length(k)); err != nil {
+			return nil, false, 0, err
+		}
+		value, seen, res := c.Store.Look(nil, k, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
+		if res != segment.Found || seen.Stale {
+			return nil, false, 0, namespaces.ErrNotCached
+		}
+		return value, seen.Absent, seen.Version, nil
+	}
+	owner := c.Node.View().Owner(k.Hash.Partition())
+	if owner == nil || c.L1 == nil {
+		return nil, false, 0, namespaces.ErrNotCached
+	}
+	cp := c.remote.Get(k, owner, now)
+	if cp == nil {
+		return nil, false, 0, namespaces.ErrNotCached
+	}
+	return cp.Value(), cp.Absent, cp.Version, nil
 }

@@ -34,8 +34,8 @@ type Namespace struct {
 	Origin       *origin.Origin    // nil: the apps load
 	KeyFilter    *keyfilter.Filter // nil: any key may exist
 	WriteThrough *WriteThrough     // nil: the origin is not written to
-	Warming      *Warming          // nil: no keys are loaded at the start
-	AuditChance  uint64            // of a hit to be compared with the origin, of 2^32
+	warming      *Warming          // nil: no keys are loaded at the start
+	auditChance  uint64            // of a hit to be compared with the origin, of 2^32
 }
 
 // shared is the same in all Namespaces of a slot, from the first that needs it on.
@@ -56,7 +56,7 @@ type slot struct {
 	early        atomic.Int64 // see Early
 	Took         Recent       // the time of loads
 	WithoutOwner atomic.Int64 // loads without an owner
-	Audit        Audit
+	audit        audit
 
 	Counts [wire.OpCount][Outcomes]atomic.Int64
 

@@ -43,6 +43,7 @@ type Table struct {
 	lags    [kv.MaxNamespaces]atomic.Int64                     // replica_lag, by slot
 	mostLag atomic.Int64                                       // the longest of them
 
+	audits  chan choice
 	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
 
 	mu       sync.Mutex // guards changes of the table, and the fields below
@@ -71,6 +72,13 @@ type Parts struct {
 	Flushes  *quota.Client               // of flushes from other hosts, and of this process
 	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
 	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes
+
+	Owns         func(partition uint16) bool
+	OwnsAssigned func(context.Context) bool // returns once this host owns what it is assigned; false: ctx has ended
+	// Read answers a read of a key like another host's.
+	Read func(ctx context.Context, ns *Namespace, key []byte, deadline time.Duration) wire.Reply
+	// Cached returns what a read through this host would find for a key, or ErrNotCached.
+	Cached func(key kv.Key, room *loader.Reservation) (value []byte, absent bool, v kv.Version, err error)
 }
 
 // New makes the table and the configured namespaces, and opens their origins. It asks no
@@ -80,6 +88,7 @@ func New(cfg Config, p Parts) (*Table, error) {
 		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, clock: cfg.Clock, others: cfg.Others, cfg: cfg, Parts: p,
 		flushes: flushes{}, None: &Namespace{slot: &slot{}, configured: true},
 		agreed: map[string]time.Duration{}, late: map[string]int{},
+		audits: make(chan choice, AuditCalls),
 	}
 	for id := cfg.Max - 1; id >= 0; id-- {
 		n.free = append(n.free, kv.NamespaceID(id))

@@ -294,7 +294,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 	} else {
 		ns = n.settle(old.slot, cfg, true)
 		ns.shared = old.shared
-		ns.Warming, ns.Origin, ns.KeyFilter = old.Warming, old.Origin, old.KeyFilter
+		ns.warming, ns.Origin, ns.KeyFilter = old.warming, old.Origin, old.KeyFilter
 		ns.removed = 0
 		ns.client.Release(quota.Namespaces)
 		ns.client = nil
@@ -323,10 +323,10 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.WriteThrough = ns.through
 	}
 	if old == nil && cfg.Warm != nil && !n.started {
-		ns.Warming = newWarming(cfg.Warm)
+		ns.warming = newWarming(n, ns, *cfg.Warm)
 	}
-	ns.AuditChance = auditChance(cfg.Audit)
-	ns.Audit.aim(cfg.Guard.Rate)
+	ns.auditChance = auditChance(cfg.Audit)
+	ns.audit.aim(cfg.Guard.Rate)
 	ns.early.Store(0) // the next load computes it anew
 	return ns
 }
