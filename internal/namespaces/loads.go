@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -78,9 +77,3 @@ func Within(ctx context.Context, namespace, key []byte) bool {
 	w, ok := ctx.Value(withinKey{}).(*within)
 	return ok && !w.over.Load() && w.namespace == string(namespace) && w.key == string(key)
 }
-
-// Writing reports whether a key is being written through. See WriteThrough.Writes.
-func (ns *Namespace) Writing(h kv.Hash) bool { return ns.Now().through.Writes(h) }
-
-// SupersedeWrite notes a late write of a key. See WriteThrough.SupersedeWrite.
-func (ns *Namespace) SupersedeWrite(h kv.Hash) { ns.Now().through.SupersedeWrite(h) }

@@ -180,36 +180,6 @@ func (n *Table) Hash(namespace, key []byte) kv.Hash {
 	return kv.HashKey(kv.NamespaceSeed(n.seed, string(namespace)), key)
 }
 
-// Writing reports whether write-throughs are under way, or not settled.
-func (n *Table) Writing() bool {
-	for _, ns := range n.All() {
-		if ns.through != nil && ns.through.Busy() {
-			return true
-		}
-	}
-	return false
-}
-
-// EndWrites cancels the origin calls of write-throughs. Their settling goes on.
-func (n *Table) EndWrites() {
-	for _, ns := range n.All() {
-		if ns.through != nil {
-			ns.through.end()
-		}
-	}
-}
-
-// Unsettled counts the write-throughs whose end the owners of their keys have not
-// acknowledged.
-func (n *Table) Unsettled() (sum int64) {
-	for _, ns := range n.All() {
-		if ns.through != nil {
-			sum += ns.through.Unsettled.Load()
-		}
-	}
-	return sum
-}
-
 // Close ends the loads and write-throughs under way, and closes the origins.
 func (n *Table) Close() {
 	for _, l := range n.Loads() {
