@@ -158,33 +158,3 @@ func (a *answer) release() {
 		a.conn.Release(a.call)
 	}
 }
-
-// callError turns an error of a call into one of the public errors.
-func callError(err error) error {
-	switch {
-	case errors.Is(err, rpc.ErrFull):
-		return fmt.Errorf("%w: %w", cachesidecar.ErrBusy, err)
-	case errors.Is(err, rpc.ErrNotSent):
-		return fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
-	case errors.Is(err, rpc.ErrNoAnswer), errors.Is(err, rpc.ErrClosed):
-		return fmt.Errorf("%w: %w", cachesidecar.ErrTimeout, err)
-	}
-	return calls.ContextErr(err)
-}
-
-// withReason adds the reason why ctx has ended to a cause of the context's own.
-func withReason(ctx context.Context, err error) error {
-	if why := ctx.Err(); why != nil && !errors.Is(err, why) && errors.Is(err, context.Cause(ctx)) {
-		return fmt.Errorf("%w: %w", why, err)
-	}
-	return err
-}
-
-// connectError turns the error of a call that has no connection into one of the public
-// errors: its time was over while another call connected.
-func connectError(err error) error {
-	if errors.Is(err, rpc.ErrDown) && errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
-	}
-	return err
-}

@@ -2,16 +2,13 @@ package client
 
 import (
 	"context"
-	"errors"
 	"hash/maphash"
-	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Client is a client of the sidecar on this host.
@@ -43,93 +40,6 @@ type shared struct {
 	tasks  sync.WaitGroup // of the near cache and of loads
 }
 
-// Dial connects to the sidecar. Its error says why it cannot connect. With Config.Lazy,
-// an unavailable sidecar is not an error.
-func Dial(ctx context.Context, cfg Config) (*Client, error) {
-	return dialWith(ctx, cfg, nil)
-}
-
-func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) {
-	if clock == nil {
-		clock = kv.NewSystemClock()
-	}
-	if err := cfg.check(); err != nil {
-		return nil, err
-	}
-	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed()}
-	s.loads.keys = map[loadKey]*queue{}
-	s.closed, s.close = context.WithCancel(context.Background())
-	c := &Client{shared: s}
-	s.hits = newHits(func() { // it fails once the client is closed
-		_ = s.begin(context.Background(), func(ctx context.Context) { sendHits(ctx, c) })
-	})
-	for range s.cfg.Conns {
-		s.slots = append(s.slots, newSlot(s))
-	}
-	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, cachesidecar.ErrUnavailable)) {
-		s.close()
-		return nil, err
-	}
-	if cfg.NearCache != (NearCache{}) {
-		n, err := newNear(cfg.NearCache, clock, s.hits)
-		if err != nil {
-			_ = c.Close()
-			return nil, err
-		}
-		c.near = nearView{cache: n}.in(s.cfg.Namespace)
-		f := newFeed(s, nil, n.cfg.Bound/4)
-		f.options = wire.All
-		s.tasks.Go(func() { n.run(s.closed, f) }) // ends with Close, which waits
-	}
-	return c, nil
-}
-
-// InNamespace returns a view of the client with another namespace. The view shares the
-// client's connections and near cache; closing either one closes both.
-func (c *Client) InNamespace(name string) *Client {
-	return &Client{shared: c.shared, namespace: []byte(name), near: c.near.in(name)}
-}
-
-// Close closes all connections, the near cache and every Watch. Calls in flight fail, and later ones get ErrClosed.
-// Close cancels the context of functions that load, and waits for them.
-func (c *Client) Close() error {
-	last, cancel := context.WithTimeout(c.closed, c.cfg.DialTimeout)
-	sendHits(last, c)
-	cancel()
-	c.loads.close()
-	c.shared.close()
-	c.tasks.Wait()
-	c.memory.reader.Store(nil) // no task attaches it again
-	for _, s := range c.slots {
-		s.Redialer.Close()
-	}
-	return nil
-}
-
-// sendHits reports what was not reported yet. It makes no connection for that.
-func sendHits(ctx context.Context, c *Client) {
-	select {
-	case c.hits.one <- struct{}{}:
-		defer func() { <-c.hits.one }()
-	case <-ctx.Done():
-		return
-	}
-	c.hits.due.Store(false) // before the counts are read: a read that comes later makes it due
-	for _, t := range c.hits.all() {
-		at := slices.IndexFunc(c.slots, func(s *slot) bool { return s.Live() != nil })
-		if at < 0 || ctx.Err() != nil {
-			return
-		}
-		if q := t.take(); q != nil {
-			a, err := c.do(ctx, c.slots[at], q)
-			a.release()
-			if errors.Is(err, cachesidecar.ErrTimeout) {
-				return
-			}
-		}
-	}
-}
-
 // slotFor returns the slot of a key. Calls of one key share a slot, so that they keep
 // their order.
 func (s *shared) slotFor(key []byte) *slot {
@@ -140,31 +50,6 @@ func (s *shared) slotFor(key []byte) *slot {
 }
 
 func (s *shared) anySlot() *slot { return s.slots[int(s.turn.Add(1))%len(s.slots)] }
-
-// connect returns a slot's connection. If that connection cannot be made, for example
-// because the sidecar has reached its connection limit, connect returns another slot's
-// live connection. It continues to return that one until no call is in flight on it: a
-// call that was sent there and given up may still be executed, and calls of one key must
-// keep their order.
-func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, error) {
-	if l := want.lent.Load(); l != nil {
-		if l.conn.Err() == nil && l.conn.InFlight() > 0 && !l.conn.Retiring() {
-			return l.by, l.conn, nil
-		}
-		want.lent.CompareAndSwap(l, nil)
-	}
-	conn, err := want.get(ctx)
-	if err == nil || !errors.Is(err, cachesidecar.ErrUnavailable) {
-		return want, conn, connectError(err)
-	}
-	for _, other := range s.slots {
-		if conn := other.Live(); conn != nil {
-			want.lent.Store(&lent{other, conn})
-			return other, conn, nil
-		}
-	}
-	return want, nil, err
-}
 
 // begin runs f on a new goroutine, with the values of ctx. The context of f ends with
 // Close at the latest.
@@ -186,3 +71,13 @@ func (s *shared) beginLocked(ctx context.Context, f func(context.Context)) {
 		f(ctx)
 	})
 }
+
+// moving reports whether the sidecar has said lately that it closes.
+func (s *shared) moving() bool {
+	at := s.movesAt.Load()
+	return at != 0 && s.clock.Read().Boot-time.Duration(at) < moveFor
+}
+
+// moveFor is how long calls wait for a sidecar that has said that it closes: it is mostly
+// started again. After that time a call fails at once, as without a sidecar.
+const moveFor = 5 * time.Second

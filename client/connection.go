@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -62,31 +61,10 @@ func (s *slot) oneClock(conn *rpc.Client) bool {
 	return g != nil && g.conn == conn && g.oneClock
 }
 
-// clockError bounds how much two processes' readings of one clock may differ.
-const clockError = 2 * time.Millisecond
-
-// sameClock reports whether a sidecar has the same boot clock as this process: the
-// clock's ID is the same, and the sidecar's reading lies between the two readings that
-// were taken around HELLO.
-func sameClock(b wire.BootClock, before, after time.Duration) bool {
-	return b.ID != "" && b.ID == kv.BootClockID() && b.NowNS <= math.MaxInt64 &&
-		time.Duration(b.NowNS) >= before-clockError && time.Duration(b.NowNS) <= after+clockError
-}
-
 func newSlot(c *shared) *slot {
 	s := &slot{shared: c}
 	s.Dial, s.Eager = s.dial, c.moving
 	return s
-}
-
-// moveFor is how long calls wait for a sidecar that has said that it closes: it is mostly
-// started again. After that time a call fails at once, as without a sidecar.
-const moveFor = 5 * time.Second
-
-// moving reports whether the sidecar has said lately that it closes.
-func (s *shared) moving() bool {
-	at := s.movesAt.Load()
-	return at != 0 && s.clock.Read().Boot-time.Duration(at) < moveFor
 }
 
 // get returns a connection that was alive when last checked, or makes one.
@@ -231,4 +209,29 @@ func (s *slot) fits(value []byte) error {
 			cachesidecar.ErrTooLarge, len(value), most)
 	}
 	return nil
+}
+
+// connect returns a slot's connection. If that connection cannot be made, for example
+// because the sidecar has reached its connection limit, connect returns another slot's
+// live connection. It continues to return that one until no call is in flight on it: a
+// call that was sent there and given up may still be executed, and calls of one key must
+// keep their order.
+func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, error) {
+	if l := want.lent.Load(); l != nil {
+		if l.conn.Err() == nil && l.conn.InFlight() > 0 && !l.conn.Retiring() {
+			return l.by, l.conn, nil
+		}
+		want.lent.CompareAndSwap(l, nil)
+	}
+	conn, err := want.get(ctx)
+	if err == nil || !errors.Is(err, cachesidecar.ErrUnavailable) {
+		return want, conn, connectError(err)
+	}
+	for _, other := range s.slots {
+		if conn := other.Live(); conn != nil {
+			want.lent.Store(&lent{other, conn})
+			return other, conn, nil
+		}
+	}
+	return want, nil, err
 }

@@ -162,3 +162,20 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 	}
 	return more
 }
+
+// run follows the sidecar until ctx ends.
+func (n *near) run(ctx context.Context, f *feed) {
+	defer f.slot.Close()
+	defer n.end()
+	for tries := 0; ctx.Err() == nil; tries++ {
+		sent := n.clock.Read().Boot
+		w, err := f.next(ctx)
+		if err != nil {
+			n.end()
+			rest(ctx, tries)
+			continue
+		}
+		tries = 0
+		n.apply(sent, &w, f.welcome)
+	}
+}

@@ -2,7 +2,6 @@ package client
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -42,15 +41,6 @@ type near struct {
 	misses, refused, events, resets atomic.Int64
 }
 
-// stream is a sequence of events from the sidecar without a gap. A value that was kept
-// under another stream is not served.
-type stream struct {
-	through kv.Process   // the sidecar's process
-	lease   atomic.Int64 // boot clock up to which all events are applied; zero: not yet
-	behind  atomic.Int64 // how far the sidecar itself may lag, in nanoseconds
-	log     invalidation.Follower
-}
-
 // space is a namespace.
 type space struct {
 	id    kv.NamespaceID
@@ -85,23 +75,6 @@ func (n *near) space(name string) *space {
 		n.spaces[name] = s
 	}
 	return s
-}
-
-// run follows the sidecar until ctx ends.
-func (n *near) run(ctx context.Context, f *feed) {
-	defer f.slot.Close()
-	defer n.end()
-	for tries := 0; ctx.Err() == nil; tries++ {
-		sent := n.clock.Read().Boot
-		w, err := f.next(ctx)
-		if err != nil {
-			n.end()
-			rest(ctx, tries)
-			continue
-		}
-		tries = 0
-		n.apply(sent, &w, f.welcome)
-	}
 }
 
 // apply applies an answer to a WATCH request that was sent at sent, on the boot clock.
@@ -192,4 +165,19 @@ func borrowed(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s
 func (s *space) key(key string) kv.Key {
 	b := borrowed(key)
 	return kv.Key{Hash: kv.HashKey(s.seed.Load(), b), Namespace: s.id, Bytes: b}
+}
+
+// nearView is the near cache of one namespace. Without a near cache, or without a space
+// for the namespace, it keeps nothing.
+type nearView struct {
+	cache *near  // nil: the client has no near cache
+	space *space // nil: no value of the namespace is kept
+}
+
+// in returns the view of a namespace.
+func (v nearView) in(namespace string) nearView {
+	if v.cache == nil {
+		return v
+	}
+	return nearView{v.cache, v.cache.space(namespace)}
 }

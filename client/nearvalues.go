@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // kept is a value that the sidecar has returned. It is immutable.
@@ -159,4 +160,13 @@ func (s *keptShard) remove(k *kept) {
 	}
 	s.bytes -= k.cost()
 	delete(s.m, k.hash)
+}
+
+// stream is a sequence of events from the sidecar without a gap. A value that was kept
+// under another stream is not served.
+type stream struct {
+	through kv.Process   // the sidecar's process
+	lease   atomic.Int64 // boot clock up to which all events are applied; zero: not yet
+	behind  atomic.Int64 // how far the sidecar itself may lag, in nanoseconds
+	log     invalidation.Follower
 }

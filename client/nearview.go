@@ -13,21 +13,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// nearView is the near cache of one namespace. Without a near cache, or without a space
-// for the namespace, it keeps nothing.
-type nearView struct {
-	cache *near  // nil: the client has no near cache
-	space *space // nil: no value of the namespace is kept
-}
-
-// in returns the view of a namespace.
-func (v nearView) in(namespace string) nearView {
-	if v.cache == nil {
-		return v
-	}
-	return nearView{v.cache, v.cache.space(namespace)}
-}
-
 // on reports whether values are kept.
 func (v nearView) on() bool { return v.space != nil }
 
@@ -141,24 +126,6 @@ func (v nearView) flushed() {
 	if v.cache != nil {
 		v.cache.drop()
 	}
-}
-
-// refusals are the errors after which a write was surely not executed, and the near cache
-// has no other value than the sidecars.
-var refusals = []error{
-	cachesidecar.ErrUnavailable, cachesidecar.ErrBusy, cachesidecar.ErrBadRequest, cachesidecar.ErrTooLarge,
-	cachesidecar.ErrUnauthorized, cachesidecar.ErrUnsupported, cachesidecar.ErrClosed,
-}
-
-// changes reports whether a failed write may have been executed, or has found another
-// value, or none, than the near cache may have.
-func changes(err error) bool {
-	for _, e := range refusals {
-		if errors.Is(err, e) {
-			return false
-		}
-	}
-	return true
 }
 
 // NearStats is the statistics of a near cache.

@@ -43,7 +43,7 @@ func (c *Config) checkOrigin(name string, ns Namespace) error {
 		ns = Namespace{Origin: ns.Origin, WriteThrough: ns.WriteThrough}
 	}
 	cfg := c.namespaces()
-	o, err := namespaces.OpenOrigin(name, ns.spec(), &cfg, nil)
+	o, err := namespaces.OpenOrigin(name, ns.spec(), &cfg)
 	if o == nil || err != nil {
 		return err
 	}
@@ -130,10 +130,10 @@ func (c Config) AskOrigins(ctx context.Context) ([]OriginAnswer, error) {
 // askOrigin opens an origin, asks it once, and closes it.
 func (c *Config) askOrigin(ctx context.Context, name string) (unasked bool, err error) {
 	cfg := c.namespaces()
-	o, err := namespaces.OpenOrigin(name, cfg.Configured[name], &cfg, nil)
+	o, err := namespaces.OpenOrigin(name, cfg.Configured[name], &cfg)
 	if err != nil {
 		return false, err
 	}
-	err = o.Ask(ctx)
-	return !o.Asks(), errors.Join(err, o.Close())
+	err = o.AskOnce(ctx)
+	return !o.CanAsk(), errors.Join(err, o.Close())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/changes"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -132,7 +133,7 @@ func giveForms(feeds map[string]loader.Feed, of keyForms) {
 func (c *Config) keyForms(ctx context.Context, name string) ([]string, error) {
 	cfg := c.namespaces()
 	ns := cfg.Configured[name]
-	o, err := namespaces.OpenOrigin(name, ns, &cfg, nil)
+	o, err := namespaces.OpenOrigin(name, ns, &cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ type followers []*changes.Follower
 func newFollowers(s *Sidecar, feeds map[string]loader.Feed) (list followers) {
 	giveForms(feeds, s.engine.Namespaces.KeyForms)
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
-		hide := namespaces.Secrets(feeds[name].Secrets())
+		hide := origin.Secrets(feeds[name].Secrets())
 		times := changes.Times{MaxLag: s.cfg.Feeds[name].MaxLag, Heard: 2 * s.cfg.MaxStaleness}
 		list = append(list, changes.New(name, feeds[name], times, s.engine, s.cfg.Log, hide.Hide))
 	}
@@ -189,7 +190,7 @@ func (c Config) AskFeeds(ctx context.Context) (list []FeedAnswer, err error) {
 	giveForms(feeds, c.keyForms)
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		a := FeedAnswer{Feed: name, Kind: c.Feeds[name].Source.Kind()}
-		hide := namespaces.Secrets(feeds[name].Secrets())
+		hide := origin.Secrets(feeds[name].Secrets())
 		a.Warnings, err = feeds[name].Check(ctx)
 		if a.Err = hide.Hide(err); err != nil && ctx.Err() != nil {
 			a.Err = fmt.Errorf("no answer within the timeout: %w", a.Err)

@@ -50,7 +50,7 @@ func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)
 }
 
 func (v *vnode) known() cachesidecar.KeyFilterStats {
-	return v.s.engine.Namespaces.Lookup(session.DefaultNamespace).KeyFilterStats()
+	return v.s.engine.Namespaces.Lookup(session.DefaultNamespace).KeyFilter.Stats()
 }
 
 func absent(t *testing.T, what string, r wire.Reply) {

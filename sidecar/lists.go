@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -53,8 +53,8 @@ func (k *ExistingKeys) checkLag(lag time.Duration, origin loader.OriginConfig) e
 		"does not lag and leave replica_lag out", lag)
 }
 
-func (k *ExistingKeys) settings() *namespaces.KeyFilterSettings {
-	return (*namespaces.KeyFilterSettings)(k)
+func (k *ExistingKeys) settings() *keyfilter.Settings {
+	return (*keyfilter.Settings)(k)
 }
 
 // Warm has the settings of the keys that are loaded at the start.

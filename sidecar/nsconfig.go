@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -218,8 +219,10 @@ func (n Namespace) spec() namespaces.Settings {
 			Beta: *n.RefreshEarly,
 		},
 		Jitter: *n.TTLJitter,
-		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough,
-		Guard: n.Limits, Audit: float64(n.Audit) / 100,
-		KeyFilter: n.ExistingKeys.settings(), Warm: (*namespaces.WarmSettings)(n.WarmOnStart),
+		Settings: origin.Settings{
+			Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough,
+			Guard: n.Limits, KeyFilter: n.ExistingKeys.settings(),
+		},
+		Audit: float64(n.Audit) / 100, Warm: (*namespaces.WarmSettings)(n.WarmOnStart),
 	}
 }

@@ -147,7 +147,7 @@ func TestNamespaceRefused(t *testing.T) {
 }
 
 func TestOpenOrigin(t *testing.T) {
-	if o, err := namespaces.OpenOrigin("a", Namespace{}.spec(), &namespaces.Config{}, nil); o != nil || err != nil {
+	if o, err := namespaces.OpenOrigin("a", Namespace{}.spec(), &namespaces.Config{}); o != nil || err != nil {
 		t.Errorf("without an origin: %v, %v", o, err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -177,7 +177,7 @@ func TestOpenOrigin(t *testing.T) {
 		{"memcached", Namespace{Origin: &memcached.Config{Servers: []string{"no.such.host.invalid:1", "/socket"}}}, "", "", true},
 	} {
 		tc.ns.KeyPattern = "[a-z]"
-		o, err := namespaces.OpenOrigin("a", tc.ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)}, nil)
+		o, err := namespaces.OpenOrigin("a", tc.ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
@@ -212,7 +212,7 @@ func TestOriginMaxValue(t *testing.T) {
 			return loader.Value{Bytes: make([]byte, 101)}, nil
 		})},
 	} {
-		o, err := namespaces.OpenOrigin("a", ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)}, nil)
+		o, err := namespaces.OpenOrigin("a", ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

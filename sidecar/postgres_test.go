@@ -40,7 +40,7 @@ func TestPostgres(t *testing.T) {
 		WriteThrough: true, Limits: Limits{Timeout: 30 * time.Second},
 	}}})
 	ns := s.engine.Namespaces.Lookup([]byte("pages"))
-	testenv.Eventually(t, "a filter", func() bool { return ns.KeyFilterStats().InUse })
+	testenv.Eventually(t, "a filter", func() bool { return ns.KeyFilter.Stats().InUse })
 	ctx := context.Background()
 	is := func(what, key, want string) {
 		t.Helper()
@@ -67,7 +67,7 @@ func TestPostgres(t *testing.T) {
 		is("there", fmt.Sprint("page", i+1), "body")
 		is("made up", fmt.Sprint("none", i+1), "")
 	}
-	if k := ns.KeyFilterStats(); k.Keys != 1000 || k.Denied < 480 {
+	if k := ns.KeyFilter.Stats(); k.Keys != 1000 || k.Denied < 480 {
 		t.Errorf("%+v", k)
 	}
 	for _, value := range []string{"one", "two"} {

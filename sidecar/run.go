@@ -152,7 +152,7 @@ func (s *Sidecar) listen() (*unixsock.Listener, error) {
 func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Server) {
 	back.Go(func() error { return s.engine.Store.Run(back.ctx, s.engine.Clock) })
 	back.run(s.telemetry.Run)
-	back.run(s.engine.Loads.Audit)
+	back.run(s.engine.Namespaces.CompareHits)
 	for _, f := range s.followers {
 		back.run(f.Run)
 	}
@@ -174,10 +174,8 @@ func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Serv
 		back.run(one.Run)
 	}
 	s.applying.Unlock()
-	for _, ns := range s.engine.Namespaces.All() {
-		if ns.Warming != nil {
-			back.run(func(context.Context) { s.engine.Warm(ctx, ns) })
-		}
+	for _, w := range s.engine.Namespaces.Warmings() {
+		back.run(func(context.Context) { w.Run(ctx) })
 	}
 }
 

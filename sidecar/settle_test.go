@@ -1,11 +1,14 @@
 package sidecar
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -305,7 +308,16 @@ func TestVirtualWriteThroughUnsettledBound(t *testing.T) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 2, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
-		owner.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
+		through, heard := owner.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough, make(chan struct{})
+		for i := range namespaces.MaxUnsettled {
+			go through.Do(context.Background(), &namespaces.Write{
+				Key:    kv.Key{Hash: kv.Hash(i)},
+				Now:    func(context.Context) (wire.Reply, namespaces.WriteEnd, bool) { return wire.Reply{}, namespaces.WriteStored, false },
+				Settle: func(context.Context) (uint64, error) { <-heard; return 0, nil },
+				Lost:   func() wire.Reply { return wire.Reply{} },
+			})
+			synctest.Wait()
+		}
 		for _, v := range w.nodes {
 			if r := v.set("k", "value"); r.Status != wire.Busy || !strings.Contains(string(r.Message), "none begins") {
 				t.Errorf("SET: %s %s, want BUSY", r.Status, r.Message)
@@ -317,7 +329,8 @@ func TestVirtualWriteThroughUnsettledBound(t *testing.T) {
 		if s.row("k") != "" {
 			t.Error("the origin was asked")
 		}
-		owner.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(0)
+		close(heard)
+		synctest.Wait()
 		if r := owner.set("k", "value"); r.Status != wire.OK {
 			t.Errorf("SET: %s %s", r.Status, r.Message)
 		}

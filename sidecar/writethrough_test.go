@@ -135,8 +135,8 @@ func TestVirtualWriteThrough(t *testing.T) {
 			}
 		}
 		for _, v := range w.nodes {
-			if n := len(v.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough.Keys); n != 0 {
-				t.Errorf("%d keys are still written on %s", n, v.name)
+			if v.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough.Busy() {
+				t.Errorf("keys are still written on %s", v.name)
 			}
 		}
 	})

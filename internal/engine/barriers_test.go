@@ -118,6 +118,47 @@ func TestReplicaLagAtTheStart(t *testing.T) {
 	})
 }
 
+// TestReloadLagOfLateDeletion: a deletion that comes while a replica_lag grows, and has no
+// barrier of its own, keeps loads out for the whole replica_lag all the same.
+func TestReloadLagOfLateDeletion(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		origin := onehost.NewOrigin(0)
+		origin.Put("k", []byte("row"))
+		clock := onehost.NewClock()
+		names := onehost.One(func(s *namespaces.Settings) { s.Origin = origin.ReadOnly() })
+		h := onehost.New(t, onehost.Config{Clock: clock, Namespaces: names})
+		next, ns := h.Config.Namespaces, names[namespaces.Default]
+		ns.ReplicaLag = testLag
+		next.Configured = map[string]namespaces.Settings{namespaces.Default: ns}
+		plan, err := h.Namespaces.Prepare(t.Context(), next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		readings, lagged := 0, false
+		clock.Before(func() { // the second reading of a reload comes before its settings take effect
+			if readings++; readings != 2 {
+				return
+			}
+			clock.Before(nil)
+			time.Sleep(4 * time.Second)
+			lagged = h.Namespaces.MostReplicaLag() > 0
+			if r := h.Delete("k", 0); r.Status != wire.Miss {
+				t.Error(r.Status)
+			}
+		})
+		h.Reload(plan)
+		if lagged || readings != 2 || h.Namespaces.MostReplicaLag() != testLag {
+			t.Fatal("the deletion did not come between the beginning of the reload and its settings")
+		}
+		time.Sleep(8 * time.Second)
+		h.Get("k", 0)
+		h.Get("k", 0)
+		if n := origin.Asked("k"); n != 2 {
+			t.Errorf("%d loads, want 2: the first is kept %v after the deletion, of a replica_lag of %v", n, 8*time.Second, testLag)
+		}
+	})
+}
+
 // TestReplicaLagOfFills checks that what an app has loaded within the lag is not kept.
 func TestReplicaLagOfFills(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {

@@ -21,7 +21,7 @@
 //	Changes    the changes made here and heard of; removals of all
 //	Delegate   what the node tells of ownerships and of other hosts' logs
 //	Remote     keys of other hosts: copies, and calls to their owners
-//	Loads      loads from origins, and audits of what is cached
+//	Loads      loads from origins; what is cached, for their audits
 //	Tokens     loads by apps
 //	Local      keys of this host
 //	Acks       the wait until all hosts have applied a write

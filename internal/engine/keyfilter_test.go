@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
@@ -21,7 +22,7 @@ var madeUp = flag.Int("keyfilter.keys", 100_000, "keys that there are not, of Te
 
 // filtering returns a host with a filter of the keys that an origin has, half a minute
 // after its start.
-func filtering(t *testing.T, o *onehost.Origin, c namespaces.KeyFilterSettings) (*onehost.Host, func() cachesidecar.KeyFilterStats) {
+func filtering(t *testing.T, o *onehost.Origin, c keyfilter.Settings) (*onehost.Host, func() cachesidecar.KeyFilterStats) {
 	h := loading(t, o, func(s *namespaces.Settings) {
 		s.Policy.NegativeTTL = 0
 		c.Lister = o
@@ -29,10 +30,10 @@ func filtering(t *testing.T, o *onehost.Origin, c namespaces.KeyFilterSettings) 
 	})
 	h.Run()
 	time.Sleep(30 * time.Second)
-	return h, h.Namespaces.Lookup([]byte(namespaces.Default)).KeyFilterStats
+	return h, h.Namespaces.Lookup([]byte(namespaces.Default)).KeyFilter.Stats
 }
 
-var sure = namespaces.KeyFilterSettings{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6}
+var sure = keyfilter.Settings{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6}
 
 // TestKeyFilter checks that the origin is not asked for keys that it certainly lacks. A new
 // key is found as soon as it is announced, otherwise with the next filter.
@@ -113,7 +114,7 @@ func TestKeyFilterFlood(t *testing.T) {
 		for i := range there {
 			o.Put(fmt.Sprint("there-", i), []byte("value"))
 		}
-		h, stats := filtering(t, o, namespaces.KeyFilterSettings{Keys: there, FalsePositives: share, MaxAge: time.Hour})
+		h, stats := filtering(t, o, keyfilter.Settings{Keys: there, FalsePositives: share, MaxAge: time.Hour})
 		if k := stats(); !k.InUse {
 			t.Fatalf("no filter: %+v", k)
 		}

@@ -221,3 +221,11 @@ func (e *Engine) inPlace(
 	e.ExecuteTo(q, pins, now, fetchedEpoch, &r)
 	return r
 }
+
+// readKey reads a key of this host as if another host had asked.
+func (e *Engine) readKey(ctx context.Context, ns *namespaces.Namespace, key []byte, deadline time.Duration) wire.Reply {
+	q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.Name), Key: key}
+	b := namespaces.Pins{Table: e.Namespaces}
+	defer b.Release()
+	return e.servePeer(ctx, q, key, &b, deadline)
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -46,7 +47,6 @@ type Loads struct {
 	remote   *Remote
 	slow     *inspect.SlowList
 	memory   loader.Memory // of loaded values
-	audits   chan choice
 }
 
 // memory is the account of origins' answers.
@@ -246,14 +246,14 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		status = wire.Timeout
 	}
-	var shown namespaces.Hidden
+	var shown origin.Hidden
 	if errors.As(err, &shown) {
 		return failed(status, "%s", shown.Text)
 	}
 	if status == wire.Timeout { // else an error of the loads themselves
 		text = "did not answer in the request's time; its load goes on: ask again, or give more time"
 	}
-	return failed(status, "%s: %s", namespaces.OriginName(ns.Name, ns.Origin.Name), text)
+	return failed(status, "%s: %s", origin.FullName(ns.Name, ns.Origin.Name), text)
 }
 
 // refresh loads a key in the background, unless a load of it is under way.
@@ -350,4 +350,30 @@ func (c *Loads) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r
 		return r, false
 	}
 	return oldReply(value, &old, now), true
+}
+
+// cached returns what a read through this host would find for the key. It is no read: it leaves no
+// mark that would keep the entry.
+func (c *Loads) cached(k kv.Key, r *loader.Reservation) (value []byte, absent bool, v kv.Version, err error) {
+	now := c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
+	if c.Node.OwnershipEpoch(k.Hash.Partition()) != 0 {
+		if err := r.Take(c.Store.Length(k)); err != nil {
+			return nil, false, 0, err
+		}
+		value, seen, res := c.Store.Look(nil, k, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
+		if res != segment.Found || seen.Kind == kv.Stale {
+			return nil, false, 0, namespaces.ErrNotCached
+		}
+		return value, seen.Kind == kv.Absent, seen.Version, nil
+	}
+	owner := c.Node.View().Owner(k.Hash.Partition())
+	if owner == nil || c.L1 == nil {
+		return nil, false, 0, namespaces.ErrNotCached
+	}
+	cp := c.remote.Get(k, owner, now)
+	if cp == nil {
+		return nil, false, 0, namespaces.ErrNotCached
+	}
+	return cp.Value(), cp.Kind == kv.Absent, cp.Version, nil
 }

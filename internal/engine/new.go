@@ -16,6 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // New returns an engine whose node does not run yet. It starts nothing.
@@ -77,7 +78,9 @@ func (e *Engine) makeStore() (err error) {
 	e.Namespaces, err = namespaces.New(names, namespaces.Parts{
 		Store: e.Store, Ledger: e.Ledger, Leases: e.LeaseTokens, Shared: e.SharedMemory.Writer, Memory: e.origins,
 		Flushes: e.Places.Join("other hosts"), Detach: e.Changes.DetachSlot,
-		CaughtUp: e.caughtUp,
+		CaughtUp: e.caughtUp, OwnsAssigned: e.ownsAssigned,
+		Owns: func(p uint16) bool { return e.Node.OwnershipEpoch(p) != 0 }, Read: e.readKey,
+		Cached: func(k kv.Key, r *loader.Reservation) ([]byte, bool, kv.Version, error) { return e.Loads.cached(k, r) },
 	})
 	return err
 }
@@ -112,7 +115,6 @@ func (e *Engine) makeParts() {
 	e.Remote = &Remote{deps: b, watches: e.Watches, changes: e.Changes}
 	e.Loads = &Loads{
 		deps: b, barriers: e.Barriers, remote: e.Remote, slow: loads, memory: e.origins,
-		audits: make(chan choice, namespaces.AuditCalls),
 	}
 	e.Tokens = &Tokens{deps: b, loads: e.Loads}
 	e.Local = &Local{

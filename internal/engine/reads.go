@@ -116,8 +116,8 @@ func (c *Local) note(pins *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, 
 	if pins.Reads.Take() {
 		c.hot.Note(ns.Name, k, now.Boot)
 	}
-	if ns.AuditChance > 0 {
-		c.loads.auditHits(ns, k, 1)
+	if ns.AuditsHits() {
+		c.Namespaces.ChooseHits(ns, k, 1)
 	}
 }
 
@@ -184,8 +184,8 @@ func (c *Local) Reported(q *wire.Request, pins *namespaces.Pins, now kv.Moment) 
 		}
 		k := ns.Key(key)
 		c.hot.NoteReads(ns.Name, k, each, now.Boot)
-		if ns.AuditChance > 0 {
-			c.loads.auditHits(ns, k, each)
+		if ns.AuditsHits() {
+			c.Namespaces.ChooseHits(ns, k, each)
 		}
 		switch {
 		case c.Node.OwnershipEpoch(k.Hash.Partition()) != 0:

@@ -39,8 +39,10 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		return h.Handoff.Restore(src, &e, asOf, now) == segment.Stored
 	}
 	for _, name := range []string{"before", "after"} {
-		looked := &namespaces.Table{} // the table as the deletion has found it
-		looked.Table.Store(h.Namespaces.Table.Load())
+		looked, err := namespaces.New(namespaces.Config{Clock: h.Clock}, namespaces.Parts{}) // as the deletion finds it
+		if err != nil {
+			t.Fatal(err)
+		}
 		if name == "before" && !comes(name) {
 			t.Fatal("the entry was refused")
 		}

@@ -55,109 +55,79 @@ func (e *Engine) writeThrough(
 	if err := e.Local.checkWriteThrough(ns, q, k); err != nil {
 		return wire.ErrorReply(err), true
 	}
-	t := ns.WriteThrough
 	ctx, cancel := context.WithTimeout(ctx, deadline-e.Clock.Read().Boot)
 	defer cancel()
-	defer context.AfterFunc(t.Asking, cancel)()
 	own := q.Clone() // the write may outlive the request
 	own.UntilNS = min(own.UntilNS, uint64(deadline))
-	key := ns.Key(bytes.Clone(k))
-	leave, err := t.Enter(ctx, key.Hash)
-	if err != nil {
-		t.Shed.Add(1)
-		return loadError(ns, err), true
+	w := &namespaces.Write{Key: ns.Key(bytes.Clone(k)), Lost: ownershipEnded}
+	w.Now = func(ctx context.Context) (wire.Reply, namespaces.WriteEnd, bool) {
+		ctx, cancel := context.WithTimeout(ctx, deadline-e.Clock.Read().Boot)
+		defer cancel()
+		return e.writeThroughNow(ctx, ns, &own, w.Key)
 	}
-	result := make(chan wire.Reply, 2) // the first one is the answer
-	go func() {                        // ends with the write, in the request's time, and its settling; or with close
-		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout(), deadline-e.Clock.Read().Boot))
-		r, settled := e.writeThroughNow(ctx, ns, &own, key)
-		cancel()
-		if !settled {
-			t.Unsettles()
+	w.Settle = func(ctx context.Context) (uint64, error) {
+		if failpoint.Out(failpoint.LateWrite) {
+			return 0, nil
 		}
-		leave()
-		if settled || r.Status.IsError() { // else the answer depends on the settling
-			result <- r
-		}
-		if !settled {
-			late := time.AfterFunc(settleTime, func() { result <- ownershipEnded() })
-			v, done := e.settle(ns, &own, key.Bytes)
-			switch r.Version = v; {
-			case r.Status.IsError():
-			case done:
-				t.Stored.Add(1)
-			default:
-				t.Unknown.Add(1)
-				r = ownershipEnded()
-			}
-			if late.Stop() {
-				result <- r
-			}
-		}
-	}()
-	select {
-	case r = <-result:
-		return r, r.Status != wire.Moved
-	case <-ctx.Done():
+		return e.deleteSurely(ctx, &wire.Request{
+			Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{w.Key.Bytes}, ReplicaLagMS: own.ReplicaLagMS,
+			Options: wire.LateWrite,
+		})
+	}
+	r, err := ns.WriteThrough.Do(ctx, w)
+	switch {
+	case errors.Is(err, namespaces.ErrUnderWay):
 		return failed(wire.Timeout,
 			"the origin of namespace %s did not answer in the request's time; the outcome is unknown: "+
 				"read the key, or write it again", ns.Name), true
+	case err != nil:
+		return loadError(ns, err), true
 	}
+	return r, r.Status != wire.Moved
 }
 
-// writeThroughNow is writeThrough in the key's turn. settled is false if another host may own
-// the key and may have kept what it loaded before the origin's write was done. A reply
-// that is no error is then true only once that is settled.
+// writeThroughNow is writeThrough in the key's turn: see namespaces.Write.
 func (e *Engine) writeThroughNow(
 	ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key,
-) (r wire.Reply, settled bool) {
+) (r wire.Reply, end namespaces.WriteEnd, settled bool) {
 	t, p := ns.WriteThrough, key.Hash.Partition()
-	if n := t.Unsettled.Load(); n >= namespaces.MaxUnsettled {
-		t.Shed.Add(1)
+	if n := t.Unsettled(); n >= namespaces.MaxUnsettled {
 		return failed(wire.Busy,
 			"namespace %s: the end of %d writes could not be told yet to the hosts that own their keys now, "+
-				"so none begins: try again", ns.Name, n), true
+				"so none begins: try again", ns.Name, n), namespaces.WriteShed, true
 	}
 	now := e.Clock.Read()
 	e.Node.CheckPause(now.Boot)
 	epoch := e.Node.OwnershipEpoch(p)
 	before := e.Local.invalidate(ns, q, key, now)
 	if epoch == 0 || !deleted(&before) {
-		return Moved(), true // the origin has not been asked
+		return Moved(), namespaces.WriteNotAsked, true
 	}
 	if e.Deadlines.over(executeBefore(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
-		return e.Deadlines.tooLate(q), true
+		return e.Deadlines.tooLate(q), namespaces.WriteNotAsked, true
 	}
-	err := t.Write(ctx, q, key.Bytes)
+	err := t.AskOrigin(ctx, q, key.Bytes)
 	now = e.Clock.Read()
 	e.Node.CheckPause(now.Boot)
 	if still := e.Node.OwnershipEpoch(p) == epoch; err == nil && still {
-		if r, settled = e.Local.wrote(ns, q, key, epoch, before.Status, now); settled {
-			t.Stored.Add(1)
-		}
-		return r, settled
+		r, settled = e.Local.wrote(ns, q, key, epoch, before.Status, now)
+		return r, namespaces.WriteStored, settled
 	}
 	again := e.Local.invalidate(ns, q, key, now)
 	settled = deleted(&again)
 	switch {
 	case err == nil:
-		if settled {
-			t.Stored.Add(1)
-		}
 		if r.Version = again.Version; q.Op == wire.OpDelete {
 			r.Status = before.Status
 		}
-		return r, settled
+		return r, namespaces.WriteStored, settled
+	case errors.Is(err, loader.ErrNotWritten) && errors.Is(err, loader.ErrBadKey):
+		return loadError(ns, err), namespaces.WriteRefused, true
 	case errors.Is(err, loader.ErrNotWritten):
-		t.Refused.Add(1)
-		if errors.Is(err, loader.ErrBadKey) {
-			return loadError(ns, err), true
-		}
-		return failed(wire.Origin, "%v", err), true
+		return failed(wire.Origin, "%v", err), namespaces.WriteRefused, true
 	}
-	t.Unknown.Add(1)
 	return failed(wire.Timeout, "%v; it may have written it, the outcome is unknown: read the key, or write it again",
-		err), settled
+		err), namespaces.WriteUnknown, settled
 }
 
 // wrote repeats here what the origin has done. had is the status of the deletion
@@ -188,26 +158,4 @@ func (c *Local) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key
 	defer b.Release()
 	own := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}
 	return c.Delete(own, key.Bytes, &b, now, c.Node.OwnershipEpoch(key.Hash.Partition()))
-}
-
-// settleTime is how long an app waits for the settling of its write.
-const settleTime = time.Second
-
-// settle deletes a key at its owner, whichever host that is. It returns once the deletion
-// is done, with its version, or when the namespace closes. It counts as one of the writes
-// under way.
-func (e *Engine) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) (version uint64, done bool) {
-	t := ns.WriteThrough
-	defer t.Pending.Done()
-	if !failpoint.Out(failpoint.LateWrite) {
-		var err error
-		if version, err = e.deleteSurely(t.Context, &wire.Request{
-			Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS,
-			Options: wire.LateWrite,
-		}); err != nil {
-			return 0, false
-		}
-	}
-	t.Unsettled.Add(-1)
-	return version, true
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	nsorigin "github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -670,7 +671,7 @@ type origin struct {
 // TestAwaited checks that a host has something that others wait for while it offers
 // entries, or a write-through is under way.
 func TestAwaited(t *testing.T) {
-	through := namespaces.Settings{Origin: loader.Custom{Source: origin{}, Writer: origin{}}, WriteThrough: true}
+	through := namespaces.Settings{Settings: nsorigin.Settings{Origin: loader.Custom{Source: origin{}, Writer: origin{}}, WriteThrough: true}}
 	bubble.Test(t, func(t *testing.T) {
 		offeringWith(t, through, func(t *testing.T, a *host, b *asker) {
 			if a.Awaited() {

@@ -13,7 +13,7 @@ import (
 // MaxFlushed bounds the names whose flushes are remembered one by one.
 const MaxFlushed = 1024
 
-// flushes remembers the flushes of names, with or without a slot. Table.Mu guards it.
+// flushes remembers the flushes of names, with or without a slot. Table.mu guards it.
 type flushes map[string]flushed // by name; "" is all namespaces
 
 // Flush is a flush that is remembered.
@@ -73,8 +73,8 @@ func (f flushes) has(name string) bool {
 // comes before any host is told of the flush. Every host remembers all flushes, so a
 // user's share on one host is a share of the places of the whole cluster.
 func (n *Table) ReserveFlush(name string, m *quota.Client) *wire.Error {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.flushes.has(name) || m == nil {
 		return nil
 	}
@@ -87,8 +87,8 @@ func (n *Table) ReserveFlush(name string, m *quota.Client) *wire.Error {
 
 // ReleaseFlush gives back the place of a flush that no host has noted.
 func (n *Table) ReleaseFlush(name string) {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if f, known := n.flushes[name]; known && f.Version == 0 {
 		n.flushes.forget(name)
 	}
@@ -98,8 +98,8 @@ func (n *Table) ReleaseFlush(name string) {
 // forget another flush would bring back what it has dropped. To flush all namespaces
 // instead would drop what no client has asked to drop.
 func (n *Table) CheckFlush(name string) *wire.Error {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.flushes.has(name) || len(n.flushes) < MaxFlushed {
 		return nil
 	}
@@ -111,8 +111,8 @@ func (n *Table) CheckFlush(name string) *wire.Error {
 // boot clock. It returns the names with slots that the flush concerns, and whether the flush
 // is new. A name without a slot may get one later, with entries from before.
 func (n *Table) Flush(name string, floor kv.Version, at time.Duration) (list []string, isNew bool) {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if !n.flushes.remember(name, floor, at, n.Flushes) {
 		return nil, false
 	}
@@ -136,8 +136,8 @@ func (n *Table) WithSlot(name string) []string {
 
 // Floors returns the flushes that are remembered, by name.
 func (n *Table) Floors() map[string]Flush {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	list := make(map[string]Flush, len(n.flushes))
 	for name, f := range n.flushes {
 		if f.Version != 0 {

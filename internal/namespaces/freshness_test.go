@@ -8,9 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
+
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 func TestJitter(t *testing.T) {
 	for _, tc := range []struct {

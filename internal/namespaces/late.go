@@ -9,8 +9,8 @@ import (
 // While one of its feeds is late, nothing of a namespace is admitted, and what is stored of it by now is
 // held back. It returns the slots of those for which that begins.
 func (n *Table) SetLate(names []string, late bool) (begun []kv.NamespaceID) {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for _, name := range names {
 		if late {
 			n.late[name]++

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -21,7 +21,7 @@ func (ns *Namespace) Load(ctx context.Context, key []byte) (loader.Value, error)
 	if err != nil {
 		return loader.Value{}, err
 	}
-	defer o.leave()
+	defer o.Release()
 	if o != ns.Origin { // its key_pattern may be another one than that which has let the key pass
 		if err := o.Keys.Check(key); err != nil {
 			return loader.Value{}, err
@@ -32,13 +32,13 @@ func (ns *Namespace) Load(ctx context.Context, key []byte) (loader.Value, error)
 	return o.Load(context.WithValue(ctx, withinKey{}, w), key)
 }
 
-func (ns *Namespace) enterOrigin() (*Origin, error) {
+func (ns *Namespace) enterOrigin() (*origin.Origin, error) {
 	for {
 		now := ns.Now()
 		switch {
-		case now.Origin != nil && now.Origin.enter():
+		case now.Origin != nil && now.Origin.Hold():
 			return now.Origin, nil
-		case now.Origin == nil && ns.Origin.enter():
+		case now.Origin == nil && ns.Origin.Hold():
 			return ns.Origin, nil
 		case now.Origin == nil:
 			return nil, fmt.Errorf("%w: it has been taken out of the configuration", loader.ErrBusy)
@@ -46,6 +46,21 @@ func (ns *Namespace) enterOrigin() (*Origin, error) {
 			return nil, flight.ErrClosed
 		}
 	}
+}
+
+// KeyForms returns regular expressions: a key that is loaded or filled in a namespace matches all of them.
+func (n *Table) KeyForms(ctx context.Context, name string) (forms []string, err error) {
+	ns := n.All()[name]
+	switch {
+	case ns == nil:
+		return nil, nil
+	case ns.Origin != nil && ns.Origin.Hold():
+		defer ns.Origin.Release()
+		return ns.Origin.KeyForms(ctx)
+	case ns.Keys.Pattern() != "":
+		forms = append(forms, ns.Keys.Pattern())
+	}
+	return forms, nil
 }
 
 // within is what a load loads, in the context of its origin.
@@ -62,9 +77,3 @@ func Within(ctx context.Context, namespace, key []byte) bool {
 	w, ok := ctx.Value(withinKey{}).(*within)
 	return ok && !w.over.Load() && w.namespace == string(namespace) && w.key == string(key)
 }
-
-// Writing reports whether a key is being written through. See WriteThrough.Writes.
-func (ns *Namespace) Writing(h kv.Hash) bool { return ns.Now().through.Writes(h) }
-
-// SupersedeWrite notes a late write of a key. See WriteThrough.SupersedeWrite.
-func (ns *Namespace) SupersedeWrite(h kv.Hash) { ns.Now().through.SupersedeWrite(h) }

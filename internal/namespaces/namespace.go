@@ -8,7 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -27,13 +29,13 @@ type Namespace struct {
 
 	Keys         *loader.Keys // that apps may write and load
 	Policy       Policy
-	jitter       float64       // the share by which TTLs of loaded values vary
-	LeaseTime    time.Duration // that an app may take to load
-	Origin       *Origin       // nil: the apps load
-	KeyFilter    *KeyFilter    // nil: any key may exist
-	WriteThrough *WriteThrough // nil: the origin is not written to
-	Warming      *Warming      // nil: no keys are loaded at the start
-	AuditChance  uint64        // of a hit to be compared with the origin, of 2^32
+	jitter       float64           // the share by which TTLs of loaded values vary
+	LeaseTime    time.Duration     // that an app may take to load
+	Origin       *origin.Origin    // nil: the apps load
+	KeyFilter    *keyfilter.Filter // nil: any key may exist
+	WriteThrough *WriteThrough     // nil: the origin is not written to
+	warming      *Warming          // nil: no keys are loaded at the start
+	auditChance  uint64            // of a hit to be compared with the origin, of 2^32
 }
 
 // shared is the same in all Namespaces of a slot, from the first that needs it on.
@@ -54,11 +56,11 @@ type slot struct {
 	early        atomic.Int64 // see Early
 	Took         Recent       // the time of loads
 	WithoutOwner atomic.Int64 // loads without an owner
-	Audit        Audit
+	audit        audit
 
 	Counts [wire.OpCount][Outcomes]atomic.Int64
 
-	// Under Table.Mu.
+	// Under Table.mu.
 	client   *quota.Client // the connection that has brought the name; nil is this process
 	promised bool          // a Plan configures the name
 	removed  time.Duration // boot clock: when the name was configured last; zero: never

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
@@ -30,24 +31,25 @@ type Table struct {
 	others Settings // of names that are not configured
 	cfg    Config   // of the start
 
-	Table atomic.Pointer[map[string]*Namespace]
+	names atomic.Pointer[map[string]*Namespace]
 	None  *Namespace // counts requests for names without a slot
 
-	loads   atomic.Pointer[[]*flight.Loads]             // of the namespaces that have, or had, an origin
-	Filters [kv.MaxNamespaces]atomic.Pointer[KeyFilter] // by slot; nil: no filter
-	bounds  [kv.MaxNamespaces]atomic.Int64              // of staleness, by slot
-	most    time.Duration                               // the cluster's bound of staleness
-	agreed  map[string]time.Duration                    // bounds at the start, on which all hosts agree
-	least   atomic.Int64                                // the smallest bound
-	lags    [kv.MaxNamespaces]atomic.Int64              // replica_lag, by slot
-	mostLag atomic.Int64                                // the longest of them
+	loads   atomic.Pointer[[]*flight.Loads]                    // of the namespaces that have, or had, an origin
+	filters [kv.MaxNamespaces]atomic.Pointer[keyfilter.Filter] // by slot; nil: no filter
+	bounds  [kv.MaxNamespaces]atomic.Int64                     // of staleness, by slot
+	most    time.Duration                                      // the cluster's bound of staleness
+	agreed  map[string]time.Duration                           // bounds at the start, on which all hosts agree
+	least   atomic.Int64                                       // the smallest bound
+	lags    [kv.MaxNamespaces]atomic.Int64                     // replica_lag, by slot
+	mostLag atomic.Int64                                       // the longest of them
 
+	audits  chan choice
 	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
 
-	Mu       sync.Mutex // guards changes of the table, and the fields below
+	mu       sync.Mutex // guards changes of the table, and the fields below
 	flushes  flushes
 	late     map[string]int // of its feeds, by name: how many are late
-	Free     []kv.NamespaceID
+	free     []kv.NamespaceID
 	promised int       // free slots that a Plan will take
 	started  bool      // the settings of the start are in effect
 	refused  time.Time // when the last new name found no slot
@@ -70,6 +72,13 @@ type Parts struct {
 	Flushes  *quota.Client               // of flushes from other hosts, and of this process
 	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
 	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes
+
+	Owns         func(partition uint16) bool
+	OwnsAssigned func(context.Context) bool // returns once this host owns what it is assigned; false: ctx has ended
+	// Read answers a read of a key like another host's.
+	Read func(ctx context.Context, ns *Namespace, key []byte, deadline time.Duration) wire.Reply
+	// Cached returns what a read through this host would find for a key, or ErrNotCached.
+	Cached func(key kv.Key, room *loader.Reservation) (value []byte, absent bool, v kv.Version, err error)
 }
 
 // New makes the table and the configured namespaces, and opens their origins. It asks no
@@ -79,16 +88,17 @@ func New(cfg Config, p Parts) (*Table, error) {
 		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, clock: cfg.Clock, others: cfg.Others, cfg: cfg, Parts: p,
 		flushes: flushes{}, None: &Namespace{slot: &slot{}, configured: true},
 		agreed: map[string]time.Duration{}, late: map[string]int{},
+		audits: make(chan choice, AuditCalls),
 	}
 	for id := cfg.Max - 1; id >= 0; id-- {
-		n.Free = append(n.Free, kv.NamespaceID(id))
+		n.free = append(n.free, kv.NamespaceID(id))
 	}
 	for name, ns := range cfg.Configured {
 		if ns.Bound != 0 {
 			n.agreed[name] = ns.Bound
 		}
 	}
-	n.Table.Store(&map[string]*Namespace{})
+	n.names.Store(&map[string]*Namespace{})
 	n.loads.Store(&[]*flight.Loads{})
 	plan, err := n.open(cfg)
 	if err != nil {
@@ -102,8 +112,8 @@ func New(cfg Config, p Parts) (*Table, error) {
 
 // settleKept gives the names whose entries were taken over, and that are not configured, their slots.
 func (n *Table) settleKept() {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	table := maps.Clone(n.All())
 	for name := range n.cfg.Kept {
 		if table[name] == nil {
@@ -116,7 +126,7 @@ func (n *Table) settleKept() {
 		}
 	}
 	n.cfg.Kept = nil
-	n.Table.Store(&table)
+	n.names.Store(&table)
 }
 
 // Loads returns the tables of loads of all namespaces that have, or had, an origin. The
@@ -124,13 +134,13 @@ func (n *Table) settleKept() {
 func (n *Table) Loads() []*flight.Loads { return *n.loads.Load() }
 
 // KeyFilter returns the key filter of a slot, or nil.
-func (n *Table) KeyFilter(id kv.NamespaceID) *KeyFilter { return n.Filters[id].Load() }
+func (n *Table) KeyFilter(id kv.NamespaceID) *keyfilter.Filter { return n.filters[id].Load() }
 
 // KeyFilters returns all key filters.
-func (n *Table) KeyFilters() iter.Seq[*KeyFilter] {
-	return func(yield func(*KeyFilter) bool) {
-		for id := range n.Filters {
-			if k := n.Filters[id].Load(); k != nil && !yield(k) {
+func (n *Table) KeyFilters() iter.Seq[*keyfilter.Filter] {
+	return func(yield func(*keyfilter.Filter) bool) {
+		for id := range n.filters {
+			if k := n.filters[id].Load(); k != nil && !yield(k) {
 				return
 			}
 		}
@@ -152,7 +162,7 @@ func (n *Table) Runners() (list []Runner) {
 
 // Configured reports whether the configuration names a namespace.
 func (n *Table) Configured(name []byte) bool {
-	ns := (*n.Table.Load())[string(name)]
+	ns := (*n.names.Load())[string(name)]
 	return ns != nil && ns.configured
 }
 
@@ -170,36 +180,6 @@ func (n *Table) Hash(namespace, key []byte) kv.Hash {
 	return kv.HashKey(kv.NamespaceSeed(n.seed, string(namespace)), key)
 }
 
-// Writing reports whether write-throughs are under way, or not settled.
-func (n *Table) Writing() bool {
-	for _, ns := range n.All() {
-		if ns.through != nil && ns.through.Busy() {
-			return true
-		}
-	}
-	return false
-}
-
-// EndWrites cancels the origin calls of write-throughs. Their settling goes on.
-func (n *Table) EndWrites() {
-	for _, ns := range n.All() {
-		if ns.through != nil {
-			ns.through.end()
-		}
-	}
-}
-
-// Unsettled counts the write-throughs whose end the owners of their keys have not
-// acknowledged.
-func (n *Table) Unsettled() (sum int64) {
-	for _, ns := range n.All() {
-		if ns.through != nil {
-			sum += ns.through.Unsettled.Load()
-		}
-	}
-	return sum
-}
-
 // Close ends the loads and write-throughs under way, and closes the origins.
 func (n *Table) Close() {
 	for _, l := range n.Loads() {
@@ -210,7 +190,7 @@ func (n *Table) Close() {
 			ns.through.close()
 		}
 		if ns.Origin != nil {
-			ns.Origin.leave()
+			ns.Origin.Release()
 		}
 	}
 	n.closing.Wait()
@@ -221,13 +201,13 @@ func (n *Table) take(name string) *slot {
 	id, kept := n.cfg.Kept[name]
 	if !kept {
 		others := slices.Collect(maps.Values(n.cfg.Kept))
-		for i := len(n.Free) - 1; ; i-- {
-			if id = n.Free[i]; !slices.Contains(others, id) {
+		for i := len(n.free) - 1; ; i-- {
+			if id = n.free[i]; !slices.Contains(others, id) {
 				break
 			}
 		}
 	}
-	n.Free = slices.DeleteFunc(n.Free, func(free kv.NamespaceID) bool { return free == id })
+	n.free = slices.DeleteFunc(n.free, func(free kv.NamespaceID) bool { return free == id })
 	at := &slot{Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name)}
 	if !kept {
 		n.Store.SetNamespace(id, at.Seed, 0, segment.Limits{})
@@ -275,7 +255,7 @@ func (n *Table) boundOf(name string, configured time.Duration) time.Duration {
 }
 
 // All returns the names in use. The map must not be changed.
-func (n *Table) All() map[string]*Namespace { return *n.Table.Load() }
+func (n *Table) All() map[string]*Namespace { return *n.names.Load() }
 
 // Bound returns the staleness bound of copies in a slot.
 func (n *Table) Bound(id kv.NamespaceID) time.Duration {
@@ -304,30 +284,30 @@ func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 	if !kv.ValidNamespace(string(name)) {
 		return nil, BadName(name)
 	}
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if ns := n.Lookup(name); ns != nil {
 		return ns, nil
 	}
 	full := wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d are in use, "+
 		"which is max_namespaces; use fewer names, or raise it", name, n.max)
-	if len(n.Free) <= n.promised && time.Since(n.refused) < SearchEvery {
+	if len(n.free) <= n.promised && time.Since(n.refused) < SearchEvery {
 		return nil, full
 	}
 	table := maps.Clone(n.All())
-	if len(n.Free) <= n.promised && !n.retireOne(table, func(*Namespace) bool { return true }) {
+	if len(n.free) <= n.promised && !n.retireOne(table, func(*Namespace) bool { return true }) {
 		n.refused = time.Now()
 		return nil, full
 	}
 	if err := n.share(table, m); err != nil {
-		n.Table.Store(&table) // without the retired names
+		n.names.Store(&table) // without the retired names
 		return nil, err
 	}
 	ns := n.settle(n.take(string(name)), n.others, false)
 	ns.client = m
 	ns.now.Store(ns)
 	table[ns.Name] = ns
-	n.Table.Store(&table)
+	n.names.Store(&table)
 	return ns, nil
 }
 
@@ -378,7 +358,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 			delete(table, name)
 			ns.client.Release(quota.Namespaces)
 			n.show(ns.slot, true)
-			n.Free = append(n.Free, ns.ID)
+			n.free = append(n.free, ns.ID)
 			return true
 		}
 	}

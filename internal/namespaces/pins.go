@@ -25,7 +25,7 @@ func (b *Pins) Read(name []byte) *Namespace {
 	if b.isLast(name) {
 		return b.Last
 	}
-	from := b.Table.Table.Load()
+	from := b.Table.names.Load()
 	ns := (*from)[string(name)]
 	if ns == nil || !b.enter(ns, from) {
 		return nil // without a slot, or retired just now
@@ -39,7 +39,7 @@ func (b *Pins) Write(name []byte) (*Namespace, *wire.Error) {
 		return b.Last, nil
 	}
 	for {
-		from := b.Table.Table.Load() // if Obtain makes another table, the next call looks there
+		from := b.Table.names.Load() // if Obtain makes another table, the next call looks there
 		ns, err := b.Table.Obtain(name, b.Client)
 		if err != nil {
 			return nil, err
@@ -52,7 +52,7 @@ func (b *Pins) Write(name []byte) (*Namespace, *wire.Error) {
 
 // isLast reports whether Last has a name, and its present settings.
 func (b *Pins) isLast(name []byte) bool {
-	return b.Last != nil && b.Last.Name == string(name) && b.from == b.Table.Table.Load()
+	return b.Last != nil && b.Last.Name == string(name) && b.from == b.Table.names.Load()
 }
 
 // enter pins a namespace. It returns false if the namespace has lost its slot.

@@ -8,8 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -47,8 +51,8 @@ import (
 type Plan struct {
 	table   *Table
 	cfg     Config
-	origins map[string]*Origin    // of the names whose origin must be opened anew
-	filters map[string]*KeyFilter // of these
+	origins map[string]*origin.Origin    // of the names whose origin must be opened anew
+	filters map[string]*keyfilter.Filter // of these
 	loads   map[string]*flight.Loads
 	slots   int // that were promised to new names
 }
@@ -71,7 +75,7 @@ func (n *Table) Prepare(ctx context.Context, cfg Config) (*Plan, error) {
 
 // open opens the origins of other settings.
 func (n *Table) open(cfg Config) (p *Plan, err error) {
-	p = &Plan{table: n, cfg: cfg, origins: map[string]*Origin{}, filters: map[string]*KeyFilter{},
+	p = &Plan{table: n, cfg: cfg, origins: map[string]*origin.Origin{}, filters: map[string]*keyfilter.Filter{},
 		loads: map[string]*flight.Loads{}}
 	defer func() {
 		if err != nil {
@@ -85,14 +89,15 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if old := n.All()[name]; old != nil && old.keepsOrigin(&ns) {
 			continue
 		}
-		o, err := OpenOrigin(name, ns, &cfg, n.Memory)
+		o, err := ns.openOrigin(name, origin.Host{
+			Node: cfg.Node, Log: cfg.Log, MaxValue: cfg.MaxValue, Memory: n.Memory, Closing: &n.closing,
+		})
 		if err != nil {
 			return p, err
 		}
 		if p.origins[name] = o; o == nil {
 			continue
 		}
-		o.closing = &n.closing
 		if old := n.All()[name]; old != nil && old.calls != nil {
 			o.Guard.Counts = old.calls
 		}
@@ -100,7 +105,7 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 		if ns.KeyFilter == nil {
 			continue
 		}
-		if p.filters[name], err = newKeyFilter(*ns.KeyFilter, o.existing,
+		if p.filters[name], err = keyfilter.New(*ns.KeyFilter, o.Existing,
 			kv.NamespaceSeed(cfg.Seed, name), cfg.Clock, n.CaughtUp); err != nil {
 			return p, fmt.Errorf("namespace %s: %w", name, err)
 		}
@@ -108,28 +113,31 @@ func (n *Table) open(cfg Config) (p *Plan, err error) {
 	return p, p.promise()
 }
 
+// OpenOrigin opens the origin of a namespace on nothing else, or returns nil if it has none.
+func OpenOrigin(name string, s Settings, cfg *Config) (*origin.Origin, error) {
+	return s.openOrigin(name, origin.Host{Node: cfg.Node, Log: cfg.Log, MaxValue: cfg.MaxValue})
+}
+
+func (n *Settings) openOrigin(name string, h origin.Host) (*origin.Origin, error) {
+	if n.Warm == nil {
+		return origin.Open(name, n.Settings, nil, h)
+	}
+	return origin.Open(name, n.Settings, &n.Warm.List, h)
+}
+
 // keepsOrigin reports whether other settings can do with the origin that is open.
 func (ns *Namespace) keepsOrigin(s *Settings) bool {
 	if ns.Origin == nil || s.Origin == nil {
 		return ns.Origin == nil && s.Origin == nil
 	}
-	a, b := ns.settings.ofOrigin(), s.ofOrigin()
-	return reflect.DeepEqual(a, b) && ns.Origin.files == digestOfFiles(s.Origin)
-}
-
-// ofOrigin returns the settings that an origin is opened with.
-func (n *Settings) ofOrigin() Settings {
-	return Settings{
-		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: n.MaxKey, WriteThrough: n.WriteThrough, Guard: n.Guard,
-		KeyFilter: n.KeyFilter, OneSpelling: n.OneSpelling,
-	}
+	return reflect.DeepEqual(ns.settings.Settings, s.Settings) && ns.Origin.KeepsFiles(&s.Settings)
 }
 
 // promise ensures that there is a slot for every name of the plan.
 func (p *Plan) promise() error {
 	n := p.table
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	table := maps.Clone(n.All())
 	var fresh []string
 	for name := range p.cfg.Configured {
@@ -139,7 +147,7 @@ func (p *Plan) promise() error {
 			fresh = append(fresh, name)
 		}
 	}
-	for len(n.Free) < n.promised+len(fresh) {
+	for len(n.free) < n.promised+len(fresh) {
 		if !n.retireOne(table, func(*Namespace) bool { return true }) {
 			slices.Sort(fresh)
 			return fmt.Errorf("namespaces %q: no slot is free for them: all %d of max_namespaces are in use; "+
@@ -147,14 +155,14 @@ func (p *Plan) promise() error {
 				fresh, n.max)
 		}
 		now := maps.Clone(table)
-		n.Table.Store(&now)
+		n.names.Store(&now)
 	}
 	p.slots = len(fresh)
 	n.promised += p.slots
 	return nil
 }
 
-// release takes back what promise has promised. n.Mu is held.
+// release takes back what promise has promised. n.mu is held.
 func (p *Plan) release() {
 	p.table.promised -= p.slots
 	p.slots = 0
@@ -165,17 +173,17 @@ func (p *Plan) release() {
 
 // Drop gives the plan up.
 func (p *Plan) Drop() {
-	p.table.Mu.Lock()
+	p.table.mu.Lock()
 	p.release()
-	p.table.Mu.Unlock()
+	p.table.mu.Unlock()
 	for _, o := range p.origins {
 		if o != nil {
-			o.leave()
+			o.Release()
 		}
 	}
 	for _, k := range p.filters {
 		if k != nil {
-			k.stop()
+			k.Close()
 		}
 	}
 }
@@ -185,7 +193,7 @@ func (p *Plan) Drop() {
 func (p *Plan) Reopened() (names []string) {
 	for name := range p.origins {
 		was, is := p.table.All()[name], p.cfg.Configured[name]
-		if was != nil && was.Origin != nil && reflect.DeepEqual(was.settings.ofOrigin(), is.ofOrigin()) {
+		if was != nil && was.Origin != nil && reflect.DeepEqual(was.settings.Settings, is.Settings) {
 			names = append(names, name)
 		}
 	}
@@ -206,18 +214,18 @@ func (p *Plan) OtherReplicaLag() bool {
 
 // Hide returns a function that replaces the secrets of the old and new origins in a text.
 func (p *Plan) Hide() func(text string) string {
-	var all Secrets
+	var all origin.Secrets
 	for _, ns := range p.table.All() {
 		if ns.Origin != nil {
-			all = append(all, ns.Origin.hide...)
+			all = append(all, ns.Origin.Secrets()...)
 		}
 	}
 	for _, o := range p.origins {
 		if o != nil {
-			all = append(all, o.hide...)
+			all = append(all, o.Secrets()...)
 		}
 	}
-	return all.hideText
+	return all.HideText
 }
 
 // Runner is an origin, or a key filter. Its Run ends with its context, and once a reload has put
@@ -232,7 +240,7 @@ func (p *Plan) Apply() (begun []Runner) {
 			n.Store.Meter(old.ID) // the lock below must not be held so long
 		}
 	}
-	n.Mu.Lock()
+	n.mu.Lock()
 	p.release()
 	table := maps.Clone(n.All())
 	now := n.clock.Read().Boot
@@ -243,7 +251,7 @@ func (p *Plan) Apply() (begun []Runner) {
 		if table[name] = ns; old != nil && ns.Origin != old.Origin {
 			moved = append(moved, old)
 		}
-		if k := ns.KeyFilter; k != nil && k != n.Filters[ns.ID].Load() {
+		if k := ns.KeyFilter; k != nil && k != n.filters[ns.ID].Load() {
 			begun = append(begun, k)
 		}
 		if o := p.origins[name]; o != nil {
@@ -261,14 +269,14 @@ func (p *Plan) Apply() (begun []Runner) {
 		}
 	}
 	p.publish(table)
-	n.Mu.Unlock()
+	n.mu.Unlock()
 
 	for name := range p.cfg.Configured {
 		n.Store.Shrink(table[name].ID, now)
 	}
 	for _, old := range moved {
 		if n.Detach(old.ID); old.Origin != nil {
-			old.Origin.leave()
+			old.Origin.Release()
 		}
 	}
 	return begun
@@ -277,7 +285,7 @@ func (p *Plan) Apply() (begun []Runner) {
 // settle makes the Namespace of a configured name. old is the present one, or nil.
 func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace) {
 	n := p.table
-	origin, opened := p.origins[name]
+	other, opened := p.origins[name]
 	if old != nil && old.configured && !opened && reflect.DeepEqual(old.settings, cfg) {
 		return old
 	}
@@ -286,15 +294,15 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 	} else {
 		ns = n.settle(old.slot, cfg, true)
 		ns.shared = old.shared
-		ns.Warming, ns.Origin, ns.KeyFilter = old.Warming, old.Origin, old.KeyFilter
+		ns.warming, ns.Origin, ns.KeyFilter = old.warming, old.Origin, old.KeyFilter
 		ns.removed = 0
 		ns.client.Release(quota.Namespaces)
 		ns.client = nil
 	}
 	if opened {
-		ns.Origin, ns.KeyFilter = origin, p.filters[name]
-		if f, k := ns.KeyFilter, old; f != nil && k != nil {
-			f.before = k.KeyFilterStats()
+		ns.Origin, ns.KeyFilter = other, p.filters[name]
+		if ns.KeyFilter != nil && old != nil {
+			ns.KeyFilter.ContinueCounts(old.KeyFilter)
 		}
 	}
 	if ns.Origin == nil {
@@ -305,7 +313,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.Loads = p.loads[name]
 		ns.LoadTime = newLoadTime(name)
 	}
-	if ns.Origin.writes != nil {
+	if cfg.WriteThrough {
 		if ns.through == nil {
 			ns.through = newWriteThrough()
 		}
@@ -314,20 +322,20 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		}
 		ns.WriteThrough = ns.through
 	}
-	if old == nil && cfg.Warm != nil && ns.Origin.warm != nil && !n.started {
-		ns.Warming = newWarming(cfg.Warm)
+	if old == nil && cfg.Warm != nil && !n.started {
+		ns.warming = newWarming(n, ns, *cfg.Warm)
 	}
-	ns.AuditChance = auditChance(cfg.Audit)
-	ns.Audit.aim(cfg.Guard.Rate)
+	ns.auditChance = auditChance(cfg.Audit)
+	ns.audit.aim(cfg.Guard.Rate)
 	ns.early.Store(0) // the next load computes it anew
 	return ns
 }
 
-// publish puts a table and what follows from it into effect. n.Mu is held.
+// publish puts a table and what follows from it into effect. n.mu is held.
 func (p *Plan) publish(table map[string]*Namespace) {
 	n := p.table
 	loads, least, mostLag := slices.Clone(n.Loads()), n.most, time.Duration(0)
-	var filters [kv.MaxNamespaces]*KeyFilter
+	var filters [kv.MaxNamespaces]*keyfilter.Filter
 	var lags [kv.MaxNamespaces]time.Duration
 	for _, ns := range table {
 		ns.now.Store(ns)
@@ -345,10 +353,38 @@ func (p *Plan) publish(table map[string]*Namespace) {
 	n.mostLag.Store(int64(mostLag))
 	n.loads.Store(&loads)
 	for id, k := range filters {
-		if old := n.Filters[id].Swap(k); old != nil && old != k {
-			old.stop()
+		if old := n.filters[id].Swap(k); old != nil && old != k {
+			old.Close()
 		}
 	}
-	n.Table.Store(&table)
+	n.names.Store(&table)
 	n.started = true
+}
+
+// AskOrigins asks each origin once. It returns an error if one refuses, or does not answer.
+func (n *Table) AskOrigins(ctx context.Context) error {
+	origins := map[string]*origin.Origin{}
+	for name, ns := range n.All() {
+		origins[name] = ns.Origin
+	}
+	return askOrigins(ctx, origins)
+}
+
+// askOrigins asks the origins of namespaces; nil is none.
+func askOrigins(ctx context.Context, origins map[string]*origin.Origin) error {
+	ctx, cancel := context.WithTimeout(ctx, origin.CheckTime)
+	defer cancel()
+	var group errgroup.Group
+	for name, o := range origins {
+		if o == nil {
+			continue
+		}
+		group.Go(func() error {
+			if err := o.AskOnce(ctx); err != nil {
+				return fmt.Errorf("namespace %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }

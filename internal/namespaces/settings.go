@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -40,16 +41,9 @@ type Settings struct {
 	Policy     Policy
 	Jitter     float64 // the share by which TTLs of loaded values vary
 
-	KeyPattern string // of keys that are written and loaded
-	MaxKey     int
-
-	Origin       loader.OriginConfig // nil: the apps load, and the fields below have no effect
-	WriteThrough bool
-	OneSpelling  bool // of each row: a feed deletes its keys
-	Guard        loader.GuardConfig
-	KeyFilter    *KeyFilterSettings
-	Warm         *WarmSettings
-	Audit        float64 // the share of hits that is compared with the origin
+	origin.Settings // without an origin the fields below have no effect
+	Warm            *WarmSettings
+	Audit           float64 // the share of hits that is compared with the origin
 }
 
 // WarmSettings is the settings for the keys that are loaded at the start.

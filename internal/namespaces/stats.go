@@ -14,8 +14,7 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	}
 	l, g := ns.Loads.Stats(), ns.calls
 	if o := ns.Origin; o != nil {
-		o.loads.sees(o.Guard)
-		l.Origin, l.Breaker = o.Name, o.Guard.Breaker()
+		l.Origin, l.Breaker = o.Name, o.Breaker()
 		l.BreakerOpen, l.BreakerHalfOpen = l.Breaker == "open", l.Breaker == "half-open"
 	}
 	l.Opened = g.Opened.Load()
@@ -24,19 +23,6 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	l.Shed += g.Shed.Load()
 	l.Calls, l.Retries = g.Calls.Load(), g.Retries.Load()
 	return l
-}
-
-// failures returns the failures of each kind of calls of the origin.
-func (ns *Namespace) failures() []cachesidecar.FailureStats {
-	list := []cachesidecar.FailureStats{}
-	if ns.Origin != nil {
-		for _, h := range []*Health{ns.Origin.loads, ns.Origin.writes, ns.Origin.lists, ns.Origin.checks} {
-			if h != nil {
-				list = append(list, h.stats())
-			}
-		}
-	}
-	return list
 }
 
 // Requests returns the number of requests of apps, and of those that ended with an error.
@@ -84,9 +70,12 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 			t.Refused += ns.Counts[op][Refused].Load()
 			t.Errors += ns.Counts[op][Failed].Load()
 		}
-		t.Loads, t.KeyFilter = ns.LoadStats(), ns.KeyFilterStats()
-		t.Through, t.Warm, t.Failures = ns.WriteThroughStats(), ns.WarmStats(), ns.failures()
-		t.Audit = ns.AuditStats()
+		t.Loads, t.KeyFilter = ns.LoadStats(), ns.KeyFilter.Stats()
+		t.Through, t.Warm = ns.WriteThroughStats(), ns.WarmStats()
+		t.Audit, t.Failures = ns.AuditStats(), []cachesidecar.FailureStats{}
+		if ns.Origin != nil {
+			t.Failures = ns.Origin.Failures()
+		}
 		list = append(list, t)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })

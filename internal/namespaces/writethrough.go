@@ -2,6 +2,7 @@ package namespaces
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -31,23 +33,51 @@ import (
 // WriteThrough is the write-through of a namespace.
 type WriteThrough struct {
 	target  atomic.Pointer[target] // of writes that begin now
-	Context context.Context
+	context context.Context
 	cancel  context.CancelFunc
-	Asking  context.Context    // of calls of the origin; ends with Context, or before
-	end     context.CancelFunc // ends Asking
-	Pending sync.WaitGroup     // writes under way, and their settling
+	asking  context.Context    // of calls of the origin; ends with context, or before
+	end     context.CancelFunc // ends asking
+	pending sync.WaitGroup     // writes under way, and their settling
 
 	mu     sync.Mutex
 	closed bool
-	Keys   map[kv.Hash]*writing
+	keys   map[kv.Hash]*writing
 
-	Stored, Refused, Unknown, Shed atomic.Int64
-	Unsettled                      atomic.Int64 // now
+	ended     [writeEnds]atomic.Int64
+	unsettled atomic.Int64 // now
 }
+
+// WriteEnd is how a write ended, for the counters.
+type WriteEnd uint8
+
+const (
+	WriteNotAsked WriteEnd = iota // the origin was not asked
+	WriteStored
+	WriteRefused
+	WriteUnknown
+	WriteShed
+	writeEnds
+)
+
+// Write is one write, with its steps on this host.
+type Write struct {
+	Key kv.Key
+	// Now does the write in the key's turn. settled is false if another host may own the key and may have
+	// kept what it loaded before the origin's write was done. A reply that is no error is then true only
+	// once that is settled.
+	Now func(ctx context.Context) (r wire.Reply, end WriteEnd, settled bool)
+	// Settle deletes the key at its owner, whichever host that is. It returns once the deletion is done,
+	// with its version.
+	Settle func(ctx context.Context) (version uint64, err error)
+	Lost   func() wire.Reply // the answer if it cannot be settled in settleTime
+}
+
+// settleTime is how long an app waits for the settling of its write.
+const settleTime = time.Second
 
 // target is where writes go, and within which limits.
 type target struct {
-	origin *Origin
+	origin *origin.Origin
 	places *loader.Queue
 }
 
@@ -62,20 +92,17 @@ type writing struct {
 const maxWriting = 1024
 
 func newWriteThrough() *WriteThrough {
-	t := &WriteThrough{Keys: map[kv.Hash]*writing{}}
-	t.Context, t.cancel = context.WithCancel(context.Background())
-	t.Asking, t.end = context.WithCancel(t.Context)
+	t := &WriteThrough{keys: map[kv.Hash]*writing{}}
+	t.context, t.cancel = context.WithCancel(context.Background())
+	t.asking, t.end = context.WithCancel(t.context)
 	return t
 }
 
 // aim makes later writes go to an origin.
-func (t *WriteThrough) aim(o *Origin) {
+func (t *WriteThrough) aim(o *origin.Origin) {
 	l := &o.Guard.Config
 	t.target.Store(&target{origin: o, places: loader.NewQueue(l.Concurrency, l.Queue, l.QueueTime)})
 }
-
-// Timeout returns how long a write may take.
-func (t *WriteThrough) Timeout() time.Duration { return t.target.Load().origin.Guard.Config.Timeout }
 
 // close ends the writes under way, and waits for them.
 func (t *WriteThrough) close() {
@@ -83,13 +110,72 @@ func (t *WriteThrough) close() {
 	t.closed = true
 	t.mu.Unlock()
 	t.cancel()
-	t.Pending.Wait()
+	t.pending.Wait()
 }
 
-// Enter waits for the turn of a key and for a place. The caller must call leave.
-func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err error) {
+// ErrUnderWay means that a write goes on without its request.
+var ErrUnderWay = errors.New("the write is under way")
+
+// Do does a write in its key's turn. An error other than ErrUnderWay means that the write did not begin.
+func (t *WriteThrough) Do(ctx context.Context, w *Write) (r wire.Reply, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.asking, cancel)()
+	leave, err := t.takeTurn(ctx, w.Key.Hash)
+	if err != nil {
+		t.ended[WriteShed].Add(1)
+		return r, err
+	}
+	result := make(chan wire.Reply, 2) // the first one is the answer
+	go t.finish(w, leave, result)
+	select {
+	case r = <-result:
+		return r, nil
+	case <-ctx.Done():
+		return r, ErrUnderWay
+	}
+}
+
+// finish is a goroutine that ends with the write, in the request's time, and its settling; or with close.
+func (t *WriteThrough) finish(w *Write, leave func(), result chan<- wire.Reply) {
+	ctx, cancel := context.WithTimeout(t.asking, t.target.Load().origin.Guard.Config.Timeout)
+	r, end, settled := w.Now(ctx)
+	cancel()
+	if !settled { // in the write's turn
+		t.unsettled.Add(1)
+		t.pending.Add(1)
+		defer t.pending.Done()
+	}
+	leave()
+	if settled || r.Status.IsError() { // else the answer depends on the settling
+		t.ended[end].Add(1)
+		result <- r
+	}
+	if settled {
+		return
+	}
+	late := time.AfterFunc(settleTime, func() { result <- w.Lost() })
+	version, err := w.Settle(t.context)
+	if err == nil {
+		t.unsettled.Add(-1)
+	}
+	switch r.Version = version; {
+	case r.Status.IsError():
+	case err == nil:
+		t.ended[WriteStored].Add(1)
+	default:
+		t.ended[WriteUnknown].Add(1)
+		r = w.Lost()
+	}
+	if late.Stop() {
+		result <- r
+	}
+}
+
+// takeTurn waits for the turn of a key and for a place. The caller must call leave.
+func (t *WriteThrough) takeTurn(ctx context.Context, h kv.Hash) (leave func(), err error) {
 	t.mu.Lock()
-	w := t.Keys[h]
+	w := t.keys[h]
 	if w == nil {
 		w = &writing{turn: make(chan struct{}, 1)}
 	}
@@ -102,16 +188,16 @@ func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err 
 		return nil, fmt.Errorf("%w: %d writes of the key wait already", loader.ErrBusy, w.n)
 	}
 	w.n++
-	t.Keys[h] = w
-	t.Pending.Add(1)
+	t.keys[h] = w
+	t.pending.Add(1)
 	t.mu.Unlock()
 	gone := func() {
 		t.mu.Lock()
 		if w.n--; w.n == 0 {
-			delete(t.Keys, h)
+			delete(t.keys, h)
 		}
 		t.mu.Unlock()
-		t.Pending.Done()
+		t.pending.Done()
 	}
 	select {
 	case w.turn <- struct{}{}:
@@ -140,48 +226,49 @@ func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err 
 
 // late returns the error of a request that has waited until its end. Nothing was done.
 func (t *WriteThrough) late(why string) error {
-	if t.Asking.Err() != nil {
+	if t.asking.Err() != nil {
 		return flight.ErrClosed
 	}
 	return fmt.Errorf("%w: %s", loader.ErrBusy, why)
 }
 
-// Writes reports whether a key is being written. A load of the key must then not be kept,
-// since it may have read the value from before. It may be called on nil.
-func (t *WriteThrough) Writes(h kv.Hash) bool {
+// Writing reports whether a key is being written. A load of the key must then not be kept,
+// since it may have read the value from before.
+func (ns *Namespace) Writing(h kv.Hash) bool {
+	t := ns.Now().through
 	if t == nil {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.Keys[h] != nil
+	return t.keys[h] != nil
 }
 
-// Write writes to the origin. A panic in code of the embedding program becomes the error
+// AskOrigin writes to the origin. A panic in code of the embedding program becomes the error
 // of this write; otherwise it would end the caches of all namespaces.
-func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (err error) {
+func (t *WriteThrough) AskOrigin(ctx context.Context, q *wire.Request, key []byte) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("its Writer panicked: %v", p)
 		}
 	}()
 	o := t.target.Load().origin
-	for !o.enter() { // a reload has put another in its place, or none
+	for !o.Hold() { // a reload has put another in its place, or none
 		next := t.target.Load().origin
 		if next == o {
 			return fmt.Errorf("%w: the origin has been taken out of the configuration", loader.ErrNotWritten)
 		}
 		o = next
 	}
-	defer o.leave()
+	defer o.Release()
 	if err := o.Keys.Check(key); err != nil { // a reload may have brought another key_pattern
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
 	if q.Op == wire.OpDelete {
-		return o.write(ctx, key, nil)
+		return o.Write(ctx, key, nil)
 	}
 	v := flight.ValueOf(q.Value, q.Attributes)
-	return o.write(ctx, key, &v)
+	return o.Write(ctx, key, &v)
 }
 
 // A write-through may end when its key has gone to another host: this host has left, did
@@ -202,29 +289,26 @@ func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (
 // key.
 const MaxUnsettled = 1024
 
-// Unsettles counts a write that is not settled; the caller then settles it. It is called
-// in the write's turn.
-func (t *WriteThrough) Unsettles() {
-	t.Unsettled.Add(1)
-	t.Pending.Add(1)
-}
+// Unsettled counts the writes whose end the owners of their keys have not acknowledged.
+func (t *WriteThrough) Unsettled() int64 { return t.unsettled.Load() }
 
 // Busy reports whether writes are under way, or not settled.
 func (t *WriteThrough) Busy() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.Keys) > 0 || t.Unsettled.Load() > 0
+	return len(t.keys) > 0 || t.unsettled.Load() > 0
 }
 
 // SupersedeWrite notes a late write of a key. It is called before the key is deleted for that
-// write. It may be called on nil.
-func (t *WriteThrough) SupersedeWrite(h kv.Hash) {
+// write.
+func (ns *Namespace) SupersedeWrite(h kv.Hash) {
+	t := ns.Now().through
 	if t == nil || failpoint.Out(failpoint.Superseded) {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w := t.Keys[h]; w != nil {
+	if w := t.keys[h]; w != nil {
 		w.superseded = true
 	}
 }
@@ -235,7 +319,36 @@ func (t *WriteThrough) SupersedeWrite(h kv.Hash) {
 func (t *WriteThrough) IsSuperseded(h kv.Hash) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.Keys[h].superseded
+	return t.keys[h].superseded
+}
+
+// Writing reports whether write-throughs are under way, or not settled.
+func (n *Table) Writing() bool {
+	for _, ns := range n.All() {
+		if ns.through != nil && ns.through.Busy() {
+			return true
+		}
+	}
+	return false
+}
+
+// EndWrites cancels the origin calls of write-throughs. Their settling goes on.
+func (n *Table) EndWrites() {
+	for _, ns := range n.All() {
+		if ns.through != nil {
+			ns.through.end()
+		}
+	}
+}
+
+// Unsettled counts the unsettled writes of all namespaces.
+func (n *Table) Unsettled() (sum int64) {
+	for _, ns := range n.All() {
+		if ns.through != nil {
+			sum += ns.through.Unsettled()
+		}
+	}
+	return sum
 }
 
 // WriteThroughStats returns the write-through's part of STATS; zero without one.
@@ -245,8 +358,9 @@ func (ns *Namespace) WriteThroughStats() (s cachesidecar.ThroughStats) {
 		return s
 	}
 	s = cachesidecar.ThroughStats{
-		Configured: ns.WriteThrough != nil, Stored: t.Stored.Load(), Refused: t.Refused.Load(),
-		Unknown: t.Unknown.Load(), Shed: t.Shed.Load(), Unsettled: t.Unsettled.Load(),
+		Configured: ns.WriteThrough != nil, Stored: t.ended[WriteStored].Load(),
+		Refused: t.ended[WriteRefused].Load(), Unknown: t.ended[WriteUnknown].Load(),
+		Shed: t.ended[WriteShed].Load(), Unsettled: t.unsettled.Load(),
 	}
 	s.UnderWay, s.Waiting = t.target.Load().places.Len()
 	return s

@@ -122,14 +122,12 @@ func One(change func(*namespaces.Settings)) map[string]namespaces.Settings {
 // warms the namespaces up.
 func (h *Host) Run() {
 	h.running.Go(func() { _ = h.Store.Run(h.ctx, h.Clock) })
-	h.running.Go(func() { h.Loads.Audit(h.ctx) })
+	h.running.Go(func() { h.Namespaces.CompareHits(h.ctx) })
 	for filter := range h.Namespaces.KeyFilters() {
 		h.running.Go(func() { filter.Run(h.ctx) })
 	}
-	for _, ns := range h.Namespaces.All() {
-		if ns.Warming != nil {
-			h.running.Go(func() { h.Warm(h.ctx, ns) })
-		}
+	for _, w := range h.Namespaces.Warmings() {
+		h.running.Go(func() { w.Run(h.ctx) })
 	}
 }
 

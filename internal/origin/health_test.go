@@ -1,4 +1,4 @@
-package namespaces
+package origin
 
 import (
 	"bytes"
@@ -51,7 +51,7 @@ func openFailing(t *testing.T, err *error, s Settings) (o *Origin, log func() st
 		return a
 	}
 	s.Origin = failing{err}
-	o, bad := OpenOrigin("users", s, &Config{Node: "a", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime}))}, nil)
+	o, bad := Open("users", s, nil, Host{Node: "a", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime}))})
 	if bad != nil {
 		t.Fatal(bad)
 	}
@@ -68,7 +68,7 @@ func TestErrorNamesItsLine(t *testing.T) {
 		var log bytes.Buffer
 		err := fmt.Errorf("own words: %w", errRefused)
 		s := Settings{Origin: failing{&err}, Guard: loader.GuardConfig{Breaker: loader.Breaker{Failures: 1000}}, WriteThrough: true}
-		o, bad := OpenOrigin("users", s, &Config{Node: "web-1", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
+		o, bad := Open("users", s, nil, Host{Node: "web-1", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if bad != nil {
 			t.Fatal(bad)
 		}
@@ -76,7 +76,7 @@ func TestErrorNamesItsLine(t *testing.T) {
 		for i, after := range []time.Duration{0, time.Second, time.Minute, time.Second} {
 			time.Sleep(after)
 			_, load := o.Load(t.Context(), []byte("k"))
-			for _, e := range []error{load, o.write(t.Context(), []byte("k"), &loader.Value{})} {
+			for _, e := range []error{load, o.Write(t.Context(), []byte("k"), &loader.Value{})} {
 				m := named.FindStringSubmatch(e.Error())
 				if m == nil || strings.Contains(e.Error(), "own words") || !strings.Contains(e.Error(), "connection refused") {
 					t.Fatalf("failure %d: %v", i, e)
@@ -100,7 +100,6 @@ func TestOutage(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var err error
 		o, log := openFailing(t, &err, Settings{})
-		ns := &Namespace{Origin: o}
 		load := func() { _, _ = o.Load(t.Context(), []byte("k")) }
 		is := func(when, want string) {
 			t.Helper()
@@ -110,7 +109,7 @@ func TestOutage(t *testing.T) {
 		}
 		load()
 		is("at first", "")
-		if f := ns.failures(); len(f) != 1 || f[0].Calls != "loads" || f[0].Error != "" || f[0].AgeMS != 0 || f[0].InARow != 0 {
+		if f := o.Failures(); len(f) != 1 || f[0].Calls != "loads" || f[0].Error != "" || f[0].AgeMS != 0 || f[0].InARow != 0 {
 			t.Errorf("at first: %+v", f)
 		}
 
@@ -124,7 +123,7 @@ func TestOutage(t *testing.T) {
 		is("after five", `level=WARN msg="the breaker before an origin opened: loads are refused" failures=5`+
 			` error="could not be reached: connection refused"`+"\n")
 		time.Sleep(3 * time.Second)
-		f := ns.failures()[0]
+		f := o.Failures()[0]
 		if f.InARow != 5 || f.AgeMS != 3000 || f.Error != "could not be reached: connection refused" {
 			t.Errorf("after five: %+v", f)
 		}
@@ -165,7 +164,7 @@ func TestOutage(t *testing.T) {
 			strings.Count(got, "\n") != 2 {
 			t.Errorf("after the first success:\n%s", got)
 		}
-		if f := ns.failures()[0]; f.InARow != 0 || f.Error == "" || o.Guard.Breaker() != "closed" {
+		if f := o.Failures()[0]; f.InARow != 0 || f.Error == "" || o.Guard.Breaker() != "closed" {
 			t.Errorf("after the first success: %+v, the breaker is %s", f, o.Guard.Breaker())
 		}
 	})
@@ -198,7 +197,6 @@ func TestFailuresOfWrites(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var err error
 		o, log := openFailing(t, &err, Settings{WriteThrough: true})
-		ns := &Namespace{Origin: o}
 		for _, tc := range []struct {
 			name string
 			err  error
@@ -213,8 +211,8 @@ func TestFailuresOfWrites(t *testing.T) {
 			{"absent", loader.ErrAbsent, 0},
 		} {
 			err = tc.err
-			_ = o.write(t.Context(), []byte("k"), nil)
-			if f := ns.failures(); f[1].Calls != "writes" || f[1].InARow != tc.row || f[0].InARow != 0 {
+			_ = o.Write(t.Context(), []byte("k"), nil)
+			if f := o.Failures(); f[1].Calls != "writes" || f[1].InARow != tc.row || f[0].InARow != 0 {
 				t.Errorf("%s: %+v, want %d in a row", tc.name, f, tc.row)
 			}
 		}

@@ -1,4 +1,4 @@
-package namespaces
+package origin
 
 import (
 	"fmt"
@@ -10,13 +10,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Health follows one use of an origin: its loads, its writes, or its listings. The log has
+// health follows one use of an origin: its loads, its writes, or its listings. The log has
 // the first failure, then at most one line per minute that counts the failures since, and
 // the recovery. A use that fails and recovers several times within a minute gets the lines
 // of one time; the next line about a failure counts those without one.
 //
 // The log has the error itself. STATS has a text that apps may read.
-type Health struct {
+type health struct {
 	node  string       // this host
 	log   *slog.Logger // knows the namespace and the kind of the origin
 	words healthWords
@@ -59,7 +59,7 @@ var (
 const sumEvery = time.Minute
 
 // succeeded notes a call that the origin has answered.
-func (h *Health) succeeded() {
+func (h *health) succeeded() {
 	h.mu.Lock()
 	n, lasted, tell := h.row, time.Since(h.since), h.open
 	h.row, h.open = 0, false
@@ -71,7 +71,7 @@ func (h *Health) succeeded() {
 
 // failed notes a call that has failed. kind and why are for STATS. It returns a text that says
 // which line of the log has the error itself.
-func (h *Health) failed(err error, kind, why string) (line string) {
+func (h *health) failed(err error, kind, why string) (line string) {
 	h.mu.Lock()
 	now := time.Now()
 	if h.row == 0 {
@@ -101,14 +101,14 @@ func (h *Health) failed(err error, kind, why string) (line string) {
 }
 
 // line says where the last line about a failure is. The lock is held.
-func (h *Health) line() string {
+func (h *health) line() string {
 	return fmt.Sprintf("; the log of host %s has its words: look for %q at %s",
 		h.node, h.text, h.told.Format(time.RFC3339))
 }
 
 // sees notes the state of the breaker. The log has each opening of a closed breaker, the
 // first time that it is half-open then, and its closing, which counts the openings.
-func (h *Health) sees(g *loader.Guard) {
+func (h *health) sees(g *loader.Guard) {
 	h.mu.Lock()
 	// Under the lock, so that an older state never follows a newer one.
 	now, opened := g.Breaker(), g.Counts.Opened.Load()
@@ -136,7 +136,7 @@ func (h *Health) sees(g *loader.Guard) {
 }
 
 // stats returns the last failure, and the failures since the last success.
-func (h *Health) stats() cachesidecar.FailureStats {
+func (h *health) stats() cachesidecar.FailureStats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := cachesidecar.FailureStats{Calls: h.words.calls, Error: h.why, InARow: h.row, Failing: map[string]int64{}}
@@ -147,4 +147,14 @@ func (h *Health) stats() cachesidecar.FailureStats {
 		f.AgeMS = max(1, time.Since(h.last).Milliseconds())
 	}
 	return f
+}
+
+// Failures returns the failures of each kind of calls of the origin.
+func (o *Origin) Failures() (list []cachesidecar.FailureStats) {
+	for _, h := range []*health{o.loads, o.writes, o.lists, o.checks} {
+		if h != nil {
+			list = append(list, h.stats())
+		}
+	}
+	return list
 }

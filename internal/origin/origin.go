@@ -1,10 +1,23 @@
-package namespaces
+// Package origin opens the origin from which a namespace loads its missing values, asks it, and
+// closes it after its last call.
+//
+// Input is the settings of an origin, and the keys that it is asked for. Output is values and
+// lists of keys, errors that may be shown to apps, and lines of the log that say when an origin
+// fails and when it has recovered.
+//
+// Run is a goroutine of the caller. The last Release of an origin closes it on a goroutine that
+// Host.Closing counts.
+//
+// The package joins no loads (package flight), bounds none (package loader), and knows no
+// kinds of origins (the packages below loader).
+package origin
 
 import (
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -13,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -23,19 +37,20 @@ type Origin struct {
 	Keys  *loader.Keys
 	Guard *loader.Guard
 
+	Existing loader.Lister // all keys of the origin; nil: no key filter
+	Warm     loader.Lister // keys to be loaded at the start; nil: none
+
 	namespace string
 	opened    *loader.Origin   // without the limits; its errors may show secrets
-	existing  loader.Lister    // all keys of the origin; nil: no key filter
-	warm      loader.Lister    // keys to be loaded at the start; nil: none
 	checkers  []loader.Checker // empty: there is nothing to ask
 
 	// writes is nil without write-through, lists without a key filter, checks if there is nothing to ask.
-	loads, writes, lists, checks *Health
+	loads, writes, lists, checks *health
 
-	hide    Secrets
+	hide    Secrets           // of the settings
 	files   [sha256.Size]byte // the digest of the files that the settings name
 	users   atomic.Int64      // calls under way, and one while the origin is configured; at zero it is closed
-	closing *sync.WaitGroup   // of the table
+	closing *sync.WaitGroup   // of the host
 	end     context.Context   // of Run
 	stop    context.CancelFunc
 	agreed  chan struct{} // closed by agree
@@ -43,15 +58,38 @@ type Origin struct {
 	agreeing sync.Once
 }
 
-// OpenOrigin opens the origin of a namespace, or returns nil if it has none. It reads the
-// files that the settings name, and asks no server. memory is of its answers; nil: no bound.
-func OpenOrigin(namespace string, ns Settings, cfg *Config, memory loader.Memory) (*Origin, error) {
-	if ns.Origin == nil {
+// Settings is the settings that an origin is opened with.
+type Settings struct {
+	Origin       loader.OriginConfig // nil: the apps load, and the fields below have no effect but for the keys
+	KeyPattern   string              // of keys that are written and loaded
+	MaxKey       int
+	WriteThrough bool
+	OneSpelling  bool // of each row: a feed deletes its keys
+	Guard        loader.GuardConfig
+	KeyFilter    *keyfilter.Settings
+}
+
+// Host is what an origin stands on.
+type Host struct {
+	Node     string // this host
+	Log      *slog.Logger
+	MaxValue int             // bytes
+	Memory   loader.Memory   // of answers; nil: no bound
+	Closing  *sync.WaitGroup // of origins that are closed in the background; nil: none is released
+}
+
+// Open opens the origin of a namespace, or returns nil if it has none. It reads the files that
+// the settings name, and asks no server. warm has the keys to be loaded at the start; nil: none.
+func Open(namespace string, s Settings, warm *loader.List, host Host) (*Origin, error) {
+	if s.Origin == nil {
 		return nil, nil
 	}
-	o := &Origin{namespace: namespace, Name: ns.Origin.Kind(), opened: &loader.Origin{}, agreed: make(chan struct{})}
+	o := &Origin{
+		namespace: namespace, Name: s.Origin.Kind(), opened: &loader.Origin{}, agreed: make(chan struct{}),
+		closing: host.Closing,
+	}
 	o.end, o.stop = context.WithCancel(context.Background())
-	err := o.open(&ns, cfg, memory)
+	err := o.open(&s, warm, &host)
 	if err != nil {
 		_ = o.Close() // nothing is lost
 		var wrong settings.Problems
@@ -61,13 +99,13 @@ func OpenOrigin(namespace string, ns Settings, cfg *Config, memory loader.Memory
 	return o, nil
 }
 
-func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error) {
+func (o *Origin) open(n *Settings, warm *loader.List, host *Host) (err error) {
 	var wrong settings.Problems
 	o.Keys, err = loader.NewKeys(n.KeyPattern, n.MaxKey)
 	wrong.Add(err)
 	o.files = digestOfFiles(n.Origin) // before they are read
 	opened, err := n.Origin.Open(loader.OriginOptions{
-		Timeout: n.Guard.Timeout, MaxValue: cfg.MaxValue, WriteThrough: n.WriteThrough, Memory: memory,
+		Timeout: n.Guard.Timeout, MaxValue: host.MaxValue, WriteThrough: n.WriteThrough, Memory: host.Memory,
 		OneSpelling: n.OneSpelling,
 	})
 	if wrong.Within("origin."+o.Name, err); err == nil {
@@ -78,10 +116,10 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 	}
 	o.hide, o.checkers = opened.Secrets, slices.Clone(opened.Checks)
 	o.users.Store(1)
-	health := func(words healthWords) *Health {
-		return &Health{node: cfg.Node, log: cfg.Log.With("namespace", o.namespace, "origin", o.Name), words: words}
+	newHealth := func(words healthWords) *health {
+		return &health{node: host.Node, log: host.Log.With("namespace", o.namespace, "origin", o.Name), words: words}
 	}
-	o.loads = health(loadWords)
+	o.loads = newHealth(loadWords)
 	o.Guard, err = loader.NewGuard(loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
 		v, err := opened.Load(ctx, key)
 		o.loaded(err)
@@ -91,22 +129,22 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 		return err
 	}
 	if n.KeyFilter != nil {
-		o.lists = health(filterWords)
-		o.existing, err = o.list(n.KeyFilter.List, o.lists)
+		o.lists = newHealth(filterWords)
+		o.Existing, err = o.list(n.KeyFilter.List, o.lists)
 		wrong.Within("existing_keys", err)
 	}
-	if n.Warm != nil {
-		o.warm, err = o.list(n.Warm.List, nil)
+	if warm != nil {
+		o.Warm, err = o.list(*warm, nil)
 		wrong.Within("warm_on_start", err)
 	}
 	if n.WriteThrough {
-		o.writes = health(writeWords)
+		o.writes = newHealth(writeWords)
 		if opened.Writer == nil {
 			wrong.Addf("write_through: this kind of origin takes no writes: leave it out")
 		}
 	}
 	if len(o.checkers) > 0 || opened.Probe {
-		o.checks = health(checkWords)
+		o.checks = newHealth(checkWords)
 	} else {
 		o.agree()
 	}
@@ -124,7 +162,7 @@ func (o *Origin) KeyForms(ctx context.Context) (forms []string, err error) {
 	spelling, err := o.opened.Spelling(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s cannot be asked which keys it takes: %w",
-			OriginName(o.namespace, o.Name), o.hide.Hide(err))
+			FullName(o.namespace, o.Name), o.hide.Hide(err))
 	}
 	if spelling != "" {
 		forms = append(forms, spelling)
@@ -148,8 +186,14 @@ func (o *Origin) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	return v, err
 }
 
-// write writes the value of a key to the origin; nil deletes the key.
-func (o *Origin) write(ctx context.Context, key []byte, v *loader.Value) error {
+// Breaker returns the state of the breaker, and notes it for the log.
+func (o *Origin) Breaker() string {
+	o.loads.sees(o.Guard)
+	return o.Guard.Breaker()
+}
+
+// Write writes the value of a key to the origin; nil deletes the key.
+func (o *Origin) Write(ctx context.Context, key []byte, v *loader.Value) error {
 	if v == nil {
 		return o.report(o.writes, o.opened.Writer.Delete(ctx, key))
 	}
@@ -160,7 +204,7 @@ func (o *Origin) write(ctx context.Context, key []byte, v *loader.Value) error {
 // origin has failed and how. The address of the origin, its user, and its own words go to the log
 // only; the secrets do not even go there. Errors about the key, and errors that are no failures, have
 // texts of this project only: they are returned as they are.
-func (o *Origin) report(of *Health, err error) error {
+func (o *Origin) report(of *health, err error) error {
 	err = o.hide.Hide(err)
 	switch {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
@@ -171,7 +215,7 @@ func (o *Origin) report(of *Health, err error) error {
 	case errors.Is(err, loader.ErrBusy), errors.Is(err, loader.ErrBadKey): // the origin was not asked
 		return err
 	}
-	text := OriginName(o.namespace, o.Name) + ": "
+	text := FullName(o.namespace, o.Name) + ": "
 	if errors.Is(err, context.Canceled) {
 		return Hidden{err, text + "was given up"}
 	}
@@ -180,9 +224,9 @@ func (o *Origin) report(of *Health, err error) error {
 	return Hidden{err, text + why + of.failed(err, kind, why)}
 }
 
-// enter keeps the origin open until leave is called. It returns false if the origin is
+// Hold keeps the origin open until Release is called. It returns false if the origin is
 // closed.
-func (o *Origin) enter() bool {
+func (o *Origin) Hold() bool {
 	for {
 		n := o.users.Load()
 		if n == 0 {
@@ -194,9 +238,10 @@ func (o *Origin) enter() bool {
 	}
 }
 
-// leave ends a call. The last one closes the origin. Nothing but Table.Close waits for the closing: a
-// pool waits for its connections, and a reload often takes out an origin that does not answer.
-func (o *Origin) leave() {
+// Release ends a call, or the use by the configuration. The last one closes the origin. Only the end
+// of the host waits for that: a pool waits for its connections, and a reload often takes out an
+// origin that does not answer.
+func (o *Origin) Release() {
 	if o.users.Add(-1) == 0 {
 		o.closing.Go(func() { _ = o.Close() }) // ends with Close; nothing is lost
 	}
@@ -206,11 +251,11 @@ func (o *Origin) leave() {
 type lister struct {
 	loader.Lister
 	of     *Origin
-	health *Health // notes each listing, so that errors may be shown to apps; nil: there is none
+	health *health // notes each listing, so that errors may be shown to apps; nil: there is none
 }
 
 // list opens a list of keys.
-func (o *Origin) list(l loader.List, health *Health) (loader.Lister, error) {
+func (o *Origin) list(l loader.List, health *health) (loader.Lister, error) {
 	if l.Lister != nil {
 		_, err := l.Only("")
 		return &lister{l.Lister, o, health}, err
@@ -229,10 +274,10 @@ func (o *Origin) list(l loader.List, health *Health) (loader.Lister, error) {
 }
 
 func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	if !l.of.enter() {
+	if !l.of.Hold() {
 		return errors.New("the origin has been taken out of the configuration")
 	}
-	defer l.of.leave()
+	defer l.of.Release()
 	began := time.Now()
 	err := l.of.hide.Hide(l.Lister.Keys(ctx, each))
 	switch {
@@ -249,6 +294,9 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	}
 	return Hidden{err, why}
 }
+
+// KeepsFiles reports whether the files that the settings name are still as they were opened.
+func (o *Origin) KeepsFiles(s *Settings) bool { return o.files == digestOfFiles(s.Origin) }
 
 // maxNamedFile is the most of a file that counts for its digest. The files that settings
 // name are shorter.

@@ -1,4 +1,4 @@
-package namespaces
+package origin
 
 import (
 	"context"
@@ -41,7 +41,7 @@ func (s ofKeys) Open(loader.OriginOptions) (*loader.Origin, error) {
 func (s ofKeys) open(t *testing.T, pattern string) (o *Origin, asked *atomic.Int64) {
 	t.Helper()
 	s.asked = &atomic.Int64{}
-	o, err := OpenOrigin("users", Settings{Origin: s, KeyPattern: pattern}, &Config{MaxValue: 1 << 20, Log: slog.New(slog.DiscardHandler)}, nil)
+	o, err := Open("users", Settings{Origin: s, KeyPattern: pattern}, nil, Host{MaxValue: 1 << 20, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestProbe(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				o, asked := ofKeys{probe: !tc.http, other: tc.other}.open(t, tc.pattern)
 				defer o.Close()
-				if err := o.Ask(t.Context()); (err != nil) != tc.refuses || asked.Load() != tc.asked {
+				if err := o.AskOnce(t.Context()); (err != nil) != tc.refuses || asked.Load() != tc.asked {
 					t.Errorf("asked %d times, want %d: %v", asked.Load(), tc.asked, err)
 				}
 				if tc.http {

@@ -1,4 +1,4 @@
-package namespaces
+package origin
 
 import (
 	"context"
@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -19,7 +17,7 @@ import (
 
 // Bounds of the waits between two checks of an origin that has not agreed yet.
 const (
-	checkTime  = 5 * time.Second // that a check may take
+	CheckTime  = 5 * time.Second // that a check may take
 	checkLeast = time.Second
 	checkMost  = 30 * time.Second
 )
@@ -75,7 +73,7 @@ func (o *Origin) Agrees(ctx context.Context) bool {
 
 // Check asks the server whether the settings fit it, if that costs it nothing.
 func (o *Origin) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	ctx, cancel := context.WithTimeout(ctx, CheckTime)
 	defer cancel()
 	for _, c := range o.checkers {
 		if err := c.Check(ctx); err != nil {
@@ -88,9 +86,9 @@ func (o *Origin) Check(ctx context.Context) error {
 	return nil
 }
 
-// Ask asks the server once, whatever that costs. The server's answer that it has no such key is a
+// AskOnce asks the server once, whatever that costs. The server's answer that it has no such key is a
 // success. The limits of the namespace do not count.
-func (o *Origin) Ask(ctx context.Context) error {
+func (o *Origin) AskOnce(ctx context.Context) error {
 	if len(o.checkers) > 0 || o.opened.Probe {
 		return o.Check(ctx)
 	}
@@ -102,8 +100,8 @@ func (o *Origin) Ask(ctx context.Context) error {
 // namespace refuses reaches no origin.
 var probes = []string{"cachesidecar-check", "check", "a", "A", "0", "1", "00000000-0000-0000-0000-000000000000"}
 
-// Asks reports whether Ask asks anything.
-func (o *Origin) Asks() bool { return len(o.checkers) > 0 || o.probeKey() >= 0 }
+// CanAsk reports whether AskOnce asks anything.
+func (o *Origin) CanAsk() bool { return len(o.checkers) > 0 || o.probeKey() >= 0 }
 
 // probeKey returns the place in probes of the first key that the namespace lets pass, or -1.
 func (o *Origin) probeKey() int {
@@ -125,32 +123,4 @@ func (o *Origin) probe(ctx context.Context) error {
 		return fmt.Errorf("%w (it was asked for the key %q)", err, probes[i])
 	}
 	return err
-}
-
-// AskOrigins asks each origin once. It returns an error if one refuses, or does not answer.
-func (n *Table) AskOrigins(ctx context.Context) error {
-	origins := map[string]*Origin{}
-	for name, ns := range n.All() {
-		origins[name] = ns.Origin
-	}
-	return askOrigins(ctx, origins)
-}
-
-// askOrigins asks the origins of namespaces; nil is none.
-func askOrigins(ctx context.Context, origins map[string]*Origin) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTime)
-	defer cancel()
-	var group errgroup.Group
-	for name, o := range origins {
-		if o == nil {
-			continue
-		}
-		group.Go(func() error {
-			if err := o.Ask(ctx); err != nil {
-				return fmt.Errorf("namespace %s: %w", name, err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
 }

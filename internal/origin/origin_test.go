@@ -1,4 +1,4 @@
-package namespaces
+package origin
 
 import (
 	"context"
@@ -22,14 +22,14 @@ func (readOnly) Open(loader.OriginOptions) (*loader.Origin, error) {
 // TestOwnKindOfOrigin checks that write-through is refused, and not left out, if the
 // origin takes no writes, and that an origin needs no Close.
 func TestOwnKindOfOrigin(t *testing.T) {
-	o, err := OpenOrigin("n", Settings{Origin: readOnly{}}, &Config{Log: slog.Default()}, nil)
+	o, err := Open("n", Settings{Origin: readOnly{}}, nil, Host{Log: slog.Default()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := o.Close(); err != nil {
 		t.Error(err)
 	}
-	if o, err := OpenOrigin("n", Settings{Origin: readOnly{}, WriteThrough: true}, &Config{Log: slog.Default()}, nil); err == nil {
+	if o, err := Open("n", Settings{Origin: readOnly{}, WriteThrough: true}, nil, Host{Log: slog.Default()}); err == nil {
 		t.Errorf("write-through to an origin that takes no writes: %v", o)
 	}
 }

@@ -1,4 +1,4 @@
-package namespaces
+package origin
 
 import (
 	"context"
@@ -23,15 +23,15 @@ func (s Secrets) Hide(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := s.hideText(err.Error())
+	text := s.HideText(err.Error())
 	if text == err.Error() {
 		return err
 	}
 	return Hidden{err, text}
 }
 
-// hideText removes the secrets from a text.
-func (s Secrets) hideText(text string) string {
+// HideText removes the secrets from a text.
+func (s Secrets) HideText(text string) string {
 	for _, secret := range s {
 		if secret == "" {
 			continue
@@ -42,6 +42,9 @@ func (s Secrets) hideText(text string) string {
 	return text
 }
 
+// Secrets returns what no error of the origin may show.
+func (o *Origin) Secrets() Secrets { return o.hide }
+
 // Hidden is an error whose text has been replaced.
 type Hidden struct {
 	error
@@ -51,8 +54,8 @@ type Hidden struct {
 func (h Hidden) Error() string { return h.Text }
 func (h Hidden) Unwrap() error { return h.error }
 
-// OriginName returns the name of an origin, as apps are told it.
-func OriginName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
+// FullName returns the name of an origin, as apps are told it.
+func FullName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
 
 // manner returns how an origin has failed, in one word and in several.
 func manner(err error) (kind, text string) {

@@ -1,4 +1,4 @@
-package namespaces
+package keyfilter
 
 import (
 	"context"
@@ -63,12 +63,12 @@ func (l *keyLister) Keys(ctx context.Context, each func([]byte) error) error {
 
 // rebuilding runs a key filter in virtual time during a test. It has 1,000 keys
 // and a maximum age of one hour.
-func rebuilding(t *testing.T, l *keyLister, ready func(context.Context) error, test func(k *KeyFilter, now func() time.Duration)) {
+func rebuilding(t *testing.T, l *keyLister, ready func(context.Context) error, test func(k *Filter, now func() time.Duration)) {
 	t.Helper()
 	bubble.Test(t, func(t *testing.T) {
 		start := time.Now()
 		now := func() time.Duration { return time.Since(start) }
-		k := newFilter(t, KeyFilterSettings{Keys: 1000, FalsePositives: 1e-6}, l, ready, now)
+		k := newFilter(t, Settings{Keys: 1000, FalsePositives: 1e-6}, l, ready, now)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { // ends with ctx
@@ -77,10 +77,10 @@ func rebuilding(t *testing.T, l *keyLister, ready func(context.Context) error, t
 		}()
 		test(k, now)
 		synctest.Wait()
-		began, failures := time.Now(), k.stats().Failures
+		began, failures := time.Now(), k.Stats().Failures
 		cancel()
 		<-ended
-		if s := k.stats(); s.Failures != failures {
+		if s := k.Stats(); s.Failures != failures {
 			t.Error("to be told to end was taken for a failure")
 		}
 		if took := time.Since(began); took != 0 {
@@ -96,22 +96,22 @@ func atOnce(context.Context) error { return nil }
 
 func TestRebuild(t *testing.T) {
 	l := &keyLister{n: 100, took: time.Minute}
-	rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(k *Filter, now func() time.Duration) {
 		time.Sleep(30 * time.Second)
-		if s := k.stats(); !s.Building || k.stats().InUse {
+		if s := k.Stats(); !s.Building || k.Stats().InUse {
 			t.Errorf("while it queries: %+v", s)
 		}
 		time.Sleep(41 * time.Second)
 		for range 3600 * 10 {
 			time.Sleep(time.Second)
-			if s := k.stats(); !s.InUse || s.AgeMS > 31*60_000 {
+			if s := k.Stats(); !s.InUse || s.AgeMS > 31*60_000 {
 				t.Fatalf("after %v: %+v", now(), s)
 			}
 		}
 		if !k.MayExist(hashOf("there", 99)) || k.MayExist(hashOf("absent", 1)) {
 			t.Error("the filter has not the keys of the list")
 		}
-		if s := k.stats(); s.Failures != 0 || s.Error != "" || s.TookMS != 60_000 {
+		if s := k.Stats(); s.Failures != 0 || s.Error != "" || s.TookMS != 60_000 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -130,7 +130,7 @@ func TestRebuild(t *testing.T) {
 
 func TestRebuildWake(t *testing.T) {
 	l := &keyLister{n: 100}
-	rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(k *Filter, now func() time.Duration) {
 		time.Sleep(5 * time.Minute)
 		absent := hashOf("absent", 1)
 		k.distrust(absent.Partition())
@@ -160,7 +160,7 @@ func TestRebuildWake(t *testing.T) {
 
 // A wake is served by the next build that begins after it, and by no further build.
 func TestRebuildWakeMeanwhile(t *testing.T) {
-	var r atomic.Pointer[KeyFilter]
+	var r atomic.Pointer[Filter]
 	for _, tc := range []struct {
 		name    string
 		ready   func(context.Context) error
@@ -178,7 +178,7 @@ func TestRebuildWakeMeanwhile(t *testing.T) {
 					tc.during()
 				}
 			}
-			rebuilding(t, l, tc.ready, func(k *KeyFilter, now func() time.Duration) {
+			rebuilding(t, l, tc.ready, func(k *Filter, now func() time.Duration) {
 				r.Store(k)
 				time.Sleep(20 * time.Minute)
 			})
@@ -202,17 +202,17 @@ func TestRebuildReady(t *testing.T) {
 			return lost
 		}
 		return nil
-	}, func(k *KeyFilter, now func() time.Duration) {
+	}, func(k *Filter, now func() time.Duration) {
 		time.Sleep(time.Hour)
-		if s := k.stats(); s.Failures < 3 || !strings.Contains(s.Error, lost.Error()) || len(l.begun()) != 0 {
+		if s := k.Stats(); s.Failures < 3 || !strings.Contains(s.Error, lost.Error()) || len(l.begun()) != 0 {
 			t.Errorf("while a host is lost: %d queries, %+v", len(l.begun()), s)
 		}
 		cut.Store(false)
 		time.Sleep(time.Hour)
-		if s := k.stats(); s.Error != "" || !k.stats().InUse {
+		if s := k.Stats(); s.Error != "" || !k.Stats().InUse {
 			t.Errorf("once it is back: %+v", s)
 		}
-		if age, since := k.stats().AgeMS, time.Since(slices.MaxFunc(l.begun(), time.Time.Compare)).Milliseconds(); age != since {
+		if age, since := k.Stats().AgeMS, time.Since(slices.MaxFunc(l.begun(), time.Time.Compare)).Milliseconds(); age != since {
 			t.Errorf("the filter is %d ms old, its query %d ms", age, since)
 		}
 	})
@@ -221,11 +221,11 @@ func TestRebuildReady(t *testing.T) {
 func TestRebuildFails(t *testing.T) {
 	broken := errors.New("the list is broken")
 	l := &keyLister{n: 100}
-	rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(k *Filter, now func() time.Duration) {
 		time.Sleep(20 * time.Minute)
 		l.fail(broken)
 		time.Sleep(39 * time.Minute)
-		if s := k.stats(); !s.InUse || k.MayExist(hashOf("absent", 1)) {
+		if s := k.Stats(); !s.InUse || k.MayExist(hashOf("absent", 1)) {
 			t.Errorf("the old filter is not used any more: %+v", s)
 		}
 		time.Sleep(24 * time.Hour)
@@ -233,7 +233,7 @@ func TestRebuildFails(t *testing.T) {
 			k.wake()
 			time.Sleep(time.Second)
 		}
-		s := k.stats()
+		s := k.Stats()
 		if !strings.Contains(s.Error, broken.Error()) || s.Failures < 24 || s.Failures > 200 || s.Building {
 			t.Errorf("after a day of failures: %+v", s)
 		}
@@ -242,7 +242,7 @@ func TestRebuildFails(t *testing.T) {
 		}
 		l.fail(nil)
 		time.Sleep(time.Hour)
-		if now := k.stats(); now.Error != "" || now.Failures < s.Failures {
+		if now := k.Stats(); now.Error != "" || now.Failures < s.Failures {
 			t.Errorf("and then: %+v", now)
 		}
 		l.fail(broken)
@@ -264,10 +264,10 @@ func TestRebuildFails(t *testing.T) {
 
 func TestRebuildTooMany(t *testing.T) {
 	l := &keyLister{n: 1 << 20}
-	rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(k *Filter, now func() time.Duration) {
 		time.Sleep(time.Minute)
-		if s := k.stats(); s.Failures == 0 || s.Error == "" || s.Builds != 0 || k.stats().InUse {
-			t.Errorf("%+v, %+v", s, k.stats())
+		if s := k.Stats(); s.Failures == 0 || s.Error == "" || s.Builds != 0 || k.Stats().InUse {
+			t.Errorf("%+v, %+v", s, k.Stats())
 		}
 	})
 	if given := l.given / len(l.begun()); given > 1100 {
@@ -278,18 +278,18 @@ func TestRebuildTooMany(t *testing.T) {
 func TestRebuildStops(t *testing.T) {
 	t.Run("in a query", func(t *testing.T) {
 		l := &keyLister{took: 5 * time.Minute}
-		rebuilding(t, l, atOnce, func(k *KeyFilter, now func() time.Duration) { time.Sleep(time.Minute) })
+		rebuilding(t, l, atOnce, func(k *Filter, now func() time.Duration) { time.Sleep(time.Minute) })
 	})
 	t.Run("in a wait for hosts", func(t *testing.T) {
 		ready := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-		rebuilding(t, &keyLister{}, ready, func(k *KeyFilter, now func() time.Duration) {
+		rebuilding(t, &keyLister{}, ready, func(k *Filter, now func() time.Duration) {
 			time.Sleep(time.Minute)
-			if s := k.stats(); s.Failures != 0 || s.Error != "" {
+			if s := k.Stats(); s.Failures != 0 || s.Error != "" {
 				t.Errorf("%+v", s)
 			}
 		})
 	})
 	t.Run("before anything", func(t *testing.T) {
-		rebuilding(t, &keyLister{}, atOnce, func(k *KeyFilter, now func() time.Duration) {})
+		rebuilding(t, &keyLister{}, atOnce, func(k *Filter, now func() time.Duration) {})
 	})
 }

@@ -1,4 +1,4 @@
-package namespaces
+package keyfilter
 
 import (
 	"context"
@@ -54,9 +54,9 @@ func TestBloomRate(t *testing.T) {
 }
 
 // newFilter returns a filter whose clock is now. Its seed is that of hashOf.
-func newFilter(t *testing.T, of KeyFilterSettings, list loader.Lister, ready func(context.Context) error, now func() time.Duration) *KeyFilter {
+func newFilter(t *testing.T, of Settings, list loader.Lister, ready func(context.Context) error, now func() time.Duration) *Filter {
 	t.Helper()
-	k, err := newKeyFilter(of, list, 9, nil, ready)
+	k, err := New(of, list, 9, nil, ready)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,24 +93,24 @@ func TestFilter(t *testing.T) {
 	const keys = 100
 	for _, tc := range []struct {
 		name string
-		do   func(k *KeyFilter, build func(n int, during func()) error) error
+		do   func(k *Filter, build func(n int, during func()) error) error
 		now  time.Duration
 		pass bool // whether the absent key passes
 	}{
-		{"no filter", func(*KeyFilter, func(int, func()) error) error { return nil }, 0, true},
-		{"a filter", func(_ *KeyFilter, build func(int, func()) error) error { return build(keys, nil) }, 0, false},
-		{"as old as may be", func(_ *KeyFilter, build func(int, func()) error) error { return build(keys, nil) }, time.Hour, false},
-		{"too old", func(_ *KeyFilter, build func(int, func()) error) error { return build(keys, nil) }, time.Hour + 1, true},
-		{"announced", func(k *KeyFilter, build func(int, func()) error) error {
+		{"no filter", func(*Filter, func(int, func()) error) error { return nil }, 0, true},
+		{"a filter", func(_ *Filter, build func(int, func()) error) error { return build(keys, nil) }, 0, false},
+		{"as old as may be", func(_ *Filter, build func(int, func()) error) error { return build(keys, nil) }, time.Hour, false},
+		{"too old", func(_ *Filter, build func(int, func()) error) error { return build(keys, nil) }, time.Hour + 1, true},
+		{"announced", func(k *Filter, build func(int, func()) error) error {
 			err := build(keys, nil)
 			k.Add(absent)
 			return err
 		}, 0, true},
-		{"announced before", func(k *KeyFilter, build func(int, func()) error) error { k.Add(absent); return build(keys, nil) }, 0, false},
-		{"announced while it was built", func(k *KeyFilter, build func(int, func()) error) error {
+		{"announced before", func(k *Filter, build func(int, func()) error) error { k.Add(absent); return build(keys, nil) }, 0, false},
+		{"announced while it was built", func(k *Filter, build func(int, func()) error) error {
 			return build(keys, func() { k.Add(absent) })
 		}, 0, true},
-		{"announced to the old one while the next fails", func(k *KeyFilter, build func(int, func()) error) error {
+		{"announced to the old one while the next fails", func(k *Filter, build func(int, func()) error) error {
 			err := build(keys, nil)
 			k.list = list(func(func([]byte) error) error { k.Add(absent); return errList })
 			if _, failed := k.build(context.Background()); !errors.Is(failed, errList) {
@@ -118,24 +118,24 @@ func TestFilter(t *testing.T) {
 			}
 			return err
 		}, 0, true},
-		{"distrusted", func(k *KeyFilter, build func(int, func()) error) error {
+		{"distrusted", func(k *Filter, build func(int, func()) error) error {
 			err := build(keys, nil)
 			k.distrust(absent.Partition())
 			return err
 		}, 0, true},
-		{"distrusted elsewhere", func(k *KeyFilter, build func(int, func()) error) error {
+		{"distrusted elsewhere", func(k *Filter, build func(int, func()) error) error {
 			err := build(keys, nil)
 			k.distrust(absent.Partition() + 1)
 			return err
 		}, 0, false},
-		{"distrusted before", func(k *KeyFilter, build func(int, func()) error) error {
+		{"distrusted before", func(k *Filter, build func(int, func()) error) error {
 			k.distrust(absent.Partition())
 			return build(keys, nil)
 		}, 0, false},
-		{"distrusted while it was built", func(k *KeyFilter, build func(int, func()) error) error {
+		{"distrusted while it was built", func(k *Filter, build func(int, func()) error) error {
 			return build(keys, func() { k.distrust(absent.Partition()) })
 		}, 0, true},
-		{"more keys than stated", func(k *KeyFilter, build func(int, func()) error) error {
+		{"more keys than stated", func(k *Filter, build func(int, func()) error) error {
 			if build(1100, nil) == nil {
 				return errors.New("was taken")
 			}
@@ -144,7 +144,7 @@ func TestFilter(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			now := time.Duration(0)
-			k := newFilter(t, KeyFilterSettings{Keys: 1000, FalsePositives: 1e-6}, nil, atOnce, func() time.Duration { return now })
+			k := newFilter(t, Settings{Keys: 1000, FalsePositives: 1e-6}, nil, atOnce, func() time.Duration { return now })
 			err := tc.do(k, func(n int, during func()) error {
 				k.list = lists("there", n, during)
 				_, err := k.build(t.Context())
@@ -170,7 +170,7 @@ func TestFilter(t *testing.T) {
 // The age of a filter is that of its query.
 func TestFilterAge(t *testing.T) {
 	now := time.Duration(0)
-	k := newFilter(t, KeyFilterSettings{Keys: 1000}, nil, atOnce, func() time.Duration { return now })
+	k := newFilter(t, Settings{Keys: 1000}, nil, atOnce, func() time.Duration { return now })
 	k.list = lists("there", 1, func() { now = time.Hour })
 	if _, err := k.build(t.Context()); err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestFilterAge(t *testing.T) {
 // and a query sees what was committed before it began.
 func TestFilterRotation(t *testing.T) {
 	const keys = 20000
-	k := newFilter(t, KeyFilterSettings{Keys: keys, FalsePositives: 1e-4}, nil, atOnce, func() time.Duration { return 0 })
+	k := newFilter(t, Settings{Keys: keys, FalsePositives: 1e-4}, nil, atOnce, func() time.Duration { return 0 })
 	var committed atomic.Int64
 	query := func() {
 		k.list = list(func(each func([]byte) error) error {
@@ -211,7 +211,7 @@ func TestFilterRotation(t *testing.T) {
 			}
 		}
 	})
-	for committed.Load() < keys || k.stats().Builds < 3 {
+	for committed.Load() < keys || k.Stats().Builds < 3 {
 		query()
 	}
 	wg.Wait()
@@ -220,21 +220,21 @@ func TestFilterRotation(t *testing.T) {
 			t.Fatalf("key %d is denied at the end", i)
 		}
 	}
-	if s := k.stats(); s.Builds < 3 || s.Blind != 0 {
+	if s := k.Stats(); s.Builds < 3 || s.Blind != 0 {
 		t.Errorf("stats %+v", s)
 	}
 }
 
 func TestFilterSettings(t *testing.T) {
-	for _, of := range []KeyFilterSettings{{}, {Keys: -1}, {Keys: 1, FalsePositives: 1}, {Keys: 1, FalsePositives: -0.1}, {Keys: 1, MaxAge: -1}, {Keys: 1 << 40}} {
+	for _, of := range []Settings{{}, {Keys: -1}, {Keys: 1, FalsePositives: 1}, {Keys: 1, FalsePositives: -0.1}, {Keys: 1, MaxAge: -1}, {Keys: 1 << 40}} {
 		if _, err := of.Size(); err == nil {
 			t.Errorf("%+v was taken", of)
 		}
 	}
-	if size, err := (&KeyFilterSettings{Keys: 1000}).Size(); err != nil || size < 1000 || size > 2000 {
+	if size, err := (&Settings{Keys: 1000}).Size(); err != nil || size < 1000 || size > 2000 {
 		t.Errorf("1,000 keys at 1 %% take %d bytes, %v", size, err)
 	}
-	k := newFilter(t, KeyFilterSettings{Keys: 1, MaxAge: 40 * time.Second}, nil, atOnce, nil)
+	k := newFilter(t, Settings{Keys: 1, MaxAge: 40 * time.Second}, nil, atOnce, nil)
 	if k.gap() != 5*time.Second {
 		t.Errorf("a filter that may be 40s old: a gap of %v", k.gap())
 	}

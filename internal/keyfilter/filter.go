@@ -1,19 +1,5 @@
-package namespaces
-
-import (
-	"cmp"
-	"context"
-	"fmt"
-	"math/rand/v2"
-	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/loader"
-)
-
+// Package keyfilter answers for an owner whether the origin of a namespace may have a key.
+//
 // A namespace may have a filter of the keys that its origin has, so that requests for
 // made-up keys never reach the origin. Every host builds its own filter with a query of
 // all keys, and it rotates. Only the owner of a key may answer from the filter that the key does not
@@ -29,9 +15,30 @@ import (
 // They pass until a filter is in use whose query began later. An insert that is not announced stays
 // hidden for at most MaxAge. The query must see everything that was committed before it began, so it
 // must not read a lagging replica.
+//
+// Input is the listing of the origin and the changes of keys that the host hears of. Output is
+// MayExist, and the filter's part of STATS. Run is a goroutine of the caller.
+//
+// The package opens no origin (package origin), and does not know which host owns a key
+// (package engine).
+package keyfilter
 
-// KeyFilterSettings is the settings of a key filter.
-type KeyFilterSettings struct {
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Settings is the settings of a key filter.
+type Settings struct {
 	Keys           int           // maximum number of existing keys; required
 	FalsePositives float64       // share of absent keys that pass; zero: 0.01
 	MaxAge         time.Duration // since the query began; then every key passes; zero: 1 h
@@ -39,7 +46,7 @@ type KeyFilterSettings struct {
 }
 
 // Size returns the size of one filter in bytes. There are two filters during a build.
-func (s *KeyFilterSettings) Size() (int64, error) {
+func (s *Settings) Size() (int64, error) {
 	if s.MaxAge < 0 {
 		return 0, fmt.Errorf("a filter's greatest age of %v: give zero for 1h, or more", s.MaxAge)
 	}
@@ -47,12 +54,12 @@ func (s *KeyFilterSettings) Size() (int64, error) {
 	return 8 * int64(words), err
 }
 
-func (s *KeyFilterSettings) share() float64 { return cmp.Or(s.FalsePositives, 0.01) }
+func (s *Settings) share() float64 { return cmp.Or(s.FalsePositives, 0.01) }
 
-// KeyFilter is the key filter of a namespace. It is safe for concurrent use. MayExist and Add take no
+// Filter is the key filter of a namespace. It is safe for concurrent use. MayExist and Add take no
 // lock. Times are readings of the boot clock.
-type KeyFilter struct {
-	of     KeyFilterSettings
+type Filter struct {
+	of     Settings
 	maxAge time.Duration
 	list   loader.Lister
 	hash   func(key []byte) kv.Hash
@@ -103,15 +110,15 @@ func (b *build) full() error {
 	return nil
 }
 
-// newKeyFilter makes the filter of a name whose origin lists the keys. It was not built yet, so every key
+// New makes the filter of a name whose origin lists the keys. It was not built yet, so every key
 // passes. ready is Parts.CaughtUp.
-func newKeyFilter(
-	of KeyFilterSettings, list loader.Lister, seed uint64, clock kv.Clock, ready func(context.Context) error,
-) (*KeyFilter, error) {
+func New(
+	of Settings, list loader.Lister, seed uint64, clock kv.Clock, ready func(context.Context) error,
+) (*Filter, error) {
 	if _, err := of.Size(); err != nil {
 		return nil, err
 	}
-	k := &KeyFilter{
+	k := &Filter{
 		of: of, maxAge: cmp.Or(of.MaxAge, time.Hour), list: list, ready: ready, woken: make(chan struct{}, 1),
 		hash:       func(key []byte) kv.Hash { return kv.HashKey(seed, key) },
 		now:        func() time.Duration { return clock.Read().Boot },
@@ -123,7 +130,7 @@ func newKeyFilter(
 
 // MayExist reports whether the origin may be asked for a key. It does not check whether the filter has
 // heard of all changes.
-func (k *KeyFilter) MayExist(h kv.Hash) bool {
+func (k *Filter) MayExist(h kv.Hash) bool {
 	b := k.current.Load()
 	if b == nil || k.now()-b.begun > k.maxAge || k.distrusted[h.Partition()].Load() > b.seq {
 		k.blind.Add(1)
@@ -140,7 +147,7 @@ func (k *KeyFilter) MayExist(h kv.Hash) bool {
 // Add notes that a key may exist from now on: the filter that is being built gets it, and the current
 // one. It loads building before current, because build sets current before it clears building. So no
 // key is lost between the two. It may be called on nil.
-func (k *KeyFilter) Add(h kv.Hash) {
+func (k *Filter) Add(h kv.Hash) {
 	if k == nil {
 		return
 	}
@@ -153,7 +160,7 @@ func (k *KeyFilter) Add(h kv.Hash) {
 }
 
 // Missed notes that other hosts may have changed keys of some partitions.
-func (k *KeyFilter) Missed(set kv.PartitionSet) {
+func (k *Filter) Missed(set kv.PartitionSet) {
 	for p := range set.All() {
 		k.distrust(p)
 	}
@@ -161,7 +168,7 @@ func (k *KeyFilter) Missed(set kv.PartitionSet) {
 }
 
 // Forget notes that any key may have changed. It may be called on nil.
-func (k *KeyFilter) Forget() {
+func (k *Filter) Forget() {
 	if k == nil {
 		return
 	}
@@ -172,7 +179,7 @@ func (k *KeyFilter) Forget() {
 }
 
 // distrust says that announcements of keys in a partition may have been missed.
-func (k *KeyFilter) distrust(partition uint16) {
+func (k *Filter) distrust(partition uint16) {
 	seq := k.seq.Add(1)
 	for at := &k.distrusted[partition]; ; {
 		if old := at.Load(); old >= seq || at.CompareAndSwap(old, seq) {
@@ -182,19 +189,22 @@ func (k *KeyFilter) distrust(partition uint16) {
 }
 
 // wake requests a build that begins after the call, because a partition was distrusted.
-func (k *KeyFilter) wake() {
+func (k *Filter) wake() {
 	select {
 	case k.woken <- struct{}{}:
 	default:
 	}
 }
 
+// Close ends Run.
+func (k *Filter) Close() { k.stop() }
+
 // Run builds the filter until ctx ends, or until a reload puts another filter in its place: before it
 // reaches half of its maximum age, and soon after a wake. It is called once, and starts no goroutine.
 //
 // Each wait has a random part. Otherwise hosts whose filters began at the same moment
 // would stay in step; and the loss of a host wakes all others.
-func (k *KeyFilter) Run(ctx context.Context) {
+func (k *Filter) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(k.end, cancel)()
@@ -216,10 +226,10 @@ func (k *KeyFilter) Run(ctx context.Context) {
 }
 
 // gap is the minimum time between two queries.
-func (k *KeyFilter) gap() time.Duration { return min(10*time.Second, k.maxAge/8) }
+func (k *Filter) gap() time.Duration { return min(10*time.Second, k.maxAge/8) }
 
 // rest waits until the next build is due. It returns false if ctx is done.
-func (k *KeyFilter) rest(ctx context.Context, begun time.Time) bool {
+func (k *Filter) rest(ctx context.Context, begun time.Time) bool {
 	timer := time.NewTimer(time.Until(begun.Add(k.maxAge/2 - random(k.maxAge/10))))
 	defer timer.Stop()
 	select {
@@ -233,7 +243,7 @@ func (k *KeyFilter) rest(ctx context.Context, begun time.Time) bool {
 }
 
 // build runs one query and returns when the query began.
-func (k *KeyFilter) build(ctx context.Context) (begun time.Time, err error) {
+func (k *Filter) build(ctx context.Context) (begun time.Time, err error) {
 	if err := k.ready(ctx); err != nil {
 		return begun, fmt.Errorf("the filter of existing keys waits for all hosts: %w", err)
 	}
@@ -263,14 +273,14 @@ func (k *KeyFilter) build(ctx context.Context) (begun time.Time, err error) {
 }
 
 // begin has announced keys go into a filter that is built from now on, by a query that begins later.
-func (k *KeyFilter) begin() *build {
-	words, _ := bloomWords(k.of.Keys, k.of.share()) // newKeyFilter has validated them
+func (k *Filter) begin() *build {
+	words, _ := bloomWords(k.of.Keys, k.of.share()) // New has validated them
 	b := &build{bloom: newBloom(words, k.of.share()), most: int64(k.of.Keys), begun: k.now(), seq: k.seq.Load()}
 	k.building.Store(b)
 	return b
 }
 
-func (k *KeyFilter) note(err error, took time.Duration) {
+func (k *Filter) note(err error, took time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.running = false
@@ -286,18 +296,17 @@ func random(most time.Duration) time.Duration {
 	return time.Duration(rand.Float64() * float64(most))
 }
 
-// KeyFilterStats returns the filter's part of STATS; zero without a filter.
-func (ns *Namespace) KeyFilterStats() (s cachesidecar.KeyFilterStats) {
-	if ns.KeyFilter != nil {
-		s = ns.KeyFilter.stats()
-	}
-	return s
-}
+// ContinueCounts makes the counts go on from those of the filter of the namespace before this one; nil: there is none.
+func (k *Filter) ContinueCounts(old *Filter) { k.before = old.Stats() }
 
-func (k *KeyFilter) stats() cachesidecar.KeyFilterStats {
+// Stats returns the filter's part of STATS. It may be called on nil, and then returns zero.
+func (k *Filter) Stats() (s cachesidecar.KeyFilterStats) {
+	if k == nil {
+		return s
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := cachesidecar.KeyFilterStats{
+	s = cachesidecar.KeyFilterStats{
 		Configured: true, Building: k.running, TookMS: k.took.Milliseconds(),
 		Builds: k.builds.Load() + k.before.Builds, Failures: k.failures.Load() + k.before.Failures,
 		Denied: k.denied.Load() + k.before.Denied, Passed: k.passed.Load() + k.before.Passed,

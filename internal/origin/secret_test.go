@@ -1,4 +1,4 @@
-package namespaces
+package origin
 
 import (
 	"encoding/binary"
@@ -112,7 +112,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		{"a command is silent", ofExec(`exit 3`), false},
 	} {
 		var log strings.Builder
-		o, err := OpenOrigin("a", Settings{Origin: tc.origin}, &Config{MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
+		o, err := Open("a", Settings{Origin: tc.origin}, nil, Host{MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}
