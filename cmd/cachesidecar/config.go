@@ -22,6 +22,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -164,14 +165,14 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 		return err
 	}
 	var wrong problems
-	var good table
+	var good table.Rows
 	for _, a := range answers {
 		if a.Unasked && a.Err == nil {
-			good.row(a.Namespace, a.Kind, "not asked: its key_pattern lets no key pass that can be invented")
+			good.AddRow(a.Namespace, a.Kind, "not asked: its key_pattern lets no key pass that can be invented")
 			continue
 		}
 		if a.Err == nil {
-			good.row(a.Namespace, a.Kind, "ok", a.Took.Round(10*time.Microsecond))
+			good.AddRow(a.Namespace, a.Kind, "ok", a.Took.Round(10*time.Microsecond))
 			continue
 		}
 		text := a.Err.Error()
@@ -183,7 +184,7 @@ func (p *program) askOrigins(c *cli.Context, cfg *fileConfig) error {
 	}
 	for _, a := range feeds {
 		if a.Err == nil {
-			good.row("changes "+a.Feed, a.Kind, "ok")
+			good.AddRow("changes "+a.Feed, a.Kind, "ok")
 		}
 		for _, err := range settings.Each(a.Err) {
 			wrong = append(wrong, cfg.sources.problem("changes."+a.Feed+"."+a.Kind,

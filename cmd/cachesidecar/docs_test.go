@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -120,7 +121,7 @@ func tellsDefault(section string, f cli.Flag) bool {
 		return true // without a number there is no condition, or no mark
 	}
 	if n, err := strconv.ParseInt(def, 10, 64); err == nil {
-		def = string(count(n))
+		def = string(table.Count(n))
 	}
 	for line := range strings.Lines(section) {
 		if begin := "| `--" + f.Names()[0]; strings.HasPrefix(line, begin+" ") || strings.HasPrefix(line, begin+"`") {

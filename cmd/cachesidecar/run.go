@@ -23,6 +23,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -281,7 +282,7 @@ func changesText(changes cachesidecar.Changes) string {
 	if len(changes.Changed)+len(changes.Restart) == 0 {
 		return "Nothing has changed.\n"
 	}
-	var t table
+	var t table.Rows
 	for _, part := range []struct {
 		title string
 		list  []cachesidecar.Change
@@ -289,9 +290,9 @@ func changesText(changes cachesidecar.Changes) string {
 		if len(part.list) == 0 {
 			continue
 		}
-		t.row(part.title, "FROM", "TO")
+		t.AddRow(part.title, "FROM", "TO")
 		for _, c := range part.list {
-			t.row(c.Setting, c.From, c.To)
+			t.AddRow(c.Setting, c.From, c.To)
 		}
 	}
 	return t.String()

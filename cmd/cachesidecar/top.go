@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
@@ -251,13 +252,13 @@ func (v *view) head(now *sample, all *activity, hosts int) []string {
 			cmp.Or(now.here, "no host"), answered, v.interval, v.by.name, now.at.Format(time.TimeOnly)),
 		fmt.Sprintf("%s reads/s, %s hits, %s writes/s, %s loads/s, %s errors/s, %s entries, %s of %s",
 			perSecond(all.Reads), ratio(all.Hits), perSecond(all.Writes), perSecond(all.Loads), perSecond(all.Errors),
-			count(all.entries), size(all.used), size(all.limit)),
+			table.Count(all.entries), table.Size(all.used), table.Size(all.limit)),
 	}
 	if now.alone != "" {
 		lines = append(lines, "other hosts: "+now.alone)
 	}
 	if wrong := now.wrong(); len(wrong) > 0 {
-		text := "not well: " + firstOf(wrong, telemetry.FewFindings, "\n          ")
+		text := "not well: " + wrong.FirstPlain(telemetry.FewFindings, "\n          ")
 		lines = append(lines, strings.Split(text, "\n")...)
 	}
 	if now.err != nil {
@@ -268,46 +269,46 @@ func (v *view) head(now *sample, all *activity, hosts int) []string {
 
 // table returns a head and a line for each activity.
 func (v *view) table(title string, list []activity, width int, ofHosts bool) []string {
-	t := table{{title, "READS/S", "WRITE/S", "HITS", "LOAD/S", "ERR/S", "ENTRIES", "MEMORY"}}
+	t := table.Rows{{title, "READS/S", "WRITE/S", "HITS", "LOAD/S", "ERR/S", "ENTRIES", "MEMORY"}}
 	if ofHosts {
-		t = table{{title, "STATE", "READS/S", "WRITE/S", "HITS", "LOAD/S", "ERR/S", "LAG", "L2 USED"}}
+		t = table.Rows{{title, "STATE", "READS/S", "WRITE/S", "HITS", "LOAD/S", "ERR/S", "LAG", "L2 USED"}}
 	}
 	for i := range list {
 		a := &list[i]
 		name := cut(logs.Plain(a.name), max(minName, width-columnsBeside))
 		reads, writes, hits := perSecond(a.Reads), perSecond(a.Writes), ratio(a.Hits)
 		loads, errors := perSecond(a.Loads), perSecond(a.Errors)
-		memory := size(a.used)
+		memory := table.Size(a.used)
 		if a.limit > 0 {
-			memory += " of " + size(a.limit)
+			memory += " of " + table.Size(a.limit)
 		}
 		switch {
 		case ofHosts && a.silent != "":
-			t.row(name, a.state, a.silent)
+			t.AddRow(name, a.state, a.silent)
 		case ofHosts: // the memory of the host's limit, which is alike on all
-			t.row(name, a.state, reads, writes, hits, loads, errors, short(a.lag), percent(a.used, a.limit))
+			t.AddRow(name, a.state, reads, writes, hits, loads, errors, short(a.lag), table.Percent(a.used, a.limit))
 		default:
-			t.row(name, reads, writes, hits, loads, errors, a.entries, memory)
+			t.AddRow(name, reads, writes, hits, loads, errors, a.entries, memory)
 		}
 	}
-	return t.lines()
+	return t.Lines()
 }
 
 // hottest returns the keys that this host has read most.
 func (v *view) hottest(now *sample, width int) []string {
-	t := table{{"HOTTEST", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
+	t := table.Rows{{"HOTTEST", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
 	switch {
 	case now.hotRefused != "":
-		t.row("not available: " + now.hotRefused)
+		t.AddRow("not available: " + now.hotRefused)
 	case len(now.hot.Keys) == 0:
-		t.row("none: no key was seen among the reads of this host")
+		t.AddRow("none: no key was seen among the reads of this host")
 	}
 	for i, k := range now.hot.Keys {
 		rate := float64(k.Reads) / max(float64(now.hot.WindowMS)/1000, 1)
 		ns := cut(logs.Plain(k.Namespace), max(minName, width/3))
-		t.row(i+1, perSecond(rate), percent(k.Reads, now.hot.Reads), ns, k.Key)
+		t.AddRow(i+1, perSecond(rate), table.Percent(k.Reads, now.hot.Reads), ns, k.Key)
 	}
-	return t.lines()
+	return t.Lines()
 }
 
 // shorten returns a table's head and its first n lines. The last of them may say how many are left out.
@@ -339,26 +340,26 @@ func cut(line string, width int) string {
 }
 
 // perSecond formats a rate in at most six columns.
-func perSecond(rate float64) rightAligned {
+func perSecond(rate float64) table.RightAligned {
 	switch {
 	case rate < 0:
 		return "-"
 	case rate == 0:
 		return "0"
 	case rate < 9.95:
-		return rightAligned(fmt.Sprintf("%.1f", rate))
+		return table.RightAligned(fmt.Sprintf("%.1f", rate))
 	case rate < 99_999.5:
-		return rightAligned(fmt.Sprintf("%.0f", rate))
+		return table.RightAligned(fmt.Sprintf("%.0f", rate))
 	}
 	n, unit := humanize.ComputeSI(rate)
-	return rightAligned(fmt.Sprintf("%.4g%s", n, unit))
+	return table.RightAligned(fmt.Sprintf("%.4g%s", n, unit))
 }
 
-func ratio(r float64) rightAligned {
+func ratio(r float64) table.RightAligned {
 	if r < 0 {
 		return "-"
 	}
-	return rightAligned(fmt.Sprintf("%.1f%%", 100*r))
+	return table.RightAligned(fmt.Sprintf("%.1f%%", 100*r))
 }
 
 // short formats a time in at most seven columns.

@@ -28,9 +28,9 @@ type sample struct {
 
 // wrong returns what is wrong with the hosts that have answered. The table has the others.
 func (s *sample) wrong() telemetry.Findings {
-	wrong := hostsWrong(s.Nodes)
+	wrong := telemetry.HostFindings(s.Nodes)
 	if s.alone == "" && s.err == nil {
-		wrong = append(wrong, ownerless(&s.ClusterStats)...)
+		wrong = append(wrong, telemetry.Ownerless(&s.ClusterStats)...)
 	}
 	return wrong
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/rivo/uniseg"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
@@ -152,7 +153,7 @@ func TestSingleKeys(t *testing.T) {
 }
 
 func TestPerSecond(t *testing.T) {
-	for rate, want := range map[float64]rightAligned{
+	for rate, want := range map[float64]table.RightAligned{
 		-1: "-", 0: "0", 0.04: "0.0", 9.94: "9.9", 9.96: "10", 1234.4: "1234", 99_999: "99999", 123_456: "123.5k", 12_345_678: "12.35M",
 	} {
 		if got := perSecond(rate); got != want || len(got) > 6 {
