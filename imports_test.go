@@ -35,6 +35,7 @@ var allowed = []struct {
 	{"internal/settings", nil},
 	{"internal/testing/race", nil},
 	{"internal/testing/testenv", []string{"internal/testing/race"}},
+	{"internal/testing/pty", []string{"internal/testing/testenv"}},
 	{"internal/testing/clocks", nil},
 	{"internal/testing/polled", nil},
 	{"internal/testing/gossiptest", nil},
@@ -96,7 +97,8 @@ var allowed = []struct {
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{".", "client", "internal/kv", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/table", "internal/telemetry", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"internal/top", []string{".", "client", "internal/logs", "internal/table", "internal/telemetry"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/kv", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/table", "internal/telemetry", "internal/top", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,
