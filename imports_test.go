@@ -97,8 +97,9 @@ var allowed = []struct {
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	// Floor 4: the command.
+	{"internal/configfile", []string{"internal/logs", "internal/settings", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar"}},
 	{"internal/top", []string{".", "client", "internal/logs", "internal/table", "internal/telemetry"}},
-	{"cmd/cachesidecar", []string{".", "client", "internal/kv", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/table", "internal/telemetry", "internal/top", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/configfile", "internal/kv", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/table", "internal/telemetry", "internal/top", "internal/wire", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
 	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -211,8 +212,8 @@ func (p *program) feeds(ctx context.Context, c *cli.Context, cl *client.Client) 
 }
 
 func (p *program) feedSQL(c *cli.Context) error {
-	cfg, err := loadConfig(c.Args().First())
-	if err = cmp.Or(err, cfg.wrong.orNil()); err != nil {
+	cfg, err := configfile.Load(c.Args().First())
+	if err = cmp.Or(err, cfg.Wrong.OrNil()); err != nil {
 		return err
 	}
 	text, err := cfg.FeedSQL()

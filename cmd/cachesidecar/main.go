@@ -20,6 +20,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -63,14 +64,14 @@ func (p *program) run(ctx context.Context, args []string) int {
 		}
 	}()
 	status := exitStatus(err)
-	var wrong problems
+	var wrong configfile.Problems
 	switch {
 	case err == nil, errors.Is(err, errStatus1):
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(p.err, "cachesidecar: interrupted")
 		return exitMiss
 	case errors.As(err, &wrong): // with a place each, as compilers write it
-		fmt.Fprintf(p.err, "%s\ncachesidecar: %s\n", logs.Lines(wrong.Error()), wrong.counted())
+		fmt.Fprintf(p.err, "%s\ncachesidecar: %s\n", logs.Lines(wrong.Error()), wrong.Counted())
 	default:
 		fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		// What a sidecar has refused, such as a key, its answer explains.
