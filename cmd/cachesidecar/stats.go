@@ -102,7 +102,8 @@ func clusterText(all *cachesidecar.ClusterStats) string {
 	for _, st := range append(slices.Clone(all.Nodes), sum) {
 		n, m, h := st.Total(), &st.L2.Memory, &st.Cluster.Handoff
 		t.AddRow(st.Node, n.Reads(), table.Percent(n.Hits, n.Reads()), n.SharedHits+n.NearHits, n.Loaded, n.Misses,
-			n.Errors, n.Writes, st.L2.Entries, table.Size(m.Used)+" of "+table.Size(m.Limit), st.Cluster.Owned, st.L1.Entries,
+			n.Errors, n.Writes, st.L2.Entries, table.Size(m.Used)+" of "+table.Size(m.Limit), st.Cluster.Owned,
+			st.L1.Entries,
 			st.L1.Hits-st.L1.Refused, handoffs(h), h.Admitted+h.Fetched)
 	}
 	return clusterHealth(all) + "\n\n" + t.String()
@@ -300,7 +301,8 @@ func loadsTables(st *cachesidecar.Stats) (text string) {
 	if t := &st.LeaseTokens; t.Issued > 0 {
 		text += fmt.Sprintf("\nleases: %v tokens for apps to load, %v filled, %v not stored, %v waited instead; "+
 			"%v expired, %v given back; %v out\n", table.Count(t.Issued), table.Count(t.Filled),
-			table.Count(t.NotStored), table.Count(t.Collapsed), table.Count(t.Expired), table.Count(t.Abandoned), table.Count(t.Out))
+			table.Count(t.NotStored), table.Count(t.Collapsed), table.Count(t.Expired),
+			table.Count(t.Abandoned), table.Count(t.Out))
 	}
 	return text
 }

@@ -37,7 +37,9 @@ func (p *program) top(c *cli.Context) error {
 		return err
 	}
 	defer cl.Close()
-	o := top.Options{Interval: c.Duration("interval"), Timeout: c.Duration("timeout"), Bold: os.Getenv("NO_COLOR") == ""}
+	o := top.Options{
+		Interval: c.Duration("interval"), Timeout: c.Duration("timeout"), Bold: os.Getenv("NO_COLOR") == "",
+	}
 	if !c.Bool("once") {
 		return explain(c, top.Live(c.Context, cl, o, in, p.out.(*os.File)))
 	}

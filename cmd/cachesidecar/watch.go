@@ -91,7 +91,8 @@ func writeEvent(out io.Writer, e client.Event, asJSON bool) error {
 	case client.Flushed:
 		line += sanitizedf("  %s  -  %d", cmp.Or(w.Namespace, "every namespace"), w.Version)
 	case client.Raised:
-		line += fmt.Sprintf("  %s of %s partitions  -  %d", table.Count(int64(w.Partitions)), table.Count(kv.Partitions),
+		line += fmt.Sprintf("  %s of %s partitions  -  %d", table.Count(int64(w.Partitions)),
+			table.Count(kv.Partitions),
 			w.Version)
 	}
 	_, err := fmt.Fprintln(out, line)

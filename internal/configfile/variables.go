@@ -41,7 +41,8 @@ func (c *File) UnknownVariables(environment []string, others ...string) (message
 	for _, line := range environment {
 		name, _, _ := strings.Cut(line, "=")
 		reads := name == EnvName(flagOfVariable(name)) && slices.Contains(known, flagOfVariable(name))
-		if !strings.HasPrefix(name, envPrefix) || reads || ofKubernetes.MatchString(name) || hasText(c.sources.root, name) {
+		if !strings.HasPrefix(name, envPrefix) || reads || ofKubernetes.MatchString(name) ||
+			hasText(c.sources.root, name) {
 			continue
 		}
 		what := "see docs/CONFIG.md for those that have"

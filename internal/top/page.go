@@ -124,7 +124,8 @@ func (v *view) table(title string, list []activity, width int, ofHosts bool) []s
 		case ofHosts && a.silent != "":
 			t.AddRow(name, a.state, a.silent)
 		case ofHosts: // the memory of the host's limit, which is alike on all
-			t.AddRow(name, a.state, reads, writes, hits, loads, errors, roundTime(a.lag), table.Percent(a.used, a.limit))
+			t.AddRow(name, a.state, reads, writes, hits, loads, errors, roundTime(a.lag),
+				table.Percent(a.used, a.limit))
 		default:
 			t.AddRow(name, reads, writes, hits, loads, errors, a.entries, memory)
 		}
