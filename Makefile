@@ -236,7 +236,7 @@ bench-hits:       ## replay the traces in the folder TRACES
 	cd benchmarks && $(GO) run ./cmd/bench hits -traces $(abspath $(TRACES))
 
 golden:           ## rewrite the golden bytes and pages, docs/METRICS.md and the tables of docs/CONFIG.md; look at the difference
-	$(GO) test ./internal/wire ./internal/shm ./internal/telemetry ./sidecar ./cmd/cachesidecar -run TestGolden -update
+	$(GO) test ./internal/wire ./internal/shm ./internal/telemetry ./sidecar ./internal/configfile ./cmd/cachesidecar -run TestGolden -update
 
 cross:            ## the platforms that are built but not tested
 	GOOS=linux GOARCH=arm64 $(GO) build ./...

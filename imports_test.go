@@ -35,10 +35,12 @@ var allowed = []struct {
 	{"internal/settings", nil},
 	{"internal/testing/race", nil},
 	{"internal/testing/testenv", []string{"internal/testing/race"}},
+	{"internal/testing/pty", []string{"internal/testing/testenv"}},
 	{"internal/testing/clocks", nil},
 	{"internal/testing/polled", nil},
 	{"internal/testing/gossiptest", nil},
 	{"internal/logs", []string{"."}},
+	{"internal/table", []string{"internal/logs"}},
 	{"internal/verify", []string{".", "internal/kv", "internal/wire"}},      // and nothing of what it judges
 	{"internal/testing/history", nil},                                       // nor this
 	{"internal/testing/checkhistory", []string{"internal/testing/history"}}, // judges the soaks of the clients
@@ -91,13 +93,15 @@ var allowed = []struct {
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/inspect", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/memcached", []string{".", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/wire", "unixsock"}},
 	{"internal/testing/doors", []string{".", "internal/access", "internal/testing/bubble", "internal/kv", "internal/memcached", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/testing/simnet", "internal/testing/memcachedtest", "internal/testing/onehost", "internal/testing/testenv", "internal/wire", "unixsock"}},
-	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/engine", "internal/logs", "internal/namespaces", "internal/peer", "internal/rpc/server", "internal/wire"}},
+	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/rpc/server", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/telemetry", "internal/transport"}},
 	// Floor 3: the composition root.
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/origin", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{".", "client", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/telemetry", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"internal/configfile", []string{"internal/logs", "internal/settings", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar"}},
+	{"internal/top", []string{".", "client", "internal/logs", "internal/table", "internal/telemetry"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/configfile", "internal/kv", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/table", "internal/telemetry", "internal/top", "internal/wire", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -73,8 +74,9 @@ func readBenchFlags(c *cli.Context) (f benchFlags, err error) {
 			f.pipeline, f.pipeline, f.keySize, f.size, inOneGo/(min(f.keySize, f.size)+perRequest))
 	}
 	if n := f.conns * f.pipeline * f.request(); n > maxBatches {
-		return f, usagef("--conns %d × --pipeline %d × --size %d: the requests take %s, at most %s: lower one of them",
-			f.conns, f.pipeline, f.size, size(int64(n)), size(maxBatches))
+		return f, usagef("--conns %d × --pipeline %d × --size %d: the requests take %s, at most %s: "+
+			"lower one of them",
+			f.conns, f.pipeline, f.size, table.Size(int64(n)), table.Size(maxBatches))
 	}
 	return f, nil
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -101,10 +103,10 @@ func (p *program) forget(c *cli.Context) error {
 }
 
 // membersTable has a line for each host, which ends with what is wrong with the host.
-func membersTable(list []cachesidecar.Member) table {
-	t := table{{"NODE", "ADDRESS", "STATE", "WEIGHT", "PARTITIONS", "EPOCH"}}
+func membersTable(list []cachesidecar.Member) table.Rows {
+	t := table.Rows{{"NODE", "ADDRESS", "STATE", "WEIGHT", "PARTITIONS", "EPOCH"}}
 	for _, m := range list {
-		t.row(m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, m.Partitions, m.Epoch,
+		t.AddRow(m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, m.Partitions, m.Epoch,
 			cmp.Or(m.Why, telemetry.OtherSettings(m.Differs)))
 	}
 	return t
@@ -137,7 +139,7 @@ func (p *program) drain(c *cli.Context) error {
 		stop := func() {}
 		if isTerminal(p.err) && !o.Undo {
 			fmt.Fprint(p.err, sanitizedf("draining %s: %s partitions\n", before.Node,
-				count(int64(before.Cluster.Owned))))
+				table.Count(int64(before.Cluster.Owned))))
 			stop = background(ctx, func(ctx context.Context) { p.handingOver(ctx, cl, before) })
 		}
 		d, err := cl.Drain(ctx, o)
@@ -166,7 +168,7 @@ func (p *program) handingOver(ctx context.Context, cl *client.Client, before cac
 		if st, err := cl.Stats(ctx); err == nil && before.L2.Entries > 0 {
 			sent := st.Cluster.Handoff.Sent - before.Cluster.Handoff.Sent
 			fmt.Fprint(p.err, sanitizedf("%d %%: %s of %s entries\n", min(100, sent*100/before.L2.Entries),
-				count(sent), count(before.L2.Entries)))
+				table.Count(sent), table.Count(before.L2.Entries)))
 		}
 	}
 }
@@ -191,9 +193,9 @@ func drainedText(d cachesidecar.Drained, o cachesidecar.DrainOptions) string {
 		return sanitizedf("the drain of %s was undone\n", d.Node)
 	}
 	text := sanitizedf("%s has handed over %s partitions with %s entries in %v\n", d.Node,
-		count(d.Partitions-d.NotTaken), count(d.Entries), millis(d.TookMS))
+		table.Count(d.Partitions-d.NotTaken), table.Count(d.Entries), millis(d.TookMS))
 	if d.NotTaken > 0 {
-		text += fmt.Sprintf("%s partitions were taken by no other host\n", count(d.NotTaken))
+		text += fmt.Sprintf("%s partitions were taken by no other host\n", table.Count(d.NotTaken))
 	}
 	if o.Stop {
 		text += sanitizedf("%s has ended\n", d.Node)
@@ -210,8 +212,8 @@ func (p *program) feeds(ctx context.Context, c *cli.Context, cl *client.Client) 
 }
 
 func (p *program) feedSQL(c *cli.Context) error {
-	cfg, err := loadConfig(c.Args().First())
-	if err = cmp.Or(err, cfg.wrong.orNil()); err != nil {
+	cfg, err := configfile.Load(c.Args().First())
+	if err = cmp.Or(err, cfg.Wrong.OrNil()); err != nil {
 		return err
 	}
 	text, err := cfg.FeedSQL()
@@ -229,14 +231,14 @@ func feedsText(all []cachesidecar.ChangesStats) string {
 	if len(all) == 0 {
 		return "no feed is configured: see \"changes\" in the configuration\n"
 	}
-	t := table{{"FEED", "STATE", "LAG", "UNDER WAY", "ROWS", "DELETED", "FLUSHES", "GAPS", "KEPT"}}
+	t := table.Rows{{"FEED", "STATE", "LAG", "UNDER WAY", "ROWS", "DELETED", "FLUSHES", "GAPS", "KEPT"}}
 	more := ""
 	for _, f := range all {
-		lag := rightAligned("-")
+		lag := table.RightAligned("-")
 		if f.Following {
-			lag = rightAligned(millis(f.LagMS).String())
+			lag = table.RightAligned(millis(f.LagMS).String())
 		}
-		t.row(f.Name, f.State, lag, f.UnderWay, f.Rows, f.Deletions, f.Flushes, f.Gaps, size(f.KeptBytes))
+		t.AddRow(f.Name, f.State, lag, f.UnderWay, f.Rows, f.Deletions, f.Flushes, f.Gaps, table.Size(f.KeptBytes))
 		if f.Error != "" {
 			more += sanitizedf("%s (%s): %s\n", f.Name, f.State, f.Error)
 		}
@@ -283,24 +285,24 @@ var promises = map[string]string{
 
 func verifiedText(v *cachesidecar.Verified) string {
 	var w strings.Builder
-	fmt.Fprintf(&w, "%s writes of %d keys in %v, bound %v", count(v.Writes), v.Keys, millis(v.DurationMS),
+	fmt.Fprintf(&w, "%s writes of %d keys in %v, bound %v", table.Count(v.Writes), v.Keys, millis(v.DurationMS),
 		millis(v.BoundMS))
 	if v.WriteErrors > 0 {
-		fmt.Fprintf(&w, "; %s more failed", count(v.WriteErrors))
+		fmt.Fprintf(&w, "; %s more failed", table.Count(v.WriteErrors))
 	}
 	fmt.Fprintf(&w, "\n\n")
-	nodes := table{{"NODE", "L1", "L2", "PEER", "FRESH", "MISSES", "ERRORS", "STALE FOR, AT MOST"}}
+	nodes := table.Rows{{"NODE", "L1", "L2", "PEER", "FRESH", "MISSES", "ERRORS", "STALE FOR, AT MOST"}}
 	for _, n := range v.Nodes {
-		nodes.row(n.Node, n.L1, n.L2, n.Peer, n.Fresh, n.Misses, n.Errors, micros(n.StaleMaxUS))
+		nodes.AddRow(n.Node, n.L1, n.L2, n.Peer, n.Fresh, n.Misses, n.Errors, micros(n.StaleMaxUS))
 	}
-	parts := table{{"OVERWRITTEN FOR", "READS"}}
+	parts := table.Rows{{"OVERWRITTEN FOR", "READS"}}
 	for i, b := range v.Staleness {
 		what := "up to " + millis(b.UpToMS).String()
 		if i == 0 {
 			what = "not at all"
 		}
 		if b.Reads > 0 || i == 0 {
-			parts.row(what, b.Reads)
+			parts.AddRow(what, b.Reads)
 		}
 	}
 	fmt.Fprintf(&w, "%s\n%s\n", nodes, parts)
@@ -308,7 +310,7 @@ func verifiedText(v *cachesidecar.Verified) string {
 		w.WriteString(sanitizedf("BROKEN: %s\n", s))
 	}
 	if more := v.ViolationsTotal - int64(len(v.Violations)); more > 0 {
-		fmt.Fprintf(&w, "... and %s more\n", count(more))
+		fmt.Fprintf(&w, "... and %s more\n", table.Count(more))
 	}
 	for _, s := range v.Inconclusive {
 		w.WriteString(sanitizedf("not conclusive: %s\n", s))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -59,7 +60,7 @@ func whole(t *testing.T, list ...*process) {
 			p.document(&st, "stats")
 			held += st.Cluster.Owned
 		}
-		if held != partitions {
+		if held != kv.Partitions {
 			return fmt.Errorf("%d partitions are held", held)
 		}
 		return nil
@@ -209,7 +210,7 @@ func TestLengthyCluster(t *testing.T) {
 					t.Errorf("%+v", m)
 				}
 			}
-			if sum != partitions {
+			if sum != kv.Partitions {
 				t.Errorf("%d partitions", sum)
 			}
 		}

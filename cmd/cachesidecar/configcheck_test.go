@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
 )
 
 // goldenText compares a text with a file in testdata, or writes it.
@@ -51,7 +54,7 @@ func TestGoldenConfigCheck(t *testing.T) {
 		t.Errorf("%v", o)
 	}
 	check("config_check.txt", o.err)
-	if n := strings.Count(o.err, "\n"+file) + 1; !strings.HasSuffix(o.err, "\ncachesidecar: "+make(problems, n).counted()+"\n") {
+	if n := strings.Count(o.err, "\n"+file) + 1; !strings.HasSuffix(o.err, "\ncachesidecar: "+make(configfile.Problems, n).Counted()+"\n") {
 		t.Errorf("%d lines, and the count is another one: %s", n, o.err)
 	}
 	o = command(t, "", "config", "check", "--json", file)
@@ -66,64 +69,6 @@ func TestGoldenConfigCheck(t *testing.T) {
 		t.Errorf("%v", o)
 	}
 	check("config_run.txt", o.err)
-}
-
-// TestEveryBoundHasALine checks that a value that is out of bounds is found at its line,
-// for each setting that flags can give.
-func TestEveryBoundHasALine(t *testing.T) {
-	for key, value := range map[string]string{
-		"node": "'a b'", "l1_size": "1", "l2_size": "1", "max_value": "2TiB", "buffer_size": "1", "max_namespaces": "999",
-		"max_connections": "-1", "request_timeout": "2h", "bind": "x", "cluster": "'a b'", "partition_policy": "x", "voters": "[a]",
-		"cluster_key_file": "/no/such", "tls": "{key: /k}", "max_staleness": "1h", "max_clock_skew": "1h", "http": "x", "http_hosts": "[a/b]",
-		"http_token_file": "/no/such", "admin_group": "no-such-group", "log_format": "x", "log_level": "x", "join": "[x]",
-	} {
-		cfg, err := parsed([]byte("\n\n" + key + ": " + value + "\n"))
-		if err != nil {
-			t.Fatal(key, err)
-		}
-		list := cfg.check()
-		if len(list) == 0 || list[0].Line != 3 || !strings.HasPrefix(list[0].Setting, key) {
-			t.Errorf("%s: %+v", key, list)
-		}
-	}
-}
-
-// TestSettingOf checks which setting a message names.
-func TestSettingOf(t *testing.T) {
-	for text, want := range map[string]string{
-		"l2_size 1 B: give more":                             "l2_size",
-		"namespace a.b: quota 1 B":                           "namespaces.a.b.quota",
-		`namespace "A b": a name is`:                         "namespaces.A b",
-		"namespace a: limits.breaker.open 1h: give":          "namespaces.a.limits.breaker.open",
-		"namespace a: origin.http: url: it has":              "namespaces.a.origin.http.url",
-		"namespace a: origin.http: header_files: A-B /x: no": "namespaces.a.origin.http.header_files",
-		"namespace a: origin: http and exec are given":       "namespaces.a.origin.http",
-		"access: users: read: no":                            "access.users.read",
-		"access: namespace x is reserved":                    "access",
-		"tokens: a.b: file /x: no":                           "tokens.a.b.file",
-		"tls.cert /x: no":                                    "tls.cert",
-		"301 namespaces are configured":                      "",
-		"":                                                   "",
-		"namespace ":                                         "",
-	} {
-		if got := settingOf(text); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-}
-
-// FuzzSettingOf checks that any message is taken.
-func FuzzSettingOf(f *testing.F) {
-	for _, seed := range []string{"l2_size 1 B: give", "namespace \"a\\\"\": origin.http: url: x", "access: a.b: read: x", "tls.cert: : "} {
-		f.Add(seed, "a: {b.c: 1, b: {c: 2}}")
-	}
-	f.Fuzz(func(t *testing.T, text, file string) {
-		path := settingOf(text)
-		cfg, err := parsed([]byte(file))
-		if line, found := cfg.sources.line(path); line < 0 || !within(path, found) && found != "" {
-			t.Errorf("%q: line %d, %q, %v", path, line, found, err)
-		}
-	})
 }
 
 // TestAskOrigins checks that config check asks each origin once, and that no message
@@ -191,5 +136,49 @@ func TestAskOrigins(t *testing.T) {
 	}
 	if o := ask("", "--timeout", "0s"); o.status != exitUsage || !strings.Contains(o.err, `--timeout "0s": give 1ms to 365d`) {
 		t.Errorf("%v", o)
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	file := filepath.Join(tempDir(t), "c.yaml")
+	check := func(text string) outcome {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return command(t, "", "config", "check", file)
+	}
+	for _, text := range []string{"", "l2_size: 16MiB\n", "http: off", "socket_mode: 0600", "namespaces: {a: {default_ttl: 0s}}",
+		"namespaces: {a: {origin: {exec: {command: [true]}}, limits: {rate: 7.5}}}"} {
+		if o := check(text); o != (outcome{exitDone, "ok\n", ""}) {
+			t.Errorf("%q: %v\nwant ok", text, o)
+		}
+	}
+	for text, want := range map[string]string{
+		"l2_size: 1MiB":              file + ":1: l2_size 1.0 MiB: give 8.0 MiB to 256 GiB\ncachesidecar: 1 problem in the configuration\n",
+		"a: 1\nb: 2\n":               "\ncachesidecar: 2 problems in the configuration\n",
+		"node: \xff":                 "\ncachesidecar: 1 problem in the configuration\n",
+		strings.Repeat("#", 1<<20+1): " has more than 1048576 bytes",
+	} {
+		if o := check(text); o.status != exitMiss || o.out != "" || !strings.Contains(o.err, want) {
+			t.Errorf("%.500s\nwant status %d and %q", o, exitMiss, want)
+		}
+	}
+	if o := command(t, "", "config", "check", file+"-absent"); o.status != exitMiss || !strings.Contains(o.err, file+"-absent: no such file") {
+		t.Errorf("absent file: %v", o)
+	}
+	if o := command(t, "", "config", "check", filepath.Dir(file)); o.status != exitMiss || !strings.Contains(o.err, "it is no regular file") {
+		t.Errorf("folder: %v", o)
+	}
+	pipe := file + "-pipe"
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/dev/zero", pipe} {
+		if o := runBinary(t, "config", "check", path); o.status != exitMiss || !strings.Contains(o.err, path+": it is no regular file") {
+			t.Errorf("a file without an end: %v", o)
+		}
+		if o := runBinary(t, "run", "--config", path, "--socket", file+"-s"); o.status != exitUsage || !strings.Contains(o.err, path+": it is no regular file") {
+			t.Errorf("a file without an end: %v", o)
+		}
 	}
 }

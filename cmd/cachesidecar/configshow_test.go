@@ -5,11 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/cachesidecar/cachesidecar/sidecar"
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
 )
 
 const shownFile = `l2_size: 500MB
@@ -72,8 +72,8 @@ func TestGoldenConfigShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := func(c fileConfig) map[string]any {
-		list, err := c.effective(false)
+	values := func(c configfile.File) map[string]any {
+		list, err := c.ListSettings(false)
 		if err != nil {
 			t.Error(err)
 		}
@@ -97,7 +97,7 @@ func TestGoldenConfigShow(t *testing.T) {
 // TestConfigShowNames checks that config show has every setting that a flag can give, and
 // that with --changed it has none without a reason.
 func TestConfigShowNames(t *testing.T) {
-	var list []shownSetting
+	var list []configfile.ShownSetting
 	if err := json.Unmarshal([]byte(mustRun(t, "config", "show", "--json")), &list); err != nil {
 		t.Fatal(err)
 	}
@@ -108,9 +108,10 @@ func TestConfigShowNames(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	for _, s := range flagSettings(reflect.ValueOf(new(fileConfig)).Elem(), "") {
-		if !strings.Contains(strings.Join(names, " "), s.key) && !strings.HasPrefix(s.key, "tls.") {
-			t.Errorf("%s is missing", s.key)
+	for _, name := range flagNames(configfile.Flags()) {
+		key := strings.ReplaceAll(name, "-", "_")
+		if !slices.Contains(names, key) && !strings.HasPrefix(key, "tls_") && key != "config" {
+			t.Errorf("%s is missing", key)
 		}
 	}
 	o := command(t, "", "config", "show", "--changed", "--l1-size", "7", "--http", "nowhere")
@@ -128,58 +129,9 @@ func TestConfigShowFeeds(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want, _ := parsed([]byte(text))
+	want := configfile.Parse([]byte(text))
 	out := mustRun(t, "config", "show", "--changed", "--config", file)
-	if got, err := parsed([]byte(out)); err != nil || len(got.Feeds) != 1 || !reflect.DeepEqual(got.Feeds, want.Feeds) {
-		t.Errorf("%v, %+v\n%s", err, got.Feeds, out)
-	}
-}
-
-func TestMasked(t *testing.T) {
-	for _, tc := range []struct {
-		name        string
-		value, want any
-	}{
-		{"url", "http://h:80/{key}", "http://h:80/{key}"},
-		{"url", "http://u:p@h:80/{key}", "http://u:(hidden)@h:80/{key}"},
-		{"x", "host=h password=abc user=u", "host=h password=(hidden) user=u"},
-		{"password_file", "/a", "/a"}, {"dsn_env", "USERS", "USERS"}, {"X-Auth-Token", "abc", "(hidden)"}, {"header_files.Authorization", "/etc/a", "/etc/a"},
-		{"headers.X-Api-Key", "/9j4AA", "(hidden)"}, {"url", "http://h/{key}?v=1&api_key=abc", "http://h/{key}?v=1&api_key=(hidden)"},
-		{"x", "password='a b@c' user=u", "password=(hidden) user=u"},
-		{"env", []string{"A=b", "API_KEY=c", "B"}, []string{"A=b", "API_KEY=(hidden)", "B"}}, {"keys", 7, 7},
-		{"command", []string{"get", "--token", "abc", "--api-key=abc", "--as", "b=c"}, []string{"get", "--token", "(hidden)", "--api-key=(hidden)", "--as", "b=c"}},
-	} {
-		if got := masked(strings.Split(tc.name, "."), tc.value); !reflect.DeepEqual(got, tc.want) {
-			t.Errorf("%s: %v: %v, want %v", tc.name, tc.value, got, tc.want)
-		}
-	}
-}
-
-// FuzzScalar checks that YAML reads back what scalar writes, on one line.
-func FuzzScalar(f *testing.F) {
-	for _, seed := range []string{"", "off", "0660", "a: b # c", "\n", "ü\u0007", "'", `"`, "~", "1e3", "<<", "- a"} {
-		f.Add(seed, int64(len(seed)))
-	}
-	f.Fuzz(func(t *testing.T, text string, size int64) {
-		line := "node: " + scalar(text) + " # c\nvoters: " + scalar([]string{text}) + " # c\n"
-		cfg, err := parsed([]byte(line))
-		if text = string([]rune(text)); err != nil || cfg.Node != text || cfg.Voters[0] != text || strings.Count(line, "\n") != 2 {
-			t.Errorf("%q: %q, %v, %q", text, line, err, cfg.Node)
-		}
-		var back sidecar.Size
-		if s := sidecar.Size(max(size, 0) & (1<<62 - 1)); s < 1<<50 && (back.Set(s.Text()) != nil || back != s) {
-			t.Errorf("%d is written as %s, and reads back as %d", s, s.Text(), back)
-		}
-		if d := time.Duration(max(size, 0)); strings.Contains(plainValue(reflect.ValueOf(d)).(string), " ") {
-			t.Errorf("%v", d)
-		}
-	})
-}
-
-// TestScalarEscapes checks that a character above U+FFFF that cannot be printed is no pair
-// of surrogates, which YAML does not know.
-func TestScalarEscapes(t *testing.T) {
-	if got, want := scalar("a\U000da4d3\u0007"), `"a\U000da4d3\u0007"`; got != want {
-		t.Errorf("%s, want %s", got, want)
+	if got := configfile.Parse([]byte(out)); got.Wrong != nil || len(got.Feeds) != 1 || !reflect.DeepEqual(got.Feeds, want.Feeds) {
+		t.Errorf("%v, %+v\n%s", got.Wrong, got.Feeds, out)
 	}
 }

@@ -57,13 +57,3 @@ func TestRunWarnsOfVariables(t *testing.T) {
 		t.Errorf("%v", o)
 	}
 }
-
-// TestKubernetesNamesNoSetting checks that no variable that Kubernetes makes for a service
-// can have the name of a setting.
-func TestKubernetesNamesNoSetting(t *testing.T) {
-	for _, flag := range knownVariables() {
-		if name := envName(flag); ofKubernetes.MatchString(name) {
-			t.Errorf("%s: Kubernetes makes such a variable for a service", name)
-		}
-	}
-}

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -201,7 +202,7 @@ func pingsText(r pinged) string {
 		return sanitizedf("%s (cachesidecar %s): %v\n", r.Node, r.Version, micros(r.MinUS))
 	}
 	return sanitizedf("%s (cachesidecar %s): %s round trips, min %v, mean %v, max %v\n", r.Node, r.Version,
-		count(r.Count), micros(r.MinUS), micros(r.MeanUS), micros(r.MaxUS))
+		table.Count(r.Count), micros(r.MinUS), micros(r.MeanUS), micros(r.MaxUS))
 }
 
 // roundTrips makes n round trips, each of which may take --timeout.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
@@ -93,7 +94,7 @@ func TestKeepMemoryInCluster(t *testing.T) {
 				}
 			}
 		})
-		if got.Partitions < partitions/4 || got.Again < got.Partitions*9/10 ||
+		if got.Partitions < kv.Partitions/4 || got.Again < got.Partitions*9/10 ||
 			!strings.Contains(k.hosts[0].must("stats"), " partitions served again, ") {
 			t.Errorf("restart %d: %+v", restart, got)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 )
 
 // listCommands are those that list keys and calls of this host.
@@ -165,10 +166,10 @@ func hotText(hot *cachesidecar.HotKeys) string {
 	if len(hot.Keys) == 0 {
 		return ""
 	}
-	t := table{{"READS", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
+	t := table.Rows{{"READS", "READS/S", "SHARE", "NAMESPACE", "KEY"}}
 	for _, k := range hot.Keys {
 		rate := float64(k.Reads) / max(float64(hot.WindowMS)/1000, 1)
-		t.row(k.Reads, int64(rate), percent(k.Reads, hot.Reads), k.Namespace, k.Key)
+		t.AddRow(k.Reads, int64(rate), table.Percent(k.Reads, hot.Reads), k.Namespace, k.Key)
 	}
 	return t.String()
 }
@@ -227,14 +228,14 @@ func (p *program) slow(ctx context.Context, c *cli.Context, cl *client.Client) e
 }
 
 // slowTable has a line for each slow call.
-func slowTable(all []cachesidecar.SlowCall) table {
-	t := table{{"BEGAN", "TOOK", "OP", "RESULT", "NAMESPACE", "KEY", "WAITED FOR"}}
+func slowTable(all []cachesidecar.SlowCall) table.Rows {
+	t := table.Rows{{"BEGAN", "TOOK", "OP", "RESULT", "NAMESPACE", "KEY", "WAITED FOR"}}
 	for _, c := range all {
 		key := cmp.Or(c.Key, "-")
 		if c.Keys > 1 {
 			key += fmt.Sprintf(" and %d more", c.Keys-1)
 		}
-		t.row(c.Began.Local().Format(time.TimeOnly), took(c.TookUS), c.Op, c.Result, cmp.Or(c.Namespace, "-"), key,
+		t.AddRow(c.Began.Local().Format(time.TimeOnly), took(c.TookUS), c.Op, c.Result, cmp.Or(c.Namespace, "-"), key,
 			waits(c.Parts))
 	}
 	return t

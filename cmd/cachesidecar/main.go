@@ -10,19 +10,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -66,14 +64,14 @@ func (p *program) run(ctx context.Context, args []string) int {
 		}
 	}()
 	status := exitStatus(err)
-	var wrong problems
+	var wrong configfile.Problems
 	switch {
 	case err == nil, errors.Is(err, errStatus1):
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(p.err, "cachesidecar: interrupted")
 		return exitMiss
 	case errors.As(err, &wrong): // with a place each, as compilers write it
-		fmt.Fprintf(p.err, "%s\ncachesidecar: %s\n", logs.Lines(wrong.Error()), wrong.counted())
+		fmt.Fprintf(p.err, "%s\ncachesidecar: %s\n", logs.Lines(wrong.Error()), wrong.Counted())
 	default:
 		fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		// What a sidecar has refused, such as a key, its answer explains.
@@ -177,94 +175,4 @@ func prepare(c *cli.Command) {
 	for _, sub := range c.Subcommands {
 		prepare(sub)
 	}
-}
-
-// program is one run of the command, with its input and outputs.
-type program struct {
-	in       io.Reader
-	out, err io.Writer
-	log      *logs.Log // the log of run, which writes to the original err
-	hangup   chan os.Signal
-}
-
-// Exit statuses.
-const (
-	exitDone = iota
-	exitMiss
-	exitUsage
-	exitConnect
-	exitTimeout
-)
-
-var exitMeans = [...]string{
-	exitDone:    "done",
-	exitMiss:    "no value, a condition that is not met, or another failure",
-	exitUsage:   "a wrong command line or setting",
-	exitConnect: "no sidecar could be reached",
-	exitTimeout: "no answer in time, or not all hosts have acknowledged",
-}
-
-// exitStatuses returns a line for each of them.
-func exitStatuses() string {
-	lines := make([]string, len(exitMeans))
-	for status, means := range exitMeans {
-		lines[status] = fmt.Sprintf("%d  %s", status, means)
-	}
-	return strings.Join(lines, "\n")
-}
-
-// checkedWriter keeps the first error. The help is written without a look at errors.
-type checkedWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (c *checkedWriter) Write(b []byte) (n int, err error) {
-	n, err = c.w.Write(b)
-	c.err = cmp.Or(c.err, err)
-	return n, err
-}
-
-// errStatus1 ends the command with status 1 and without a message.
-var errStatus1 = errors.New("miss")
-
-func timedOut(err error) bool {
-	for _, e := range []error{cachesidecar.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// version is set by the linker for releases.
-var version = ""
-
-// buildVersion returns the version of this build: the linker's, else the module's.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
-		return bi.Main.Version
-	}
-	return "devel"
-}
-
-// sleep waits for a time, or for the end of ctx, which is an error.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// background runs f in a goroutine. stop ends the context of f, and waits for f.
-func background(ctx context.Context, f func(ctx context.Context)) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { f(ctx) }) // ends with ctx
-	return func() { cancel(); running.Wait() }
 }

@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-	"github.com/rivo/uniseg"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
@@ -45,54 +42,6 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// table has rows of cells, of which the first has the heads.
-type table [][]any
-
-func (t *table) row(cells ...any) { *t = append(*t, cells) }
-
-// rightAligned is a text that stands in a column as numbers do.
-type rightAligned string
-
-// lines aligns the cells: texts to the left, all others to the right, whole numbers with commas. A text that ends a
-// row early is as long as it is. All texts are fit for a terminal.
-func (t table) lines() (lines []string) {
-	var widths []int
-	var right []bool
-	early := func(row []any, j int) bool { return j == len(row)-1 && len(row) < len(t[0]) }
-	texts := make([][]string, len(t))
-	for i, row := range t {
-		for j, cell := range row {
-			texts[i] = append(texts[i], logs.Plain(fmt.Sprint(withCommas(cell))))
-			if j == len(widths) {
-				widths, right = append(widths, 0), append(right, false)
-			}
-			if _, isText := cell.(string); !early(row, j) {
-				widths[j], right[j] = max(widths[j], uniseg.StringWidth(texts[i][j])), right[j] || !isText
-			}
-		}
-	}
-	for i, row := range t {
-		line := ""
-		for j, text := range texts[i] {
-			blanks := strings.Repeat(" ", max(widths[j]-uniseg.StringWidth(text), 0))
-			if right[j] && !early(row, j) {
-				text, blanks = blanks+text, ""
-			}
-			line += text + blanks + "  "
-		}
-		lines = append(lines, strings.TrimRight(line, " "))
-	}
-	return lines
-}
-
-func (t table) String() string {
-	text := ""
-	for _, line := range t.lines() {
-		text += line + "\n"
-	}
-	return text
-}
-
 // sanitizedf is fmt.Sprintf whose texts are fit for a terminal. Names of hosts, and what is wrong with them, come
 // from other hosts, which may not be trusted.
 func sanitizedf(format string, args ...any) string {
@@ -102,29 +51,6 @@ func sanitizedf(format string, args ...any) string {
 		}
 	}
 	return fmt.Sprintf(format, args...)
-}
-
-// withCommas returns whole numbers as they are read best, and other values as they are.
-func withCommas(v any) any {
-	switch n := v.(type) {
-	case int:
-		return count(n)
-	case int64:
-		return count(n)
-	case uint32:
-		return count(n)
-	}
-	return v
-}
-
-func count[T int | int64 | uint32](n T) rightAligned { return rightAligned(humanize.Comma(int64(n))) }
-func size(n int64) rightAligned                      { return rightAligned(humanize.IBytes(uint64(max(n, 0)))) }
-
-func percent(part, whole int64) rightAligned {
-	if whole == 0 {
-		return "-"
-	}
-	return rightAligned(fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole)))
 }
 
 func millis(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

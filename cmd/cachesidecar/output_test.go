@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,24 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
-
-// fillTexts puts a text into every string of a value.
-func fillTexts(v reflect.Value, text string) {
-	switch v.Kind() {
-	case reflect.String:
-		v.SetString(text)
-	case reflect.Struct:
-		for i := range v.NumField() {
-			if v.Field(i).CanSet() {
-				fillTexts(v.Field(i), text)
-			}
-		}
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		fillTexts(v.Index(0), text)
-	}
-}
 
 // TestNothingMovesTheCursor checks that no page and no document contains a stranger's
 // characters that move a cursor, end a line or change the direction of text. The document
@@ -44,13 +27,10 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	var changes cachesidecar.Changes
 	var ping pinged
 	for _, v := range []any{&stats, &all, &list, &event, &verified, &drained, &changes, &ping} {
-		fillTexts(reflect.ValueOf(v).Elem(), evil)
+		testenv.FillTexts(reflect.ValueOf(v).Elem(), evil)
 	}
 	stats.L1.Limit, stats.LeaseTokens.Issued = 1, 1
 	var out bytes.Buffer
-	page := &view{by: &orders[0]}
-	now := &sample{ClusterStats: all, here: evil, alone: evil, members: list, hotRefused: evil, err: errors.New(evil)}
-	now.Nodes = []cachesidecar.Stats{stats}
 	pages := map[string]func() error{
 		"stats":           func() error { out.WriteString(statsText(&stats, nil)); return nil },
 		"stats --cluster": func() error { out.WriteString(clusterText(&all)); return nil },
@@ -61,7 +41,6 @@ func TestNothingMovesTheCursor(t *testing.T) {
 		"drain":           func() error { out.WriteString(drainedText(drained, cachesidecar.DrainOptions{Stop: true})); return nil },
 		"reload":          func() error { out.WriteString(changesText(changes)); return nil },
 		"ping":            func() error { out.WriteString(pingsText(ping)); return nil },
-		"top":             func() error { out.WriteString(strings.Join(page.frame(now, nil, 80, 0), "\n")); return nil },
 	}
 	for _, kind := range []client.Kind{client.Changed, client.Flushed, client.Raised} {
 		e := event

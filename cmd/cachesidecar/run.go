@@ -21,8 +21,10 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -32,7 +34,7 @@ func runCommand(p *program) *cli.Command {
 		Usage: "run the sidecar",
 		Description: "Settings come from flags, else from $CACHESIDECAR_… (CACHESIDECAR_L2_SIZE for --l2-size), " +
 			"else from the file.",
-		Flags: append(runFlags(), processFlag("cold", "start without the entries that --keep-memory has kept"),
+		Flags: append(configfile.Flags(), processFlag("cold", "start without the entries that --keep-memory has kept"),
 			processFlag("ask-origins", "start and reload only if all origins and feeds answer, and refuse nothing")),
 		Action: withArgs(0, 0, p.serve),
 	}
@@ -40,7 +42,7 @@ func runCommand(p *program) *cli.Command {
 
 // processFlag returns a flag that is no setting: it concerns one process.
 func processFlag(name, usage string) *cli.BoolFlag {
-	return &cli.BoolFlag{Name: name, Usage: usage, DisableDefaultText: true, EnvVars: env(name)}
+	return &cli.BoolFlag{Name: name, Usage: usage, DisableDefaultText: true, EnvVars: configfile.EnvVars(name)}
 }
 
 // startLog sends all output of the process to stderr through the log, which never blocks.
@@ -61,16 +63,16 @@ func (p *program) serve(c *cli.Context) error {
 		return err
 	}
 	terminal := isTerminal(p.err)
-	options, _ := cfg.logOptions(terminal) // check returns the error
+	options, _ := cfg.LogOptions(terminal) // check returns the error
 	p.startLog(options)
 	cfg.Log = p.log.Logger()
-	for _, m := range unknownVariables(os.Environ(), cfg.sources.root) {
+	for _, m := range cfg.UnknownVariables(os.Environ(), otherVariables()...) {
 		cfg.Log.Warn(m)
 	}
-	if wrong := cfg.check(); len(wrong) > 0 {
+	if wrong := cfg.FindProblems(); len(wrong) > 0 {
 		return &usageError{wrong.Error(), wrong}
 	}
-	r := &reloader{read: func() (fileConfig, error) { return runConfig(c) }, log: p.log, terminal: terminal}
+	r := &reloader{read: func() (configfile.File, error) { return runConfig(c) }, log: p.log, terminal: terminal}
 	cfg.Reload, cfg.Cold, cfg.StrictOrigins = r.reload, c.Bool("cold"), c.Bool("ask-origins")
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
@@ -113,6 +115,17 @@ func (p *program) serve(c *cli.Context) error {
 	return err
 }
 
+// runConfig returns the configuration that the command line, the environment and the file give. It may be called any
+// number of times, and reads the file each time. The error is that the file cannot be read.
+func runConfig(c *cli.Context) (configfile.File, error) {
+	cfg, err := configfile.Merge(c)
+	if err != nil {
+		return cfg, usagef("%v", err)
+	}
+	cfg.Version = buildVersion()
+	return cfg, nil
+}
+
 // varyProcessors lets the number of Go's processors vary with the load, unless $GOMAXPROCS is set.
 func varyProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" {
@@ -133,7 +146,7 @@ func collectSeldom(limit int64) {
 // reloader reads the configuration of run again and puts it into effect, one reload at a
 // time.
 type reloader struct {
-	read     func() (fileConfig, error) // of the same command line, and of the file as it is now
+	read     func() (configfile.File, error) // of the same command line, and of the file as it is now
 	s        *sidecar.Sidecar
 	log      *logs.Log
 	terminal bool
@@ -141,8 +154,8 @@ type reloader struct {
 	leaveTime atomic.Int64 // in effect; 0: the default
 
 	mu       sync.Mutex
-	inEffect fileConfig // its settings of the log, and those of the start
-	level    slog.Level // of the log
+	inEffect configfile.File // its settings of the log, and those of the start
+	level    slog.Level      // of the log
 }
 
 // endsWithin returns how long the end may take: 17.5 s beyond leave_time, 10 s more on a voter, and some.
@@ -228,10 +241,10 @@ func (r *reloader) apply(ctx context.Context) (changes cachesidecar.Changes, err
 	if err != nil {
 		return changes, err
 	}
-	if wrong := cfg.check(); len(wrong) > 0 {
+	if wrong := cfg.FindProblems(); len(wrong) > 0 {
 		return changes, wrong
 	}
-	options, err := cfg.logOptions(r.terminal)
+	options, err := cfg.LogOptions(r.terminal)
 	if err != nil {
 		return changes, err
 	}
@@ -281,7 +294,7 @@ func changesText(changes cachesidecar.Changes) string {
 	if len(changes.Changed)+len(changes.Restart) == 0 {
 		return "Nothing has changed.\n"
 	}
-	var t table
+	var t table.Rows
 	for _, part := range []struct {
 		title string
 		list  []cachesidecar.Change
@@ -289,9 +302,9 @@ func changesText(changes cachesidecar.Changes) string {
 		if len(part.list) == 0 {
 			continue
 		}
-		t.row(part.title, "FROM", "TO")
+		t.AddRow(part.title, "FROM", "TO")
 		for _, c := range part.list {
-			t.row(c.Setting, c.From, c.To)
+			t.AddRow(c.Setting, c.From, c.To)
 		}
 	}
 	return t.String()

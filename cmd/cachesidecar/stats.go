@@ -11,7 +11,9 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 )
 
@@ -93,14 +95,15 @@ func (p *program) watchStats(c *cli.Context) error {
 
 // clusterText says whether all hosts are well, and has a line for each host, and a line for all.
 func clusterText(all *cachesidecar.ClusterStats) string {
-	t := table{{"NODE", "READS", "HIT RATIO", "IN APPS", "LOADED", "MISSES", "ERRORS", "WRITES", "ENTRIES", "MEMORY",
-		"PARTITIONS", "L1 COPIES", "L1 HITS", "HANDOFFS", "CAME"}}
+	t := table.Rows{{"NODE", "READS", "HIT RATIO", "IN APPS", "LOADED", "MISSES", "ERRORS", "WRITES", "ENTRIES",
+		"MEMORY", "PARTITIONS", "L1 COPIES", "L1 HITS", "HANDOFFS", "CAME"}}
 	sum := all.Total()
 	sum.Node = "total"
 	for _, st := range append(slices.Clone(all.Nodes), sum) {
 		n, m, h := st.Total(), &st.L2.Memory, &st.Cluster.Handoff
-		t.row(st.Node, n.Reads(), percent(n.Hits, n.Reads()), n.SharedHits+n.NearHits, n.Loaded, n.Misses, n.Errors,
-			n.Writes, st.L2.Entries, size(m.Used)+" of "+size(m.Limit), st.Cluster.Owned, st.L1.Entries,
+		t.AddRow(st.Node, n.Reads(), table.Percent(n.Hits, n.Reads()), n.SharedHits+n.NearHits, n.Loaded, n.Misses,
+			n.Errors, n.Writes, st.L2.Entries, table.Size(m.Used)+" of "+table.Size(m.Limit), st.Cluster.Owned,
+			st.L1.Entries,
 			st.L1.Hits-st.L1.Refused, handoffs(h), h.Admitted+h.Fetched)
 	}
 	return clusterHealth(all) + "\n\n" + t.String()
@@ -112,58 +115,22 @@ func clusterHealth(all *cachesidecar.ClusterStats) string {
 	for _, m := range all.Missing {
 		wrong.Addf("%s: no answer: %s", m.Node, m.Why)
 	}
-	wrong = slices.Concat(wrong, hostsWrong(all.Nodes), ownerless(all))
+	wrong = slices.Concat(wrong, telemetry.HostFindings(all.Nodes), telemetry.Ownerless(all))
 	if len(wrong) == 0 {
 		return fmt.Sprintf("health  %s: %d of %d hosts", telemetry.Serving, len(all.Nodes), len(all.Nodes))
 	}
-	return "health  not well: " + firstOf(wrong, 2*findingsShown, "\n        ")
+	return "health  not well: " + wrong.FirstPlain(2*findingsShown, "\n        ")
 }
-
-// firstOf returns the first findings, fit for a terminal.
-func firstOf(list telemetry.Findings, n int, between string) string {
-	var plain []string
-	for _, f := range list {
-		plain = append(plain, logs.Plain(f))
-	}
-	return telemetry.AtMost(plain, n, between)
-}
-
-// hostsWrong returns what is wrong with hosts, each time with the name of the host.
-func hostsWrong(all []cachesidecar.Stats) (wrong telemetry.Findings) {
-	for i := range all {
-		st := &all[i]
-		word, why := telemetry.ConditionOf(st)
-		for j, w := range why {
-			if j == 0 && word == telemetry.NotReady {
-				w = word + ": " + w
-			}
-			wrong.Addf("%s: %s", st.Node, w)
-		}
-	}
-	return wrong
-}
-
-// ownerless says that partitions have no owner, if all hosts have answered.
-func ownerless(all *cachesidecar.ClusterStats) (wrong telemetry.Findings) {
-	sum := all.Total()
-	if n := partitions - sum.Cluster.Owned; n > 0 && len(all.Missing) == 0 {
-		wrong.Addf("%s of %s partitions have no owner", count(int64(n)), count(partitions))
-	}
-	return wrong
-}
-
-// partitions is the number of partitions of the ring.
-const partitions = 16384
 
 // statsPage has the lines of a host's page: a title and a text.
-type statsPage struct{ table }
+type statsPage struct{ table.Rows }
 
 // line adds a line, in which whole numbers have commas.
 func (p *statsPage) line(title, format string, args ...any) {
 	for i, a := range args {
-		args[i] = withCommas(a)
+		args[i] = table.WithCommas(a)
 	}
-	p.row(title, fmt.Sprintf(format, args...))
+	p.AddRow(title, fmt.Sprintf(format, args...))
 }
 
 // statsText is the readable page. With an earlier reading it has rates.
@@ -177,7 +144,7 @@ func statsText(st, last *cachesidecar.Stats) string {
 	p.l2(&st.L2)
 	if m := &st.Memory; m.Limit > 0 {
 		p.line("shared", "%v of memory that apps read: %v reads, %v values put there, %v withdrawn",
-			size(m.Limit), m.Hits, m.Published, m.Withdrawn)
+			table.Size(m.Limit), m.Hits, m.Published, m.Withdrawn)
 	}
 	if st.L1.Limit > 0 { // other hosts may join
 		p.others(st)
@@ -187,7 +154,7 @@ func statsText(st, last *cachesidecar.Stats) string {
 	}
 	pr := &st.Process
 	p.line("process", "pid %v, resident %v, Go heap %v, %v goroutines",
-		fmt.Sprint(pr.PID), size(pr.ResidentBytes), size(pr.HeapBytes), pr.Goroutines)
+		fmt.Sprint(pr.PID), table.Size(pr.ResidentBytes), table.Size(pr.HeapBytes), pr.Goroutines)
 	p.line("", "garbage collection %.2f %% of CPU, longest pause %v", 100*pr.GCCPUShare, micros(pr.GCPauseMaxUS))
 	return p.String() + "\n" + namespacesTable(st).String() + loadsTables(st)
 }
@@ -196,7 +163,7 @@ func (p *statsPage) requests(st, last *cachesidecar.Stats) {
 	t := st.Total()
 	reads := t.Reads()
 	p.line("reads", "%v: %v hits, %v loaded, %v missing, %v stale, %v errors", reads,
-		percent(t.Hits, reads), t.Loaded, t.Misses, t.Stale, t.ReadErrors)
+		table.Percent(t.Hits, reads), t.Loaded, t.Misses, t.Stale, t.ReadErrors)
 	if t.SharedHits+t.NearHits > 0 {
 		p.line("", "of the hits %v in shared memory and %v in near caches, as apps report", t.SharedHits, t.NearHits)
 	}
@@ -208,15 +175,16 @@ func (p *statsPage) requests(st, last *cachesidecar.Stats) {
 	rate := func(now, then int64) int64 { return int64(float64(now-then) / s) }
 	p.line("rates", "%v reads/s, %v writes/s, %v in/s, %v out/s",
 		rate(reads, l.Reads()), rate(t.Writes, l.Writes),
-		size(rate(st.Connections.BytesIn, last.Connections.BytesIn)),
-		size(rate(st.Connections.BytesOut, last.Connections.BytesOut)))
+		table.Size(rate(st.Connections.BytesIn, last.Connections.BytesIn)),
+		table.Size(rate(st.Connections.BytesOut, last.Connections.BytesOut)))
 }
 
 func (p *statsPage) l2(l *cachesidecar.L2Stats) {
 	m := &l.Memory
-	p.line("l2", "%v entries, %v of %v", l.Entries, size(m.Used), size(m.Limit))
-	p.line("", "keys and values %v, headers %v, index %v, ghosts %v, dead %v, unfilled %v", size(m.Payload),
-		size(m.Headers+m.Alignment), size(m.Index), size(m.Ghosts), size(m.Dead), size(m.Open+m.Tails))
+	p.line("l2", "%v entries, %v of %v", l.Entries, table.Size(m.Used), table.Size(m.Limit))
+	p.line("", "keys and values %v, headers %v, index %v, ghosts %v, dead %v, unfilled %v", table.Size(m.Payload),
+		table.Size(m.Headers+m.Alignment), table.Size(m.Index), table.Size(m.Ghosts), table.Size(m.Dead),
+		table.Size(m.Open+m.Tails))
 	p.line("", "gone: %v evicted, %v expired, %v flushed, %v moved away, %v over quota",
 		l.Evicted, l.Expired, l.Flushed, l.Moved, l.QuotaEvicted)
 	switch k := l.Kept; {
@@ -235,7 +203,8 @@ func (p *statsPage) l2(l *cachesidecar.L2Stats) {
 
 // others writes the lines that concern other hosts.
 func (p *statsPage) others(st *cachesidecar.Stats) {
-	p.line("l1", "%v copies of others' entries, %v of %v", st.L1.Entries, size(st.L1.Used), size(st.L1.Limit))
+	p.line("l1", "%v copies of others' entries, %v of %v", st.L1.Entries, table.Size(st.L1.Used),
+		table.Size(st.L1.Limit))
 	p.line("", "%v reads found one, of which %v were outdated", st.L1.Hits, st.L1.Refused)
 	c := &st.Cluster
 	state := "in"
@@ -243,7 +212,7 @@ func (p *statsPage) others(st *cachesidecar.Stats) {
 		state = "out"
 	}
 	p.line("cluster", "%v hosts live, this one is %v and owns %v of %v partitions",
-		c.Members, state, c.Owned, partitions)
+		c.Members, state, c.Owned, kv.Partitions)
 	p.line("", "asked others for %v keys (%v reads shared an answer), served %v keys to others",
 		c.PeerReads, c.Joined, c.Served)
 	i := &c.Invalidations
@@ -265,7 +234,7 @@ func (p *statsPage) feed(f *cachesidecar.ChangesStats) {
 		return
 	}
 	p.line("changes", "feed %v: following, %v behind%v, %v rows, %v keys deleted, %v flushes; the server keeps %v",
-		f.Name, millis(f.LagMS), certified, f.Rows, f.Deletions, f.Flushes, size(f.KeptBytes))
+		f.Name, millis(f.LagMS), certified, f.Rows, f.Deletions, f.Flushes, table.Size(f.KeptBytes))
 }
 
 // oldest returns the age of the oldest lease on another host. Copies of that host's
@@ -285,54 +254,55 @@ func oldest(leases []cachesidecar.LeaseStats) string {
 }
 
 // handoffs formats the numbers of handoffs under way.
-func handoffs(h *cachesidecar.HandoffStats) rightAligned {
+func handoffs(h *cachesidecar.HandoffStats) table.RightAligned {
 	in, out := h.Pulling, int64(h.OpenOffers)
 	if in+out == 0 {
 		return "none"
 	}
-	return count(in) + " in, " + count(out) + " out"
+	return table.Count(in) + " in, " + table.Count(out) + " out"
 }
 
 // namespacesTable has a line for each namespace.
-func namespacesTable(st *cachesidecar.Stats) table {
-	t := table{{"NAMESPACE", "ENTRIES", "BYTES", "QUOTA", "READS", "HIT RATIO", "HITS", "IN APPS", "LOADED", "MISSES",
-		"STALE", "ERRORS", "WRITES", "DELETES"}}
+func namespacesTable(st *cachesidecar.Stats) table.Rows {
+	t := table.Rows{{"NAMESPACE", "ENTRIES", "BYTES", "QUOTA", "READS", "HIT RATIO", "HITS", "IN APPS", "LOADED",
+		"MISSES", "STALE", "ERRORS", "WRITES", "DELETES"}}
 	for _, ns := range st.Namespaces {
-		quota := rightAligned("-")
+		quota := table.RightAligned("-")
 		if ns.Quota > 0 {
-			quota = size(ns.Quota)
+			quota = table.Size(ns.Quota)
 		}
-		t.row(ns.Name, ns.Entries, size(ns.Bytes), quota, ns.Reads(), percent(ns.Hits, ns.Reads()), ns.Hits,
-			ns.SharedHits+ns.NearHits, ns.Loaded, ns.Misses, ns.Stale, ns.ReadErrors, ns.Writes, ns.Deletes)
+		t.AddRow(ns.Name, ns.Entries, table.Size(ns.Bytes), quota, ns.Reads(), table.Percent(ns.Hits, ns.Reads()),
+			ns.Hits, ns.SharedHits+ns.NearHits, ns.Loaded, ns.Misses, ns.Stale, ns.ReadErrors, ns.Writes, ns.Deletes)
 	}
 	return t
 }
 
 // loadsTables describes the loads of the sidecar and of the apps, and the audits, if there are any.
 func loadsTables(st *cachesidecar.Stats) (text string) {
-	loads := table{{"ORIGIN OF", "KIND", "LOADS", "COLLAPSED", "ABSENT", "FAILED", "SHED", "STALE", "MEAN TIME",
+	loads := table.Rows{{"ORIGIN OF", "KIND", "LOADS", "COLLAPSED", "ABSENT", "FAILED", "SHED", "STALE", "MEAN TIME",
 		"BREAKER"}}
-	audits := table{{"AUDIT OF", "COMPARED", "DIFFERED", "UP TO 1S", "10S", "1M", "10M", "LONGER", "SETTLED", "FAILED",
-		"SKIPPED"}}
+	audits := table.Rows{{"AUDIT OF", "COMPARED", "DIFFERED", "UP TO 1S", "10S", "1M", "10M", "LONGER", "SETTLED",
+		"FAILED", "SKIPPED"}}
 	for _, ns := range st.Namespaces {
 		if l := &ns.Loads; l.Origin != "" {
-			loads.row(ns.Name, l.Origin, l.Loads, l.Collapsed, l.Absent, l.Failed, l.Shed, ns.Stale, micros(l.MeanUS),
-				l.Breaker)
+			loads.AddRow(ns.Name, l.Origin, l.Loads, l.Collapsed, l.Absent, l.Failed, l.Shed, ns.Stale,
+				micros(l.MeanUS), l.Breaker)
 		}
 		if a := &ns.Audit; a.Configured {
-			audits.row(ns.Name, a.Compared(), a.Differed, a.UpTo1s, a.UpTo10s, a.UpTo1m, a.UpTo10m, a.Longer, a.Settled,
-				a.Failed, a.Skipped)
+			audits.AddRow(ns.Name, a.Compared(), a.Differed, a.UpTo1s, a.UpTo10s, a.UpTo1m, a.UpTo10m, a.Longer,
+				a.Settled, a.Failed, a.Skipped)
 		}
 	}
-	for _, t := range []table{loads, audits} {
+	for _, t := range []table.Rows{loads, audits} {
 		if len(t) > 1 {
 			text += "\n" + t.String()
 		}
 	}
 	if t := &st.LeaseTokens; t.Issued > 0 {
 		text += fmt.Sprintf("\nleases: %v tokens for apps to load, %v filled, %v not stored, %v waited instead; "+
-			"%v expired, %v given back; %v out\n", count(t.Issued), count(t.Filled), count(t.NotStored),
-			count(t.Collapsed), count(t.Expired), count(t.Abandoned), count(t.Out))
+			"%v expired, %v given back; %v out\n", table.Count(t.Issued), table.Count(t.Filled),
+			table.Count(t.NotStored), table.Count(t.Collapsed), table.Count(t.Expired),
+			table.Count(t.Abandoned), table.Count(t.Out))
 	}
 	return text
 }
@@ -387,17 +357,17 @@ func (p *statsPage) health(st *cachesidecar.Stats) {
 	if len(why) > 0 {
 		text += ": "
 	}
-	p.list("health", text+firstOf(why, findingsShown, "\n"))
+	p.list("health", text+why.FirstPlain(findingsShown, "\n"))
 	if f := hurts(st); len(f) > 0 {
-		p.list("hurts", firstOf(f, findingsShown, "\n"))
+		p.list("hurts", f.FirstPlain(findingsShown, "\n"))
 	}
-	p.row()
+	p.AddRow()
 }
 
 // list adds the lines of a text, the first of which has a title.
 func (p *statsPage) list(title, text string) {
 	for line := range strings.SplitSeq(text, "\n") {
-		p.row(title, line)
+		p.AddRow(title, line)
 		title = ""
 	}
 }

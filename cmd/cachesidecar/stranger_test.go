@@ -49,7 +49,7 @@ func greeting(purpose string) *wire.PeerHello {
 	return &wire.PeerHello{
 		MinVersion: 1, MaxVersion: wire.PeerVersion, Cluster: "cachesidecar", From: kv.Process{Node: "stranger", Epoch: kv.Epoch(wall)},
 		Purpose: purpose, WallMS: wall, Clock: uint64(wall) << 22,
-		Settings: map[string]string{"detection": "3s", "max_staleness": "2s", "partition_policy": "available", "partitions": strconv.Itoa(partitions)},
+		Settings: map[string]string{"detection": "3s", "max_staleness": "2s", "partition_policy": "available", "partitions": strconv.Itoa(kv.Partitions)},
 	}
 }
 

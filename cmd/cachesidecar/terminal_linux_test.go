@@ -5,102 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/cachesidecar/cachesidecar/internal/testing/pty"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
-
-// terminal is a pseudoterminal. The program has one end as stdin or stdout, the test has
-// the other.
-type terminal struct {
-	ours, its *os.File
-
-	mu   sync.Mutex
-	text bytes.Buffer // what the program has written
-	more chan struct{}
-}
-
-func newTerminal(t *testing.T) *terminal {
-	t.Helper()
-	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("no pseudoterminals here: %v", err)
-	}
-	fd := int(ours.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	its, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Output must arrive unchanged: no \r before \n, no echo.
-	attr, err := unix.IoctlGetTermios(int(its.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	attr.Oflag &^= unix.OPOST
-	attr.Lflag &^= unix.ECHO
-	if err := unix.IoctlSetTermios(int(its.Fd()), unix.TCSETS, attr); err != nil {
-		t.Fatal(err)
-	}
-	tt := &terminal{ours: ours, its: its, more: make(chan struct{}, 1)}
-	done := make(chan struct{})
-	go func() { // ends when its end is closed
-		defer close(done)
-		b := make([]byte, 4096)
-		for {
-			n, err := ours.Read(b)
-			tt.mu.Lock()
-			tt.text.Write(b[:n])
-			tt.mu.Unlock()
-			select {
-			case tt.more <- struct{}{}:
-			default:
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_, _ = ours.WriteString("\n") // ends a read that waits for a key
-		its.Close()
-		<-done
-		ours.Close()
-	})
-	return tt
-}
-
-// waitFor waits until ok accepts the output, and returns it.
-func (tt *terminal) waitFor(t *testing.T, what string, ok func(string) bool) string {
-	t.Helper()
-	deadline := testenv.Expired()
-	for {
-		tt.mu.Lock()
-		text := tt.text.String()
-		tt.mu.Unlock()
-		if ok(text) {
-			return text
-		}
-		select {
-		case <-tt.more:
-		case <-deadline:
-			t.Fatalf("waited for %s on the terminal; there is %q", what, text)
-		}
-	}
-}
 
 func TestGetOnTerminal(t *testing.T) {
 	serveHere(t)
@@ -108,12 +20,12 @@ func TestGetOnTerminal(t *testing.T) {
 	if got := mustRun(t, "get", "k"); got != "value" {
 		t.Errorf("to a pipe: %q, want no newline", got)
 	}
-	tt := newTerminal(t)
-	if status := commandWith(t, &program{in: strings.NewReader(""), out: tt.its, err: io.Discard}, "get", "k"); status != exitDone {
+	tt := pty.Open(t)
+	if status := commandWith(t, &program{in: strings.NewReader(""), out: tt.Its, err: io.Discard}, "get", "k"); status != exitDone {
 		t.Fatalf("status %d", status)
 	}
-	fmt.Fprint(tt.its, "$")
-	if got := tt.waitFor(t, "the prompt", func(s string) bool { return strings.HasSuffix(s, "$") }); got != "value\n$" {
+	fmt.Fprint(tt.Its, "$")
+	if got := tt.WaitFor(t, "the prompt", func(s string) bool { return strings.HasSuffix(s, "$") }); got != "value\n$" {
 		t.Errorf("on a terminal: %q, want a newline", got)
 	}
 }
@@ -127,13 +39,13 @@ func TestWatchOnTerminal(t *testing.T) {
 		if noColor {
 			t.Setenv("NO_COLOR", "1")
 		}
-		tt := newTerminal(t)
+		tt := pty.Open(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan int, 1)
 		go func() { // ends with ctx
-			done <- (&program{in: tt.its, out: tt.its, err: tt.its}).run(ctx, []string{"cachesidecar", "stats", "--watch"})
+			done <- (&program{in: tt.Its, out: tt.Its, err: tt.Its}).run(ctx, []string{"cachesidecar", "stats", "--watch"})
 		}()
-		text := tt.waitFor(t, "two pages", func(s string) bool { return strings.Count(s, "NAMESPACE") >= 2 })
+		text := tt.WaitFor(t, "two pages", func(s string) bool { return strings.Count(s, "NAMESPACE") >= 2 })
 		cancel()
 		if status := <-done; status != exitDone {
 			t.Errorf("status %d", status)
@@ -154,9 +66,9 @@ func TestWarmOnTerminal(t *testing.T) {
 	o := serveOrigin(t, sidecar.Namespace{})
 	o.takes = 5 * time.Millisecond
 	for _, from := range []string{"a file", "stdin"} {
-		tt := newTerminal(t)
+		tt := pty.Open(t)
 		var out bytes.Buffer
-		p := &program{in: strings.NewReader(many("s%d", 0, 600)), out: &out, err: tt.its}
+		p := &program{in: strings.NewReader(many("s%d", 0, 600)), out: &out, err: tt.Its}
 		file, want := "-", "/-"
 		if from == "a file" {
 			file, want = listOf(t, many("k%d", 0, 600)), "/600"
@@ -164,8 +76,8 @@ func TestWarmOnTerminal(t *testing.T) {
 		if status := commandWith(t, p, "warm", file, "--ns", "users", "--concurrency", "8"); status != exitDone {
 			t.Fatalf("%s: status %d, %s", from, status, out.String())
 		}
-		fmt.Fprint(tt.its, "$")
-		shown := tt.waitFor(t, "the prompt", func(s string) bool { return strings.HasSuffix(s, "$") })
+		fmt.Fprint(tt.Its, "$")
+		shown := tt.WaitFor(t, "the prompt", func(s string) bool { return strings.HasSuffix(s, "$") })
 		steps := strings.Split(shown, "\r")
 		if len(steps) < 3 || !strings.Contains(shown, want) || !strings.Contains(shown, "keys/s") || strings.Contains(shown, "\x1b[3") {
 			t.Errorf("%s: the terminal shows %q", from, shown)
@@ -200,12 +112,12 @@ func TestFlushAsks(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			mustRun(t, "set", "k", "v")
-			tt := newTerminal(t)
-			if _, err := tt.ours.WriteString(tc.answer); err != nil {
+			tt := pty.Open(t)
+			if _, err := tt.Ours.WriteString(tc.answer); err != nil {
 				t.Fatal(err)
 			}
 			var out, err bytes.Buffer
-			status := commandWith(t, &program{in: tt.its, out: &out, err: &err}, strings.Fields(tc.line)...)
+			status := commandWith(t, &program{in: tt.Its, out: &out, err: &err}, strings.Fields(tc.line)...)
 			want := tc.question
 			if tc.status != exitDone {
 				want += "cachesidecar: nothing dropped\n"

@@ -15,49 +15,33 @@ import (
 	"github.com/rivo/uniseg"
 	"golang.org/x/sys/unix"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/pty"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-// resize gives a terminal a size, as a window of a desktop does.
-func (tt *terminal) resize(t *testing.T, width, height uint16) {
-	t.Helper()
-	size := unix.Winsize{Row: height, Col: width}
-	if err := unix.IoctlSetWinsize(int(tt.ours.Fd()), unix.TIOCSWINSZ, &size); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (tt *terminal) press(t *testing.T, keys string) {
-	t.Helper()
-	if _, err := tt.ours.WriteString(keys); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// settings returns the terminal's settings, which raw mode changes.
-func (tt *terminal) settings(t *testing.T) unix.Termios {
-	t.Helper()
-	attr, err := unix.IoctlGetTermios(int(tt.its.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return *attr
-}
-
 // startTop runs top in this process, on a terminal of its own.
-func startTop(t *testing.T, args ...string) (tt *terminal, end context.CancelFunc, done chan int) {
+func startTop(t *testing.T, args ...string) (tt *pty.Terminal, end context.CancelFunc, done chan int) {
 	t.Helper()
-	tt = newTerminal(t)
-	tt.resize(t, 80, 24)
+	tt = pty.Open(t)
+	tt.Resize(t, 80, 24)
 	ctx, end := context.WithCancel(t.Context())
 	done = make(chan int, 1)
 	go func() { // ends with ctx, or with a key
-		p := &program{in: tt.its, out: tt.its, err: tt.its}
+		p := &program{in: tt.Its, out: tt.Its, err: tt.Its}
 		done <- p.run(ctx, append([]string{"cachesidecar", "top", "--interval", "200ms"}, args...))
 	}()
 	t.Cleanup(end)
 	return tt, end, done
 }
+
+// Sequences of ANSI terminals, as a terminal gets them.
+const (
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" // the other screen, no cursor, no line wrap
+	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+	home        = "\x1b[H"
+	endOfLine   = "\x1b[K\r\n"
+	endOfScreen = "\x1b[J"
+)
 
 // lastPage returns the lines of the last complete page of a terminal's output.
 func lastPage(text string) []string {
@@ -85,7 +69,7 @@ func TestTopOnTerminal(t *testing.T) {
 	for _, tc := range []struct{ name, keys string }{{"q", "q"}, {"Ctrl-C", "\x03"}, {"a signal", ""}} {
 		t.Run(tc.name, func(t *testing.T) {
 			tt, end, done := startTop(t)
-			text := tt.waitFor(t, "rates", has("host1  in           0"))
+			text := tt.WaitFor(t, "rates", has("host1  in           0"))
 			if !strings.HasPrefix(text, enterScreen) || !strings.Contains(text, "\x1b[1mHOST ") {
 				t.Errorf("the page does not begin on the other screen, with a bold head: %q", text[:40])
 			}
@@ -94,14 +78,14 @@ func TestTopOnTerminal(t *testing.T) {
 					t.Errorf("the page lacks %q:\n%s", want, strings.Join(lastPage(text), "\n"))
 				}
 			}
-			tt.press(t, "\x1b[A") // an arrow is no order
-			tt.press(t, "e")
-			tt.waitFor(t, "another order", has("by errors"))
-			tt.resize(t, 40, 9)
+			tt.Press(t, "\x1b[A") // an arrow is no order
+			tt.Press(t, "e")
+			tt.WaitFor(t, "another order", has("by errors"))
+			tt.Resize(t, 40, 9)
 			if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
 				t.Fatal(err)
 			}
-			text = tt.waitFor(t, "the narrow page", func(s string) bool { return len(lastPage(s)) == 9 && has("…")(s) })
+			text = tt.WaitFor(t, "the narrow page", func(s string) bool { return len(lastPage(s)) == 9 && has("…")(s) })
 			for _, line := range lastPage(text) {
 				if uniseg.StringWidth(line) > 40 {
 					t.Errorf("%q is wider than the terminal", line)
@@ -110,13 +94,13 @@ func TestTopOnTerminal(t *testing.T) {
 			if tc.keys == "" {
 				end()
 			} else {
-				tt.press(t, tc.keys)
+				tt.Press(t, tc.keys)
 			}
 			if status := <-done; status != exitDone {
 				t.Errorf("status %d", status)
 			}
-			tt.waitFor(t, "the terminal as it was", func(s string) bool { return strings.HasSuffix(s, leaveScreen) })
-			if attr := tt.settings(t); attr.Lflag&unix.ICANON == 0 || attr.Lflag&unix.ISIG == 0 {
+			tt.WaitFor(t, "the terminal as it was", func(s string) bool { return strings.HasSuffix(s, leaveScreen) })
+			if attr := tt.Settings(t); attr.Lflag&unix.ICANON == 0 || attr.Lflag&unix.ISIG == 0 {
 				t.Error("the terminal is left in raw mode")
 			}
 		})
@@ -128,11 +112,11 @@ func TestTopWithoutColour(t *testing.T) {
 	serveHere(t)
 	t.Setenv("NO_COLOR", "1")
 	tt, _, done := startTop(t)
-	text := tt.waitFor(t, "a page", has("HOTTEST"))
+	text := tt.WaitFor(t, "a page", has("HOTTEST"))
 	if strings.Contains(text, "m HOST") || strings.Contains(text, "\x1b[1m") {
 		t.Errorf("the page has letters of another kind: %q", text)
 	}
-	tt.press(t, "q")
+	tt.Press(t, "q")
 	<-done
 }
 
@@ -142,32 +126,14 @@ func TestLengthyTopOutlivesSidecar(t *testing.T) {
 	socket := filepath.Join(tempDir(t), "s")
 	p := runSidecarAt(t, socket, "--node", "host1")
 	tt, _, done := startTop(t, "--socket", socket)
-	tt.waitFor(t, "rates", has("host1  in           0"))
+	tt.WaitFor(t, "rates", has("host1  in           0"))
 	p.terminate()
-	tt.waitFor(t, "the trouble", has("NO ANSWER: unavailable"))
+	tt.WaitFor(t, "the trouble", has("NO ANSWER: unavailable"))
 	runSidecarAt(t, socket, "--node", "host1")
-	tt.waitFor(t, "rates again", func(s string) bool { return !has("NO ANSWER")(s) && has("host1  in           0")(s) })
-	tt.press(t, "q")
+	tt.WaitFor(t, "rates again", func(s string) bool { return !has("NO ANSWER")(s) && has("host1  in           0")(s) })
+	tt.Press(t, "q")
 	if status := <-done; status != exitDone {
 		t.Errorf("status %d", status)
-	}
-}
-
-// TestTopPanics checks that a panic gives the terminal back.
-func TestTopPanics(t *testing.T) {
-	tt := newTerminal(t)
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Error("nothing has panicked")
-			}
-		}()
-		top := &liveTop{view: &view{interval: time.Hour}, screen: screen{in: tt.its, out: tt.its}} // without an order
-		_ = topLive(t.Context(), top, &sampler{})
-	}()
-	tt.waitFor(t, "the terminal as it was", func(s string) bool { return strings.HasSuffix(s, leaveScreen) })
-	if tt.settings(t).Lflag&unix.ICANON == 0 {
-		t.Error("the terminal is left in raw mode")
 	}
 }
 
@@ -177,11 +143,11 @@ func TestTopSuspended(t *testing.T) {
 	socket := serveHere(t)
 	for _, how := range []string{"Ctrl-Z", "SIGTSTP"} {
 		t.Run(how, func(t *testing.T) {
-			tt := newTerminal(t)
-			tt.resize(t, 80, 24)
+			tt := pty.Open(t)
+			tt.Resize(t, 80, 24)
 			shell := exec.Command("bash", "--norc", "-i")
 			shell.Env = append(os.Environ(), "PS1=$ ", "TERM=xterm", "CACHESIDECAR_SOCKET="+socket)
-			shell.Stdin, shell.Stdout, shell.Stderr = tt.its, tt.its, tt.its
+			shell.Stdin, shell.Stdout, shell.Stderr = tt.Its, tt.Its, tt.Its
 			shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
 			if err := shell.Start(); err != nil {
 				t.Fatal(err)
@@ -193,27 +159,27 @@ func TestTopSuspended(t *testing.T) {
 					return strings.Count(s, enterScreen) >= n && strings.Contains(after, "HOTTEST") && has("q quit")(s)
 				}
 			}
-			tt.press(t, fmt.Sprintf("%s top --interval 200ms\n", binary()))
-			tt.waitFor(t, "a page", pages(1))
+			tt.Press(t, fmt.Sprintf("%s top --interval 200ms\n", binary()))
+			tt.WaitFor(t, "a page", pages(1))
 			if how == "Ctrl-Z" {
-				tt.press(t, "\x1a")
+				tt.Press(t, "\x1a")
 			} else if err := syscall.Kill(childOf(t, shell.Process.Pid), syscall.SIGTSTP); err != nil {
 				t.Fatal(err)
 			}
-			tt.waitFor(t, "the shell", func(s string) bool {
+			tt.WaitFor(t, "the shell", func(s string) bool {
 				at := strings.LastIndex(s, leaveScreen)
 				return at > 0 && strings.Contains(s[at:], "Stopped")
 			})
-			tt.press(t, "fg\n")
-			tt.waitFor(t, "the page again", pages(2))
-			tt.press(t, "q")
-			tt.waitFor(t, "its end", func(s string) bool {
+			tt.Press(t, "fg\n")
+			tt.WaitFor(t, "the page again", pages(2))
+			tt.Press(t, "q")
+			tt.WaitFor(t, "its end", func(s string) bool {
 				at := strings.LastIndex(s, leaveScreen)
 				return strings.Count(s, leaveScreen) >= 2 && strings.Contains(s[at:], "$ ")
 			})
-			tt.press(t, "echo status $?\n")
-			tt.waitFor(t, "its status", func(s string) bool { return strings.Contains(s, "status 0") })
-			tt.press(t, "exit\n")
+			tt.Press(t, "echo status $?\n")
+			tt.WaitFor(t, "its status", func(s string) bool { return strings.Contains(s, "status 0") })
+			tt.Press(t, "exit\n")
 		})
 	}
 }

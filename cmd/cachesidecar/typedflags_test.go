@@ -1,14 +1,48 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
 )
+
+// configOf builds a configuration as run does, and stops there.
+func configOf(t *testing.T, args ...string) (cfg configfile.File, err error) {
+	t.Helper()
+	var out bytes.Buffer
+	app := (&program{in: strings.NewReader(""), out: &out, err: &out}).app()
+	app.Command("run").Action = func(c *cli.Context) (err error) {
+		cfg, err = runConfig(c)
+		return cmp.Or(err, cfg.Wrong.OrNil())
+	}
+	err = app.RunContext(context.Background(), append([]string{"cachesidecar", "run"}, args...))
+	return cfg, err
+}
+
+// TestFlagsOfProcess checks that each flag of run has the environment variable of its name, and that a configuration
+// has the version of the program.
+func TestFlagsOfProcess(t *testing.T) {
+	for _, f := range runCommand(&program{}).Flags {
+		name := f.Names()[0]
+		vars := f.(cli.DocGenerationFlag).GetEnvVars()
+		if want := "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")); !slices.Equal(vars, []string{want}) {
+			t.Errorf("--%s has the environment variables %q, want %q", name, vars, want)
+		}
+	}
+	if cfg, err := configOf(t); err != nil || cfg.Version == "" {
+		t.Errorf("version %q, %v", cfg.Version, err)
+	}
+}
 
 // TestTimesOfDays checks that each way to give a time takes days.
 func TestTimesOfDays(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/internal/configfile"
 )
 
 // usageError is a mistake in the use of the command.
@@ -54,7 +56,7 @@ func noCommand(c *cli.Context, within string, commands []*cli.Command) error {
 		}
 	}
 	see := ": see"
-	if near := nearest(name, names); near != "" {
+	if near := configfile.Nearest(name, names); near != "" {
 		see = fmt.Sprintf(": did you mean %q? See", near)
 	}
 	return usagef("there is no command %q%s %q", strings.TrimSpace(within+" "+name), see, help)
@@ -74,7 +76,7 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 	}
 	see := "see"
 	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
-		if near := nearest(name, flagNames(c.Command.Flags)); near != "" {
+		if near := configfile.Nearest(name, flagNames(c.Command.Flags)); near != "" {
 			see = fmt.Sprintf("did you mean --%s? See", near)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 )
 
 func warmCommand(p *program) *cli.Command {
@@ -245,7 +246,7 @@ func (p *program) reportWarm(
 		fmt.Fprintln(p.err, f)
 	}
 	if more := w.count[failed] - int64(len(w.failures)); more > 0 {
-		fmt.Fprintf(p.err, "… and %s more\n", count(more))
+		fmt.Fprintf(p.err, "… and %s more\n", table.Count(more))
 	}
 	r := warmResult{
 		PassedOver: passed,
@@ -254,16 +255,16 @@ func (p *program) reportWarm(
 	}
 	r.Keys = r.Loaded + r.There + r.Absent + r.Failed
 	line := fmt.Sprintf("%s keys in %v: %s loaded, %s there already, %s absent, %s failed",
-		count(r.Keys), took.Round(10*time.Millisecond),
-		count(r.Loaded), count(r.There), count(r.Absent), count(r.Failed))
+		table.Count(r.Keys), took.Round(10*time.Millisecond),
+		table.Count(r.Loaded), table.Count(r.There), table.Count(r.Absent), table.Count(r.Failed))
 	if passed > 0 {
-		line += fmt.Sprintf("; %s passed over", count(passed))
+		line += fmt.Sprintf("; %s passed over", table.Count(passed))
 	}
 	out := p.show(c, r, line+"\n")
 	switch {
 	case err != nil:
 		if at.path != "" {
-			fmt.Fprintf(p.err, "The same command goes on behind key %s.\n", count(at.Keys))
+			fmt.Fprintf(p.err, "The same command goes on behind key %s.\n", table.Count(at.Keys))
 		} else {
 			fmt.Fprintln(p.err, "The same command passes quickly over what is there already; "+
 				"with --resume FILE it would go on where it ended.")

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/sidecar"
@@ -210,14 +211,14 @@ func TestLengthyWarmResumes(t *testing.T) {
 		t.Fatal(first, err)
 	}
 	done := 1000*n + asked - 5
-	for _, want := range []string{"5 keys in a row failed (--stop-after), the last because: the origin failed: ", fmt.Sprintf("The same command goes on behind key %s.\n", count(int64(done)))} {
+	for _, want := range []string{"5 keys in a row failed (--stop-after), the last because: the origin failed: ", fmt.Sprintf("The same command goes on behind key %s.\n", table.Count(int64(done)))} {
 		if first.status != exitMiss || done < 1490 || done > 2990 || !strings.Contains(first.err, want) {
 			t.Fatalf("%v\nwant %q", first, want)
 		}
 	}
 	o.until, o.asked = 0, nil
 	second := command(t, "", line...)
-	want := fmt.Sprintf("%s: %s loaded, 0 there already, 0 absent, 0 failed; %s passed over\n", count(int64(3000-done)), count(int64(3000-done)), count(int64(done)))
+	want := fmt.Sprintf("%s: %s loaded, 0 there already, 0 absent, 0 failed; %s passed over\n", table.Count(int64(3000-done)), table.Count(int64(3000-done)), table.Count(int64(done)))
 	if second.status != exitDone || summary(second.out) != want || len(o.asked) != 3000-done || o.asked[0] != fmt.Sprint("k", done) {
 		t.Errorf("%v\nwant %q", second, want)
 	}

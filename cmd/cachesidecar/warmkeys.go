@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/table"
 )
 
 // Results for a key.
@@ -100,7 +102,7 @@ func (l *keyList) one() (key string, ok bool, err error) {
 	err = l.lines.Err()
 	if errors.Is(err, bufio.ErrTooLong) {
 		return "", false, fmt.Errorf("%s: what follows key %s is longer than %d bytes: is it a list of keys?",
-			l.name, count(l.read), maxKeyLine)
+			l.name, table.Count(l.read), maxKeyLine)
 	}
 	if err != nil {
 		err = fmt.Errorf("cannot read the keys: %w", err)
@@ -171,7 +173,7 @@ func (at *position) seek(ctx context.Context, l *keyList) error {
 	}
 	if l.read < at.Keys || l.last != string(at.Last) {
 		return usagef("--resume %s: the file is about another list: key %s there is %q: "+
-			"give another, or remove it to begin anew", at.path, count(at.Keys), at.Last)
+			"give another, or remove it to begin anew", at.path, table.Count(at.Keys), at.Last)
 	}
 	return nil
 }

@@ -9,7 +9,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/table"
 )
 
 func watchCommand(p *program) *cli.Command {
@@ -89,7 +91,9 @@ func writeEvent(out io.Writer, e client.Event, asJSON bool) error {
 	case client.Flushed:
 		line += sanitizedf("  %s  -  %d", cmp.Or(w.Namespace, "every namespace"), w.Version)
 	case client.Raised:
-		line += fmt.Sprintf("  %s of %s partitions  -  %d", count(int64(w.Partitions)), count(partitions), w.Version)
+		line += fmt.Sprintf("  %s of %s partitions  -  %d", table.Count(int64(w.Partitions)),
+			table.Count(kv.Partitions),
+			w.Version)
 	}
 	_, err := fmt.Fprintln(out, line)
 	return err

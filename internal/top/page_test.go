@@ -1,8 +1,9 @@
-package main
+package top
 
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,9 @@ import (
 	"github.com/rivo/uniseg"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/telemetry"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/table"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // busyHost returns the statistics of a host that has served for some seconds, at so many
@@ -118,41 +121,32 @@ func TestTopFits(t *testing.T) {
 	}
 }
 
-func TestTopOrders(t *testing.T) {
-	list := func() []activity {
-		return []activity{
-			{name: "a", Rates: telemetry.Rates{Reads: 5, Writes: 1, Hits: 1, Loads: 2, Errors: 0}, lag: 3, used: 1},
-			{name: "b", Rates: telemetry.Rates{Reads: 9, Writes: 0, Hits: 0.9, Loads: 0, Errors: 0}, lag: 1, used: 3},
-			{name: "c", Rates: telemetry.Rates{Reads: -1, Writes: -1, Hits: -1, Loads: -1, Errors: 4}, lag: 0, used: 2},
-			{name: "d", silent: "no answer", trouble: true},
-		}
+// TestNothingMovesTheCursor checks that no page contains a stranger's characters that move a cursor, end a line or
+// change the direction of text.
+func TestNothingMovesTheCursor(t *testing.T) {
+	const evil = "a\x1b[2J\u009b31m\u202e\t\v\n\x7fz"
+	var stats cachesidecar.Stats
+	var all cachesidecar.ClusterStats
+	var list []cachesidecar.Member
+	var hot cachesidecar.HotKeys
+	for _, v := range []any{&stats, &all, &list, &hot} {
+		testenv.FillTexts(reflect.ValueOf(v).Elem(), evil)
 	}
-	for key, want := range map[byte]string{'r': "dbac", 'w': "dabc", 'h': "dbac", 'l': "dabc", 'e': "dcab", 'g': "dabc", 'm': "dbca", 'n': "dabc", 'x': "dbac"} {
-		v := &view{by: &orders[0]}
-		v.press(key)
-		lines, got := list(), ""
-		v.by.sort(lines)
-		for _, a := range lines {
-			got += a.name
-		}
-		if got != want {
-			t.Errorf("%c: %s, want %s", key, got, want)
-		}
-	}
-}
-
-func TestSingleKeys(t *testing.T) {
-	for in, want := range map[string]string{
-		"": "", "q": "q", "re": "re", "\x1b": "", "\x1b[A": "", "\x1b[Ae": "e", "r\x1bOPq": "rq", "\x1b[15~q": "q", "\x1bq": "", "\x1b[": "", "\x03": "\x03",
-	} {
-		if got := string(singleKeys([]byte(in))); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
+	stats.L1.Limit, stats.LeaseTokens.Issued = 1, 1
+	page := &view{by: &orders[0]}
+	now := &sample{ClusterStats: all, here: evil, alone: evil, members: list, hotRefused: evil, err: errors.New(evil)}
+	now.Nodes = []cachesidecar.Stats{stats}
+	for _, refused := range []string{evil, ""} {
+		now.hotRefused, now.hot = refused, hot
+		text := strings.Join(page.frame(now, nil, 80, 0), "\n")
+		if logs.Lines(text) != text || strings.Contains(text, "\nz") || !strings.Contains(text, "HOTTEST") {
+			t.Errorf("%q", text)
 		}
 	}
 }
 
 func TestPerSecond(t *testing.T) {
-	for rate, want := range map[float64]rightAligned{
+	for rate, want := range map[float64]table.RightAligned{
 		-1: "-", 0: "0", 0.04: "0.0", 9.94: "9.9", 9.96: "10", 1234.4: "1234", 99_999: "99999", 123_456: "123.5k", 12_345_678: "12.35M",
 	} {
 		if got := perSecond(rate); got != want || len(got) > 6 {

@@ -1,4 +1,4 @@
-package main
+package configfile
 
 import (
 	"encoding"
@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,9 +22,9 @@ import (
 )
 
 // parsed parses a file, and returns what is wrong with it as an error.
-func parsed(b []byte) (fileConfig, error) {
-	cfg := parseConfig(b)
-	return cfg, cfg.wrong.orNil()
+func parsed(b []byte) (File, error) {
+	cfg := Parse(b)
+	return cfg, cfg.Wrong.OrNil()
 }
 
 func TestParseConfig(t *testing.T) {
@@ -291,54 +290,49 @@ func withoutFile(messages, file string) string {
 	return strings.ReplaceAll(placed.ReplaceAllString(messages, "line $1: "), file+": ", "")
 }
 
-func TestConfigCheck(t *testing.T) {
-	file := filepath.Join(tempDir(t), "c.yaml")
-	check := func(text string) outcome {
+// checked reads a file, and returns what the command prints of it: "" if it is right.
+func checked(file string) string {
+	cfg, err := Load(file)
+	if err != nil {
+		return err.Error()
+	}
+	wrong := cfg.FindProblems()
+	if len(wrong) == 0 {
+		return ""
+	}
+	return wrong.Error() + "\n" + wrong.Counted()
+}
+
+// TestFindProblems checks what is said of right and of wrong files, and that it names no Go type.
+func TestFindProblems(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	check := func(text string) string {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return command(t, "", "config", "check", file)
+		return checked(file)
 	}
 	for _, text := range []string{"", "l2_size: 16MiB\n", "http: off", "socket_mode: 0600", "namespaces: {a: {default_ttl: 0s}}",
 		"namespaces: {a: {origin: {exec: {command: [true]}}, limits: {rate: 7.5}}}"} {
-		if o := check(text); o != (outcome{exitDone, "ok\n", ""}) {
-			t.Errorf("%q: %v\nwant ok", text, o)
+		if got := check(text); got != "" {
+			t.Errorf("%q: %s", text, got)
 		}
 	}
-	counted := regexp.MustCompile(`\ncachesidecar: \d+ problems? in the configuration\n$`)
+	counted := regexp.MustCompile(`\n\d+ problems? in the configuration$`)
 	for _, tc := range badConfigs {
 		t.Run(tc.name, func(t *testing.T) {
-			o := check(tc.text)
-			o.err = withoutFile(o.err, file)
-			if o.status != exitMiss || o.out != "" || !strings.Contains(o.err, tc.want) || !counted.MatchString(o.err) && tc.name != "huge" {
-				t.Errorf("%.500s\nwant status %d and %q", o, exitMiss, tc.want)
+			got := withoutFile(check(tc.text), file)
+			if !strings.Contains(got, tc.want) || !counted.MatchString(got) && tc.name != "huge" {
+				t.Errorf("%.500s\nwant %q", got, tc.want)
 			}
-			for _, leak := range []string{"yaml", "sidecar.", "main.", "!!"} {
-				if strings.Contains(o.err, leak) {
-					t.Errorf("%.500s\nspeaks of %q", o, leak)
+			for _, leak := range []string{"yaml", "sidecar.", "configfile.", "!!"} {
+				if strings.Contains(got, leak) {
+					t.Errorf("%.500s\nspeaks of %q", got, leak)
 				}
 			}
 		})
 	}
-	checkKinds(t, reflect.TypeFor[fileConfig]())
-	if o := command(t, "", "config", "check", file+"-absent"); o.status != exitMiss || !strings.Contains(o.err, file+"-absent: no such file") {
-		t.Errorf("absent file: %v", o)
-	}
-	if o := command(t, "", "config", "check", filepath.Dir(file)); o.status != exitMiss || !strings.Contains(o.err, "it is no regular file") {
-		t.Errorf("folder: %v", o)
-	}
-	pipe := file + "-pipe"
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{"/dev/zero", pipe} {
-		if o := runBinary(t, "config", "check", path); o.status != exitMiss || !strings.Contains(o.err, path+": it is no regular file") {
-			t.Errorf("a file without an end: %v", o)
-		}
-		if o := runBinary(t, "run", "--config", path, "--socket", file+"-s"); o.status != exitUsage || !strings.Contains(o.err, path+": it is no regular file") {
-			t.Errorf("a file without an end: %v", o)
-		}
-	}
+	checkKinds(t, reflect.TypeFor[File]())
 }
 
 // checkKinds checks that messages have words for the values of a type, and of the types

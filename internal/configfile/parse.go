@@ -1,4 +1,4 @@
-package main
+package configfile
 
 import (
 	"bytes"
@@ -30,44 +30,44 @@ const (
 	maxReports = 1000    // mistakes that are reported
 )
 
-// parseConfig reads YAML. What is wrong counts as left out, so that the rest can be checked.
-func parseConfig(b []byte) (cfg fileConfig) {
-	cfg = newConfig()
+// Parse reads YAML. What is wrong counts as left out, so that the rest can be checked.
+func Parse(b []byte) (cfg File) {
+	cfg = newFile()
 	if len(b) > maxConfig {
-		cfg.wrong = problems{{Text: fmt.Sprintf("the file has more than %d bytes", maxConfig)}}
+		cfg.Wrong = Problems{{Text: fmt.Sprintf("the file has more than %d bytes", maxConfig)}}
 		return cfg
 	}
 	root, wrong := document(b)
 	if root == nil {
-		cfg.wrong = wrong
+		cfg.Wrong = wrong
 		return cfg
 	}
 	c := checker{seen: map[visit]bool{}}
 	if c.shape(root, 0) {
-		c.value(&root, field{typ: reflect.TypeFor[fileConfig]()})
+		c.value(&root, field{typ: reflect.TypeFor[File]()})
 		cfg.sources.root = root
 		if err := root.Decode(&cfg); err != nil && len(c.mistakes) == 0 {
 			c.mistakes = append(c.mistakes, plain(err))
 		}
 	}
-	cfg.wrong = c.mistakes
+	cfg.Wrong = c.mistakes
 	cfg.complete()
 	return cfg
 }
 
 // document parses a file of one document. It returns nil if the file is empty, or if it cannot be parsed.
-func document(b []byte) (*yaml.Node, problems) {
+func document(b []byte) (*yaml.Node, Problems) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	var root, next yaml.Node
 	if err := d.Decode(&root); errors.Is(err, io.EOF) {
 		return nil, nil
 	} else if err != nil {
-		return nil, problems{unreadable(b, err)}
+		return nil, Problems{unreadable(b, err)}
 	}
 	if err := d.Decode(&next); err == nil {
-		return nil, problems{{Line: next.Line, Text: `a second document begins: leave out what is behind "---"`}}
+		return nil, Problems{{Line: next.Line, Text: `a second document begins: leave out what is behind "---"`}}
 	} else if !errors.Is(err, io.EOF) {
-		return nil, problems{unreadable(b, err)}
+		return nil, Problems{unreadable(b, err)}
 	}
 	if len(root.Content) == 0 {
 		return nil, nil
@@ -79,10 +79,10 @@ func document(b []byte) (*yaml.Node, problems) {
 var tabErrors = regexp.MustCompile("cannot start any token|tab character|mapping values are not allowed")
 
 // unreadable returns an error of the parser about a text, or of the tab that is its cause.
-func unreadable(text []byte, err error) problem {
+func unreadable(text []byte, err error) Problem {
 	p := plain(err)
 	if line := tabIn(text); line > 0 && line <= p.Line+1 && tabErrors.MatchString(p.Text) {
-		return problem{Line: line, Text: "a tab indents the line: YAML takes spaces alone, so give spaces"}
+		return Problem{Line: line, Text: "a tab indents the line: YAML takes spaces alone, so give spaces"}
 	}
 	return p
 }
@@ -92,8 +92,8 @@ var lineFirst = regexp.MustCompile(`^line (\d+): `)
 
 // plain returns an error of the parser without the parser's name. The parser has a type
 // for values of a wrong type only; its other errors are texts.
-func plain(err error) problem {
-	p := problem{Text: strings.TrimPrefix(err.Error(), "yaml: ")}
+func plain(err error) Problem {
+	p := Problem{Text: strings.TrimPrefix(err.Error(), "yaml: ")}
 	if m := lineFirst.FindStringSubmatch(p.Text); m != nil {
 		p.Line, _ = strconv.Atoi(m[1])
 		p.Text = p.Text[len(m[0]):]
@@ -107,7 +107,7 @@ func plain(err error) problem {
 type checker struct {
 	seen     map[visit]bool // values are checked once, however many aliases they have
 	path     []string       // of the setting that is checked
-	mistakes problems
+	mistakes Problems
 }
 
 // visit is the check of a value as a setting of a type.
@@ -119,11 +119,11 @@ type visit struct {
 func (c *checker) report(line int, format string, args ...any) {
 	if len(c.mistakes) == maxReports {
 		c.mistakes = append(c.mistakes,
-			problem{Line: line, Text: "from here on there are more mistakes: correct the first ones"})
+			Problem{Line: line, Text: "from here on there are more mistakes: correct the first ones"})
 	}
 	if len(c.mistakes) < maxReports {
 		c.mistakes = append(c.mistakes,
-			problem{Line: line, Setting: strings.Join(c.path, "."), Text: fmt.Sprintf(format, args...)})
+			Problem{Line: line, Setting: strings.Join(c.path, "."), Text: fmt.Sprintf(format, args...)})
 	}
 }
 
@@ -349,7 +349,7 @@ func kind(t reflect.Type) string {
 func mayBeSecret(t reflect.Type) bool {
 	switch t {
 	case reflect.TypeFor[map[string]string](), reflect.TypeFor[sidecar.Token](),
-		reflect.TypeFor[map[string]sidecar.Token](), reflect.TypeFor[fileOrigin](), reflect.TypeFor[fileFeed](),
+		reflect.TypeFor[map[string]sidecar.Token](), reflect.TypeFor[Origin](), reflect.TypeFor[Feed](),
 		reflect.TypeFor[postgres.FeedConfig]():
 		return true
 	}

@@ -1,4 +1,4 @@
-package main
+package configfile
 
 import (
 	"testing"
@@ -33,7 +33,7 @@ func FuzzConfig(f *testing.F) {
 			}
 			return
 		}
-		if _, err := cfg.logOptions(false); err != nil && err.Error() == "" {
+		if _, err := cfg.LogOptions(false); err != nil && err.Error() == "" {
 			t.Error("an error without a word")
 		}
 		if err := cfg.Check(); err != nil && err.Error() == "" {

@@ -1,4 +1,4 @@
-package main
+package configfile
 
 import (
 	"bytes"
@@ -48,7 +48,7 @@ func meant(key string, names []string) (list []string) {
 			list = append(list, name)
 		}
 	}
-	if near := nearest(key, names); len(list) == 0 && near != "" {
+	if near := Nearest(key, names); len(list) == 0 && near != "" {
 		list = []string{near}
 	}
 	return list
@@ -59,8 +59,8 @@ var places = []struct {
 	where string
 	typ   reflect.Type
 }{
-	{"that stands at the top of the file", reflect.TypeFor[fileConfig]()},
-	{"of a namespace", reflect.TypeFor[fileNamespace]()},
+	{"that stands at the top of the file", reflect.TypeFor[File]()},
+	{"of a namespace", reflect.TypeFor[Namespace]()},
 	{"of limits", reflect.TypeFor[loader.GuardConfig]()},
 }
 
@@ -83,8 +83,8 @@ func hint(key string, t reflect.Type) string {
 	return ""
 }
 
-// nearest returns the name that a misspelt word is probably meant to be; "" if none is like it.
-func nearest(word string, names []string) (best string) {
+// Nearest returns the name that a misspelt word is probably meant to be; "" if none is like it.
+func Nearest(word string, names []string) (best string) {
 	word = strings.ToLower(word)
 	most := 0.0
 	for _, name := range names {

@@ -1,10 +1,10 @@
-package main
+package configfile
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -69,21 +69,19 @@ var runSettings = map[string]struct {
 	"log-level":           {"debug", "warn", "error", "debug", "warn", "error"},
 }
 
-// configOf builds a configuration as run does, and stops there.
-func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
+// configOf builds a configuration from a command line.
+func configOf(t *testing.T, args ...string) (cfg File, err error) {
 	t.Helper()
-	var out bytes.Buffer
-	app := (&program{in: strings.NewReader(""), out: &out, err: &out}).app()
-	app.Command("run").Action = func(c *cli.Context) (err error) {
-		cfg, err = runConfig(c)
-		return cmp.Or(err, cfg.wrong.orNil())
-	}
-	err = app.RunContext(context.Background(), append([]string{"cachesidecar", "run"}, args...))
+	app := &cli.App{Flags: Flags(), Writer: io.Discard, ErrWriter: io.Discard, Action: func(c *cli.Context) (err error) {
+		cfg, err = Merge(c)
+		return cmp.Or(err, cfg.Wrong.OrNil())
+	}}
+	err = app.RunContext(context.Background(), append([]string{"run"}, args...))
 	return cfg, err
 }
 
 // valueOf returns a configuration's value for a key of the file, as text.
-func valueOf(cfg fileConfig, key string) string {
+func valueOf(cfg File, key string) string {
 	v := reflect.ValueOf(cfg)
 	for _, name := range strings.Split(key, ".") {
 		for _, f := range reflect.VisibleFields(v.Type()) {
@@ -110,7 +108,7 @@ func fileKey(flag string) string {
 
 // fileKeys returns all keys that a file may have, with a dot for those of tls.
 func fileKeys() (keys []string) {
-	for _, key := range settingNames(reflect.TypeFor[fileConfig]()) {
+	for _, key := range settingNames(reflect.TypeFor[File]()) {
 		if key != "tls" {
 			keys = append(keys, key)
 		}
@@ -129,16 +127,16 @@ func fileLine(key, value string) string {
 	return fmt.Sprintf("%s: %s\n", key, value)
 }
 
-// ofProcess are the flags of run that are no settings.
-var ofProcess = map[string]bool{"config": true, "cold": true, "ask-origins": true}
+// ofProcess are the flags that are no settings.
+var ofProcess = map[string]bool{"config": true}
 
-func runFlagNames() []string { return flagNames(runCommand(&program{}).Flags) }
+func runFlagNames() []string { return namesOf(Flags()) }
 
 // TestThreeWaysAgree checks that flags, environment and file have the same settings under
 // the same names.
 func TestThreeWaysAgree(t *testing.T) {
 	keys := fileKeys()
-	for _, f := range runCommand(&program{}).Flags {
+	for _, f := range Flags() {
 		name := f.Names()[0]
 		vars := f.(cli.DocGenerationFlag).GetEnvVars()
 		if want := "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")); !slices.Equal(vars, []string{want}) {
@@ -170,7 +168,7 @@ func TestThreeWaysAgree(t *testing.T) {
 
 func TestPrecedence(t *testing.T) {
 	testenv.Takes(t, time.Second)
-	dir := tempDir(t)
+	dir := t.TempDir()
 	for name, s := range runSettings {
 		t.Run(name, func(t *testing.T) {
 			key := fileKey(name)
@@ -193,14 +191,14 @@ func TestPrecedence(t *testing.T) {
 			check("file", s.wantFile, "--config", file)
 			check("flag", s.wantFlag, flag)
 			check("flag over file", s.wantFlag, "--config", file, flag)
-			t.Setenv(envName(name), s.env)
+			t.Setenv(EnvName(name), s.env)
 			check("environment", s.wantEnv)
 			check("environment over file", s.wantEnv, "--config", file)
 			check("flag over environment", s.wantFlag, flag)
 			check("flag over both", s.wantFlag, flag, "--config", file)
 			t.Setenv("CACHESIDECAR_CONFIG", file)
 			check("environment over file of the environment", s.wantEnv)
-			t.Setenv(envName(name), "")
+			t.Setenv(EnvName(name), "")
 			check("an empty variable is none", s.wantFile)
 			check("flag over an empty variable", s.wantFlag, flag)
 			t.Setenv("CACHESIDECAR_CONFIG", "")
@@ -221,7 +219,7 @@ func TestJoinRepeats(t *testing.T) {
 // TestSettingsStandTogether checks that the settings of a file and of flags are combined,
 // and that --config overrides $CACHESIDECAR_CONFIG.
 func TestSettingsStandTogether(t *testing.T) {
-	dir := tempDir(t)
+	dir := t.TempDir()
 	write := func(name, text string) string {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -235,10 +233,7 @@ func TestSettingsStandTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Node != "n" || cfg.L2Size != 32<<20 || !cfg.Pprof || cfg.MaxConnections != 77 || cfg.Namespaces["a"].Quota != 1<<20 || cfg.HTTP != defaultHTTP {
+	if cfg.Node != "n" || cfg.L2Size != 32<<20 || !cfg.Pprof || cfg.MaxConnections != 77 || cfg.Namespaces["a"].Quota != 1<<20 || cfg.HTTP != DefaultHTTP {
 		t.Errorf("%+v", cfg)
-	}
-	if cfg.Version == "" {
-		t.Error("no version")
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package configfile
 
 import (
 	"cmp"
@@ -16,8 +16,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
-// problem is one thing that is wrong with a configuration.
-type problem struct {
+// Problem is one thing that is wrong with a configuration.
+type Problem struct {
 	File    string `json:"file,omitempty"`
 	Line    int    `json:"line,omitempty"` // in File; 0: unknown
 	Setting string `json:"setting,omitempty"`
@@ -28,7 +28,7 @@ type problem struct {
 }
 
 // String returns a line of text: the place, as compilers write it, and the problem.
-func (p problem) String() string {
+func (p Problem) String() string {
 	switch {
 	case p.given != "":
 		return p.given + ": " + p.Text
@@ -45,7 +45,7 @@ func (p problem) String() string {
 // follows reports whether the problem may only follow from another one that was found
 // before it: both concern the same setting or one that is in it; or the origin of a
 // namespace is wrong, counts as left out, and the namespace's other settings need it.
-func (p problem) follows(from problem) bool {
+func (p Problem) follows(from Problem) bool {
 	if p.Setting == "" || from.Setting == "" {
 		return false
 	}
@@ -60,10 +60,10 @@ var originOf = regexp.MustCompile(`^(namespaces\..*)\.origin\b`)
 // within reports whether a path is another one, or in it.
 func within(path, other string) bool { return path == other || strings.HasPrefix(path, other+".") }
 
-// problems is all that is wrong with a configuration, as one error.
-type problems []problem
+// Problems is all that is wrong with a configuration, as one error.
+type Problems []Problem
 
-func (list problems) Error() string {
+func (list Problems) Error() string {
 	lines := make([]string, len(list))
 	for i, p := range list {
 		lines[i] = p.String()
@@ -71,7 +71,7 @@ func (list problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (list problems) Unwrap() (all []error) {
+func (list Problems) Unwrap() (all []error) {
 	for _, p := range list {
 		if p.err != nil {
 			all = append(all, p.err)
@@ -80,25 +80,25 @@ func (list problems) Unwrap() (all []error) {
 	return all
 }
 
-// orNil returns the list, or nil if it is empty.
-func (list problems) orNil() error {
+// OrNil returns the list, or nil if it is empty.
+func (list Problems) OrNil() error {
 	if len(list) == 0 {
 		return nil
 	}
 	return list
 }
 
-// counted says how many problems there are.
-func (list problems) counted() string {
+// Counted says how many problems there are.
+func (list Problems) Counted() string {
 	if len(list) == 1 {
 		return "1 problem in the configuration"
 	}
 	return fmt.Sprintf("%d problems in the configuration", len(list))
 }
 
-// sort orders the list: problems without a line come last.
-func (list problems) sort() {
-	slices.SortStableFunc(list, func(a, b problem) int {
+// Sort orders the list: problems without a line come last.
+func (list Problems) Sort() {
+	slices.SortStableFunc(list, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(cmp.Or(a.Line, math.MaxInt), cmp.Or(b.Line, math.MaxInt)),
 			cmp.Compare(a.Setting, b.Setting), cmp.Compare(a.Text, b.Text))
 	})
@@ -112,13 +112,13 @@ var namespaceFirst = regexp.MustCompile(`^namespace ("(?:[^"\\]|\\.)*"|[^ :]+):?
 // "namespace a: quota 1 B: …", "access: users: read: …".
 func settingOf(text string) string {
 	var path []string
-	at := field{typ: reflect.TypeFor[fileConfig]()}
+	at := field{typ: reflect.TypeFor[File]()}
 	if m := namespaceFirst.FindStringSubmatch(text); m != nil {
 		name := m[1]
 		if plain, err := strconv.Unquote(name); err == nil {
 			name = plain
 		}
-		path, at = []string{"namespaces", name}, field{typ: reflect.TypeFor[fileNamespace]()}
+		path, at = []string{"namespaces", name}, field{typ: reflect.TypeFor[Namespace]()}
 		text = text[len(m[0]):]
 	}
 	for part := range strings.SplitSeq(text, ": ") {
@@ -201,7 +201,7 @@ func entry(n *yaml.Node, path string, depth int) (key, value *yaml.Node) {
 }
 
 // place makes a problem from an error of a check, and finds where the setting was given.
-func (s *sources) place(err error) problem {
+func (s *sources) place(err error) Problem {
 	p := s.problem(settingOf(err.Error()), err.Error())
 	p.err = err
 	if p.given = s.given[p.Setting]; p.given != "" {
@@ -211,21 +211,21 @@ func (s *sources) place(err error) problem {
 }
 
 // join adds the errors of a check to what was found, without what only follows from that.
-func (s *sources) join(found problems, checked error) problems {
+func (s *sources) join(found Problems, checked error) Problems {
 	all := slices.Clone(found)
 	for _, err := range settings.Each(checked) {
 		if p := s.place(err); !slices.ContainsFunc(found, p.follows) {
 			all = append(all, p)
 		}
 	}
-	all.sort()
+	all.Sort()
 	return all
 }
 
 // problem returns a problem with a setting of the file.
-func (s *sources) problem(setting, text string) problem {
+func (s *sources) problem(setting, text string) Problem {
 	line, _ := s.line(setting)
-	return problem{File: s.file, Line: line, Setting: setting, Text: text}
+	return Problem{File: s.file, Line: line, Setting: setting, Text: text}
 }
 
 // of returns where a setting comes from, in words.
@@ -241,10 +241,17 @@ func (s *sources) of(path string) string {
 	return "default"
 }
 
-// check returns all that is wrong with a configuration, without what only follows from what was found
+// ProblemWith returns a problem with a setting of the file.
+func (c *File) ProblemWith(setting, text string) Problem { return c.sources.problem(setting, text) }
+
+// JoinProblems adds the errors of a check to what was found when the file was read, without what only follows from
+// that.
+func (c *File) JoinProblems(checked error) Problems { return c.sources.join(c.Wrong, checked) }
+
+// FindProblems returns all that is wrong with a configuration, without what only follows from what was found
 // when it was read.
-func (c fileConfig) check() problems {
-	c.HTTP = cmp.Or(c.HTTP, defaultHTTP)
-	_, err := c.logOptions(false)
-	return c.sources.join(c.wrong, errors.Join(err, c.Check()))
+func (c File) FindProblems() Problems {
+	c.HTTP = cmp.Or(c.HTTP, DefaultHTTP)
+	_, err := c.LogOptions(false)
+	return c.JoinProblems(errors.Join(err, c.Check()))
 }

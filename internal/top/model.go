@@ -1,4 +1,4 @@
-package main
+package top
 
 import (
 	"cmp"
@@ -26,11 +26,11 @@ type sample struct {
 	err        error  // why the rest is not complete
 }
 
-// wrong returns what is wrong with the hosts that have answered. The table has the others.
-func (s *sample) wrong() telemetry.Findings {
-	wrong := hostsWrong(s.Nodes)
+// findings returns what is wrong with the hosts that have answered. The table has the others.
+func (s *sample) findings() telemetry.Findings {
+	wrong := telemetry.HostFindings(s.Nodes)
 	if s.alone == "" && s.err == nil {
-		wrong = append(wrong, ownerless(&s.ClusterStats)...)
+		wrong = append(wrong, telemetry.Ownerless(&s.ClusterStats)...)
 	}
 	return wrong
 }
@@ -103,7 +103,7 @@ func hosts(now, last *sample) (list []activity) {
 		a := activity{
 			name: st.Node, state: cmp.Or(states[st.Node].State, "in"),
 			used: st.L2.Memory.Used, limit: st.L2.Memory.Limit, entries: st.L2.Entries,
-			lag: micros(st.Cluster.Invalidations.LagUS),
+			lag: time.Duration(st.Cluster.Invalidations.LagUS) * time.Microsecond,
 		}
 		t, before, seconds := st.Total(), cachesidecar.NamespaceStats{}, 0.0
 		if l := sameProcess(st, last); l != nil {

@@ -1,4 +1,13 @@
-package main
+// Package configfile reads the settings of `run` from a configuration file, the environment and flags, in this order,
+// and says of all that is wrong where it stands.
+//
+// Input is a file of YAML (Load, Parse) and the command line of `run` (Merge). Output is a File, whose Config a sidecar
+// takes; Problems with the file and line, flag or variable that gives each setting; and the settings in effect, as
+// `config show` prints them, without secrets.
+//
+// The package starts no goroutine. It knows the form of settings, and the kinds of origins and feeds that a file may
+// have; package sidecar and the origins know what their values mean, and check them. It prints nothing itself.
+package configfile
 
 import (
 	"errors"
@@ -8,6 +17,8 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
@@ -17,9 +28,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// fileConfig is the content of a configuration file: the settings of the sidecar and of
+// File is the content of a configuration file: the settings of the sidecar and of
 // the log.
-type fileConfig struct {
+type File struct {
 	sidecar.Config `yaml:",inline"`
 
 	// LogFormat is how the log is written. Form: "text" or "json". Default: "text" on a
@@ -30,25 +41,25 @@ type fileConfig struct {
 	LogLevel string `yaml:"log_level" reload:"yes"`
 
 	// InFile becomes Config.Namespaces.
-	InFile map[string]fileNamespace `yaml:"namespaces"`
+	InFile map[string]Namespace `yaml:"namespaces"`
 	// FeedsInFile becomes Config.Feeds.
-	FeedsInFile map[string]fileFeed `yaml:"changes"`
+	FeedsInFile map[string]Feed `yaml:"changes"`
 
 	sources sources
-	wrong   problems // what is wrong with what was read: it counts as left out
+	Wrong   Problems `yaml:"-"` // what is wrong with what was read: it counts as left out
 }
 
-// fileNamespace is the settings of a namespace.
-type fileNamespace struct {
+// Namespace is the settings of a namespace.
+type Namespace struct {
 	sidecar.Namespace `yaml:",inline"`
 
 	// Origin is where missing values are loaded from. Form: map. Default: none. Bounds: one
 	// of "http", "postgres", "redis", "memcached", "exec".
-	Origin *fileOrigin `yaml:"origin"`
+	Origin *Origin `yaml:"origin"`
 }
 
-// fileOrigin is an origin. Exactly one field is set.
-type fileOrigin struct {
+// Origin is an origin. Exactly one field is set.
+type Origin struct {
 	HTTP      *httporigin.Config  `yaml:"http"`
 	Postgres  *postgres.Config    `yaml:"postgres"`
 	Redis     *redisorigin.Config `yaml:"redis"`
@@ -56,27 +67,61 @@ type fileOrigin struct {
 	Exec      *execorigin.Config  `yaml:"exec"`
 }
 
-// fileFeed is a feed of changes.
-type fileFeed struct {
+// Feed is a feed of changes.
+type Feed struct {
 	sidecar.Feed `yaml:",inline"`
 
 	Postgres *postgres.FeedConfig `yaml:"postgres"`
 }
 
-// newConfig returns what the command itself gives the sidecar.
-func newConfig() (c fileConfig) {
-	c.Version = buildVersion()
+// newFile returns a configuration that serves Go's profiles if pprof asks for them.
+func newFile() (c File) {
 	c.Profiles = http.DefaultServeMux
 	return c
 }
 
+// Load reads a file. The error is that this cannot be done.
+func Load(path string) (File, error) {
+	b, err := settings.ReadFile(path, maxConfig)
+	if err != nil {
+		return File{}, fmt.Errorf("config %s: %w: give the path of a file of settings that this process may read",
+			path, err)
+	}
+	cfg := Parse(b)
+	cfg.sources.file = path
+	for i := range cfg.Wrong {
+		cfg.Wrong[i].File = path
+	}
+	return cfg, nil
+}
+
+// LogOptions returns the options of the log. Default: text on a terminal, JSON elsewhere.
+// What is wrong counts as left out; the error joins it.
+func (c File) LogOptions(terminal bool) (o logs.Options, err error) {
+	var wrong settings.Problems
+	if c.LogLevel != "" && o.Level.UnmarshalText([]byte(c.LogLevel)) != nil {
+		wrong.Addf("log_level %q: give debug, info, warn or error", c.LogLevel)
+	}
+	switch c.LogFormat {
+	case "text":
+		o.Text = true
+	case "json":
+	default:
+		wrong.Addf("log_format %q: give text or json", c.LogFormat)
+		fallthrough
+	case "":
+		o.Text = terminal
+	}
+	return o, wrong.Err()
+}
+
 // complete makes Config.Namespaces from the namespaces in the file. A namespace whose origin is wrong
 // is left out.
-func (c *fileConfig) complete() {
+func (c *File) complete() {
 	for name, ns := range c.InFile {
 		origin, err := ns.Origin.one()
 		if err != nil {
-			c.wrong = append(c.wrong, c.sources.place(fmt.Errorf("namespace %s: %w", name, err)))
+			c.Wrong = append(c.Wrong, c.sources.place(fmt.Errorf("namespace %s: %w", name, err)))
 			continue
 		}
 		if c.Namespaces == nil {
@@ -88,7 +133,7 @@ func (c *fileConfig) complete() {
 	for name, f := range c.FeedsInFile {
 		if f.Postgres == nil {
 			err := fmt.Errorf("changes %s: nothing is given: give postgres, with its settings", name)
-			c.wrong = append(c.wrong, c.sources.place(err))
+			c.Wrong = append(c.Wrong, c.sources.place(err))
 			continue
 		}
 		if c.Feeds == nil {
@@ -100,7 +145,7 @@ func (c *fileConfig) complete() {
 }
 
 // one returns the origin that is set, or nil if o is nil.
-func (o *fileOrigin) one() (given loader.OriginConfig, err error) {
+func (o *Origin) one() (given loader.OriginConfig, err error) {
 	if o == nil {
 		return nil, nil
 	}

@@ -1,4 +1,4 @@
-package main
+package configfile
 
 import (
 	"go/ast"
@@ -34,9 +34,6 @@ type configComments map[[2]string]string
 func commentsOf(t *testing.T, typ reflect.Type) configComments {
 	t.Helper()
 	dir := filepath.Join("..", "..", strings.TrimPrefix(typ.PkgPath(), module))
-	if typ.PkgPath() == "main" || strings.HasSuffix(typ.PkgPath(), "/cmd/cachesidecar") {
-		dir = "."
-	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%s: no files: %v", typ.PkgPath(), err)
@@ -82,16 +79,16 @@ func configRowsOf(
 		case options == "inline":
 			rows = append(rows, configRowsOf(t, f.Type, prefix, names, restart)...)
 		case key == "" || key == "-":
-		case f.Type == reflect.TypeFor[map[string]fileNamespace]():
+		case f.Type == reflect.TypeFor[map[string]Namespace]():
 			for _, r := range configRowsOf(t, f.Type.Elem(), "", names, false) {
 				r.namespace = true
 				rows = append(rows, r)
 			}
-		case f.Type == reflect.TypeFor[map[string]fileFeed]():
+		case f.Type == reflect.TypeFor[map[string]Feed]():
 			rows = append(rows, configRowsOf(t, f.Type.Elem(), key+".", names, true)...)
 		default:
 			// A part that is always there has no row of its own, and a kind of origin has a table.
-			if typ != reflect.TypeFor[fileOrigin]() && typ != reflect.TypeFor[fileFeed]() && f.Type.Kind() != reflect.Struct {
+			if typ != reflect.TypeFor[Origin]() && typ != reflect.TypeFor[Feed]() && f.Type.Kind() != reflect.Struct {
 				comment := comments[[2]string{typ.Name(), f.Name}]
 				if comment == "" {
 					t.Errorf("%s.%s has no comment", typ, f.Name)
@@ -233,7 +230,7 @@ var configTable = regexp.MustCompile(`<!-- settings( of a namespace|): ([a-z_.* 
 // of the settings and from the comments of their fields. With -update it writes them.
 func TestGoldenConfigDoc(t *testing.T) {
 	testenv.Takes(t, time.Second)
-	rows := configRowsOf(t, reflect.TypeFor[fileConfig](), "", nil, true)
+	rows := configRowsOf(t, reflect.TypeFor[File](), "", nil, true)
 	told := map[configRow]bool{}
 	doc := readDoc(t, "CONFIG.md")
 	got := configTable.ReplaceAllStringFunc(doc, func(table string) string {

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+)
+
+// program is one run of the command, with its input and outputs.
+type program struct {
+	in       io.Reader
+	out, err io.Writer
+	log      *logs.Log // the log of run, which writes to the original err
+	hangup   chan os.Signal
+}
+
+// Exit statuses.
+const (
+	exitDone = iota
+	exitMiss
+	exitUsage
+	exitConnect
+	exitTimeout
+)
+
+var exitMeans = [...]string{
+	exitDone:    "done",
+	exitMiss:    "no value, a condition that is not met, or another failure",
+	exitUsage:   "a wrong command line or setting",
+	exitConnect: "no sidecar could be reached",
+	exitTimeout: "no answer in time, or not all hosts have acknowledged",
+}
+
+// exitStatuses returns a line for each of them.
+func exitStatuses() string {
+	lines := make([]string, len(exitMeans))
+	for status, means := range exitMeans {
+		lines[status] = fmt.Sprintf("%d  %s", status, means)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// checkedWriter keeps the first error. The help is written without a look at errors.
+type checkedWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (c *checkedWriter) Write(b []byte) (n int, err error) {
+	n, err = c.w.Write(b)
+	c.err = cmp.Or(c.err, err)
+	return n, err
+}
+
+// errStatus1 ends the command with status 1 and without a message.
+var errStatus1 = errors.New("miss")
+
+func timedOut(err error) bool {
+	for _, e := range []error{cachesidecar.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// version is set by the linker for releases.
+var version = ""
+
+// buildVersion returns the version of this build: the linker's, else the module's.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
+		return bi.Main.Version
+	}
+	return "devel"
+}
+
+// sleep waits for a time, or for the end of ctx, which is an error.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// background runs f in a goroutine. stop ends the context of f, and waits for f.
+func background(ctx context.Context, f func(ctx context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { f(ctx) }) // ends with ctx
+	return func() { cancel(); running.Wait() }
+}
