@@ -40,6 +40,7 @@ var maxPairs = map[string]int{
 	"internal/engine":     14,
 	"internal/memcached":  11,
 	"internal/namespaces": 12,
+	"internal/wire":       10,
 	"l2/ownership":        11,
 	"l2/segment":          20,
 	"loader/postgres":     10,
