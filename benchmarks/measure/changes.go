@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -26,42 +25,36 @@ const changedRows = 50_000
 // Changes measures a feed of changes from PostgreSQL: how long a committed change takes to end the
 // cached values of all hosts, how many rows a second it takes in, and what it costs the database. Beside
 // it is a program that only reads the same stream.
-func (b *Bench) Changes(ctx context.Context, p record.ChangesParameters) (rows []record.ChangesRow, err error) {
+func (b *Bench) Changes(ctx context.Context, p record.Parameters) error {
 	db, err := peers.StartPostgres(ctx, b.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer db.Stop()
 	b.versions["postgresql"] = db.Version
 	c := &changes{Bench: b, p: p, db: db}
 	if err := c.prepare(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	defer c.conn.Close(ctx)
 	for round := range p.Rounds {
-		row := record.ChangesRow{Round: round + 1, DelayUS: map[string][]float64{}, Rows: map[string]float64{}, TPS: map[string]float64{}}
-		if err := c.delays(ctx, &row); err != nil {
-			return nil, fmt.Errorf("the delay of a commit: %w", err)
+		if err := c.delays(ctx, round); err != nil {
+			return fmt.Errorf("the delay of a commit: %w", err)
 		}
-		if err := c.rows(ctx, &row); err != nil {
-			return nil, fmt.Errorf("rows a second: %w", err)
+		if err := c.readRows(ctx, round); err != nil {
+			return fmt.Errorf("rows a second: %w", err)
 		}
-		if err := c.cost(ctx, &row); err != nil {
-			return nil, fmt.Errorf("pgbench: %w", err)
+		if err := c.cost(ctx, round); err != nil {
+			return fmt.Errorf("pgbench: %w", err)
 		}
-		b.logf("round %d: to %d hosts p50 %.2f ms, p99 %.2f; reader %.2f, %.2f; rows/s %.0f, reader %.0f; pgbench %.0f, with a reader %.0f, with a feed %.0f",
-			row.Round, p.Hosts, at(row.DelayUS[record.Sidecar], 50)/1000, at(row.DelayUS[record.Sidecar], 99)/1000,
-			at(row.DelayUS[record.Reader], 50)/1000, at(row.DelayUS[record.Reader], 99)/1000,
-			row.Rows[record.Sidecar], row.Rows[record.Reader], row.TPS[record.None], row.TPS[record.Reader], row.TPS[record.Sidecar])
-		rows = append(rows, row)
 	}
-	return rows, nil
+	return nil
 }
 
 // changes is a database, and the files of the hosts that follow it.
 type changes struct {
 	*Bench
-	p    record.ChangesParameters
+	p    record.Parameters
 	db   *peers.Postgres
 	conn *pgx.Conn
 }
@@ -168,7 +161,7 @@ func (c *changes) drop(ctx context.Context, slot string) error {
 }
 
 // delays changes rows that all hosts have, one after the other.
-func (c *changes) delays(ctx context.Context, row *record.ChangesRow) (err error) {
+func (c *changes) delays(ctx context.Context, round int) (err error) {
 	config, err := c.config("cachesidecar", "changed", "id")
 	if err != nil {
 		return err
@@ -208,7 +201,7 @@ func (c *changes) delays(ctx context.Context, row *record.ChangesRow) (err error
 	defer cluster.Stop()
 	hosts, reader := newDelays(), newDelays()
 	for n := range c.p.Commits {
-		committed, last, err := c.commit(ctx, cluster, n+row.Round*c.p.Commits)
+		committed, last, err := c.commit(ctx, cluster, n+(round+1)*c.p.Commits)
 		if err != nil {
 			return err
 		}
@@ -221,7 +214,9 @@ func (c *changes) delays(ctx context.Context, row *record.ChangesRow) (err error
 			return fmt.Errorf("the bare reader's stream has ended: %w", err)
 		}
 	}
-	row.DelayUS[record.Sidecar], row.DelayUS[record.Reader] = percentiles(hosts), percentiles(reader)
+	shape := fmt.Sprintf("a COMMIT, %d hosts", c.p.Hosts)
+	c.put(shape, record.Feed, percentiles("", "ms", hosts)...)
+	c.put(shape, record.BareReader, percentiles("", "ms", reader)...)
 	return err
 }
 
@@ -276,15 +271,8 @@ func (c *changes) everywhere(ctx context.Context, cluster *peers.Cluster, key st
 	return value, nil
 }
 
-func percentiles(h *hdrhistogram.Histogram) (us []float64) {
-	for _, q := range record.Percentiles {
-		us = append(us, float64(h.ValueAtQuantile(q))/1000)
-	}
-	return us
-}
-
-// rows changes many rows while slots keep them, and has each side read them.
-func (c *changes) rows(ctx context.Context, row *record.ChangesRow) (err error) {
+// readRows changes many rows while slots keep them, and has each side read them.
+func (c *changes) readRows(ctx context.Context, round int) (err error) {
 	config, err := c.config("cachesidecar", "changed", "id")
 	if err != nil {
 		return err
@@ -306,14 +294,17 @@ func (c *changes) rows(ctx context.Context, row *record.ChangesRow) (err error) 
 		}
 	}
 	for i := range 2 { // each side first in every other round
-		if (row.Round+i)%2 == 0 {
-			row.Rows[record.Reader], err = c.readAll(ctx)
+		side, perSecond := record.Feed, 0.0
+		if (round+1+i)%2 == 0 {
+			side = record.BareReader
+			perSecond, err = c.readAll(ctx)
 		} else {
-			row.Rows[record.Sidecar], err = c.followAll(ctx, config)
+			perSecond, err = c.followAll(ctx, config)
 		}
 		if err != nil {
 			return err
 		}
+		c.put(record.Commas(c.p.Rows)+" rows in the log", side, figure{"rows/s", perSecond})
 	}
 	return nil
 }
@@ -359,17 +350,19 @@ func (c *changes) followAll(ctx context.Context, config string) (perSecond float
 }
 
 // cost runs pgbench with a feed, with a bare reader, and with neither.
-func (c *changes) cost(ctx context.Context, row *record.ChangesRow) error {
+func (c *changes) cost(ctx context.Context, round int) error {
 	config, err := c.config("accounts", "pgbench_accounts", "aid")
 	if err != nil {
 		return err
 	}
-	sides := []string{record.None, record.Reader, record.Sidecar}
+	sides := []string{record.NoStream, record.BareReader, record.Feed}
 	for i := range sides {
-		name := sides[(row.Round+i)%len(sides)]
-		if row.TPS[name], err = c.pgbench(ctx, name, config); err != nil {
+		name := sides[(round+1+i)%len(sides)]
+		perSecond, err := c.pgbench(ctx, name, config)
+		if err != nil {
 			return err
 		}
+		c.put("pgbench -N", name, figure{"transactions/s", perSecond})
 	}
 	return nil
 }
@@ -412,9 +405,9 @@ var tps = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
 func (c *changes) pgbench(ctx context.Context, side, config string) (perSecond float64, err error) {
 	end := func() error { return nil }
 	switch side {
-	case record.Reader:
+	case record.BareReader:
 		end, err = c.readAside(ctx)
-	case record.Sidecar:
+	case record.Feed:
 		var cluster *peers.Cluster
 		cluster, err = c.hosts(ctx, 1, config)
 		end = func() error {

@@ -16,7 +16,7 @@ type fanout struct {
 	servers []*peers.Server
 }
 
-func (b *Bench) openFanout(ctx context.Context, p record.PropagationParameters) (stream, error) {
+func (b *Bench) openFanout(ctx context.Context, p record.Parameters) (stream, error) {
 	f := &fanout{watched: watched{bound: time.Duration(p.Bound) * time.Millisecond}}
 	if err := f.open(ctx, b, p); err != nil {
 		f.close()
@@ -25,7 +25,7 @@ func (b *Bench) openFanout(ctx context.Context, p record.PropagationParameters) 
 	return f, nil
 }
 
-func (f *fanout) open(ctx context.Context, b *Bench, p record.PropagationParameters) error {
+func (f *fanout) open(ctx context.Context, b *Bench, p record.Parameters) error {
 	var all []string
 	for range p.Hosts {
 		address, err := peers.FreeAddress()
@@ -35,7 +35,7 @@ func (f *fanout) open(ctx context.Context, b *Bench, p record.PropagationParamet
 		all = append(all, address)
 	}
 	for i, address := range all {
-		o := b.watchOptions(p, fmt.Sprint("-", i+1))
+		o := b.options(p, fmt.Sprint("-", i+1))
 		o.Fan = append([]string{address, all[0]}, all[:i]...)
 		o.Fan = append(o.Fan, all[i+1:]...)
 		s, err := b.start(ctx, record.Fanout, o)
@@ -58,8 +58,6 @@ func (f *fanout) open(ctx context.Context, b *Bench, p record.PropagationParamet
 	}
 	return f.begin()
 }
-
-func (f *fanout) counts(context.Context) (record.StreamSide, error) { return record.StreamSide{}, nil }
 
 func (f *fanout) close() {
 	f.watched.close()

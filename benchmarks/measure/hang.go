@@ -26,33 +26,33 @@ type reader func() (number uint64, copied bool, err error)
 
 // hang makes the links hang that copies depend on, overwrites the key beyond them, and
 // continues to read.
-func (b *Bench) hang(ctx context.Context, p record.PropagationParameters) (map[string]record.HangSide, error) {
+func (b *Bench) hang(ctx context.Context, p record.Parameters) error {
 	var open closers
 	defer open.close()
 	hosts, err := b.hangingHosts(ctx, p, &open)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	redis, err := b.hangingRedis(ctx, p, hosts.links, &open)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	overwrite := func(n uint64) error { return errors.Join(hosts.near.set(hosts.key, n), redis.set(n)) }
 	if err := overwrite(1); err != nil {
-		return nil, err
+		return err
 	}
 	readers := redis.readers
-	readers[record.Sidecar] = func() (uint64, bool, error) { return hosts.far.get(hosts.key) }
+	readers[record.HangingHost] = func() (uint64, bool, error) { return hosts.far.get(hosts.key) }
 	for name, read := range readers {
 		if err := haveCopy(read); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	hosts.links.Hang()
 	if err := overwrite(2); err != nil {
-		return nil, err
+		return err
 	}
-	return readOn(ctx, readers, time.Now(), time.Duration(p.HangFor)*time.Second)
+	return b.readOn(ctx, fmt.Sprintf("a link hangs for %d s", p.HangFor), readers, time.Now(), time.Duration(p.HangFor)*time.Second)
 }
 
 // closers are functions that close what a measurement has opened, in its order.
@@ -74,8 +74,8 @@ type hangingHosts struct {
 }
 
 // hangingHosts starts two hosts with links between them that can hang.
-func (b *Bench) hangingHosts(ctx context.Context, p record.PropagationParameters, open *closers) (h hangingHosts, err error) {
-	c, links, err := peers.StartLinked(ctx, 2, time.Duration(p.Bound)*time.Millisecond, b.watchOptions(p, "-hang"))
+func (b *Bench) hangingHosts(ctx context.Context, p record.Parameters, open *closers) (h hangingHosts, err error) {
+	c, links, err := peers.StartLinked(ctx, 2, time.Duration(p.Bound)*time.Millisecond, b.options(p, "-hang"))
 	if err != nil {
 		return h, err
 	}
@@ -91,11 +91,11 @@ func (b *Bench) hangingHosts(ctx context.Context, p record.PropagationParameters
 		return h, fmt.Errorf("%s owns none of %d keys", near.Node(), watchedKeys)
 	}
 	h = hangingHosts{links: links, key: own[0]}
-	if h.near, err = openLine(near.Server, p.KeySize, p.ValueSize); err != nil {
+	if h.near, err = openLine(near.Server, "", p); err != nil {
 		return h, err
 	}
 	open.add(h.near.close)
-	if h.far, err = openLine(far.Server, p.KeySize, p.ValueSize); err != nil {
+	if h.far, err = openLine(far.Server, "", p); err != nil {
 		return h, err
 	}
 	open.add(h.far.close)
@@ -110,8 +110,8 @@ type hangingRedis struct {
 
 // hangingRedis starts a redis server, and clients that reach it through a link that can
 // hang.
-func (b *Bench) hangingRedis(ctx context.Context, p record.PropagationParameters, links *peers.Link, open *closers) (h hangingRedis, err error) {
-	server, err := b.start(ctx, record.Redis, b.watchOptions(p, "-hang"))
+func (b *Bench) hangingRedis(ctx context.Context, p record.Parameters, links *peers.Link, open *closers) (h hangingRedis, err error) {
+	server, err := b.start(ctx, record.Redis, b.options(p, "-hang"))
 	if err != nil {
 		return h, err
 	}
@@ -184,35 +184,34 @@ func haveCopy(read reader) error {
 	return fmt.Errorf("there is no copy after half a minute of reads: the last error is %v", err)
 }
 
-// readOn reads for some time after the value 1 was overwritten with 2.
-func readOn(ctx context.Context, readers map[string]reader, answered time.Time, d time.Duration) (map[string]record.HangSide, error) {
-	sides := map[string]record.HangSide{}
-	var mu sync.Mutex // guards sides
+// readOn reads for some time after the value 1 was overwritten with 2, and keeps what each reader got.
+func (b *Bench) readOn(ctx context.Context, shape string, readers map[string]reader, answered time.Time, d time.Duration) error {
+	var mu sync.Mutex // guards b
 	var g errgroup.Group
 	for name, read := range readers {
 		g.Go(func() error {
-			var s record.HangSide
+			var reads, old, misses, errs float64
+			var last time.Duration // when the last read that returned the old value began
 			for ctx.Err() == nil && time.Since(answered) < d {
 				begun := time.Since(answered)
 				n, _, err := read()
-				s.Reads++
+				reads++
 				switch {
 				case err != nil:
-					s.Errors++
+					errs++
 				case n == 0:
-					s.Misses++
+					misses++
 				case n == 1:
-					s.Old++
-					s.OldMS = float64(begun) / float64(time.Millisecond)
+					old++
+					last = begun
 				}
 				time.Sleep(hangEvery)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			sides[name] = s
+			b.put(shape, name, figure{"old value served for, s", last.Seconds()}, figure{"reads", reads}, figure{"old", old}, figure{"misses", misses}, figure{"errors", errs})
 			return ctx.Err()
 		})
 	}
-	err := g.Wait()
-	return sides, err
+	return g.Wait()
 }

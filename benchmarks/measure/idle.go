@@ -16,51 +16,50 @@ const IdleKeys = 1000
 
 // Idle measures the memory of idle connections in each server: after one GET, and after a
 // batch of GETs. Each round has new processes.
-func (b *Bench) Idle(ctx context.Context, p record.IdleParameters) (rows []record.IdleRow, err error) {
+func (b *Bench) Idle(ctx context.Context, p record.Parameters) error {
 	names := []string{record.Sidecar, record.Redis, record.Memcached}
 	buf := make([]byte, replyBuffer)
 	for round := range p.Rounds {
-		row := record.IdleRow{Round: round + 1, Sides: map[string]record.IdleSide{}}
 		for i := range names {
 			name := names[(round+i)%len(names)]
-			side, err := b.idle(ctx, name, p, buf)
-			if err != nil {
-				return nil, fmt.Errorf("%d connections to %s: %w", p.Conns, name, err)
+			if err := b.idle(ctx, name, p, buf); err != nil {
+				return fmt.Errorf("%d connections to %s: %w", p.Conns, name, err)
 			}
-			row.Sides[name] = side
-			b.logf("round %d: %s: %.1f KiB a connection after one GET, %.1f after a batch", row.Round, name,
-				float64(side.AfterOne-side.Before)/1024/float64(p.Conns), float64(side.AfterAll-side.Before)/1024/float64(p.Conns))
 		}
-		rows = append(rows, row)
 	}
-	return rows, nil
+	return nil
 }
 
-func (b *Bench) idle(ctx context.Context, name string, p record.IdleParameters, buf []byte) (side record.IdleSide, err error) {
-	s, err := b.start(ctx, name, peers.Options{Bytes: socketLimit, KeySize: p.KeySize, ValueSize: p.ValueSize})
+func (b *Bench) idle(ctx context.Context, name string, p record.Parameters, buf []byte) error {
+	s, err := b.start(ctx, name, b.options(p, ""))
 	if err != nil {
-		return side, err
+		return err
 	}
 	defer s.Stop()
-	if _, err := fill(ctx, s, IdleKeys); err != nil {
-		return side, err
+	if _, err := fill(ctx, s, p.Keys); err != nil {
+		return err
 	}
-	if side.Before, err = s.Settled(ctx); err != nil {
-		return side, err
+	before, err := s.Settled(ctx)
+	if err != nil {
+		return err
 	}
 	h, err := hold(ctx, s, p.Conns, buf)
 	defer h.close()
 	if err != nil {
-		return side, err
+		return err
 	}
-	if side.AfterOne, err = s.Settled(ctx); err != nil {
-		return side, err
+	one, err := s.Settled(ctx)
+	if err != nil {
+		return err
 	}
 	if err := h.ask(ctx, s.Get, p.Pipeline, buf); err != nil {
-		return side, err
+		return err
 	}
-	side.AfterAll, err = s.Settled(ctx)
-	return side, err
+	batch, err := s.Settled(ctx)
+	each := func(bytes int64) float64 { return float64(bytes-before) / 1024 / float64(p.Conns) }
+	b.put(record.Commas(p.Conns)+" idle connections", name, figure{"KiB a connection after one GET", each(one)},
+		figure{fmt.Sprintf("KiB a connection after a batch of %d GETs", p.Pipeline), each(batch)})
+	return err
 }
 
 // replyBuffer is the size of the longest batch of replies, in bytes.

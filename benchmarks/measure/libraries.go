@@ -11,7 +11,9 @@ import (
 )
 
 // libraryNames are the sides that make the load in the process that has the cache.
-var libraryNames = []string{record.Embedded, record.Groupcache, record.Olric}
+var libraryNames = []struct{ name, side string }{
+	{record.Embedded, record.EmbeddedSide}, {record.Groupcache, record.GroupcacheSide}, {record.Olric, record.OlricSide},
+}
 
 // libraries are two nodes of each library: one that owns the keys, and one that asks it.
 type libraries struct {
@@ -20,7 +22,7 @@ type libraries struct {
 }
 
 // startLibraries starts them, one after the other.
-func (b *Bench) startLibraries(ctx context.Context, p record.ClusterParameters, o peers.Options) (l *libraries, stop func(), err error) {
+func (b *Bench) startLibraries(ctx context.Context, p record.Parameters) (l *libraries, stop func(), err error) {
 	l = &libraries{asking: map[string]*peers.Member{}}
 	var ends []func()
 	stop = func() {
@@ -28,8 +30,8 @@ func (b *Bench) startLibraries(ctx context.Context, p record.ClusterParameters, 
 			ends[len(ends)-1-i]()
 		}
 	}
-	for _, name := range libraryNames {
-		if err := b.startLibrary(ctx, l, name, p, o, &ends); err != nil {
+	for _, of := range libraryNames {
+		if err := b.startLibrary(ctx, l, of.name, p, &ends); err != nil {
 			stop()
 			return nil, nil, err
 		}
@@ -37,7 +39,8 @@ func (b *Bench) startLibraries(ctx context.Context, p record.ClusterParameters, 
 	return l, stop, nil
 }
 
-func (b *Bench) startLibrary(ctx context.Context, l *libraries, name string, p record.ClusterParameters, o peers.Options, ends *[]func()) error {
+func (b *Bench) startLibrary(ctx context.Context, l *libraries, name string, p record.Parameters, ends *[]func()) error {
+	o := b.options(p, "")
 	var all []string
 	for range 2 {
 		address, err := peers.FreeAddress()
@@ -82,13 +85,10 @@ func (b *Bench) startLibrary(ctx context.Context, l *libraries, name string, p r
 	return nil
 }
 
-// stats returns the statistics of the embedded sidecar that asks.
-func (l *libraries) stats(ctx context.Context) (cachesidecar.Stats, error) { return l.app.Stats(ctx) }
-
-// fromCopies returns the share of reads of other hosts' keys that copies answered,
+// fromCopies returns the share, in %, of reads of other hosts' keys that copies answered,
 // between two statistics.
-func fromCopies(before, after cachesidecar.Stats) float64 {
+func fromCopies(before, after cachesidecar.Stats) figure {
 	copies := (after.L1.Hits - after.L1.Refused) - (before.L1.Hits - before.L1.Refused)
 	asked := after.Cluster.PeerReads + after.Cluster.Joined - before.Cluster.PeerReads - before.Cluster.Joined
-	return float64(copies) / float64(max(copies+asked, 1))
+	return figure{"from copies, %", 100 * float64(copies) / float64(max(copies+asked, 1))}
 }

@@ -1,8 +1,8 @@
 // Package measure runs the measurements. It starts the servers, lets the sides of a
-// comparison take turns under the same load, and returns each round's raw figures.
+// comparison take turns under the same load, and keeps each round's raw figures.
 //
-// Inputs are parameters, outputs are rows, both of package record. The servers are
-// processes of their own. The load runs in this process and shares the machine with them.
+// Inputs are parameters, outputs are rows, both of package record, with the names that the
+// page has. The servers are processes of their own. The load runs in this process and shares the machine with them.
 // One measurement runs at a time. Whatever a function starts has ended when it returns.
 // The package judges nothing; package report does that.
 package measure
@@ -15,6 +15,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -25,6 +27,7 @@ type Bench struct {
 	dir      string
 	log      io.Writer // progress
 	versions map[string]string
+	rows     record.Rows
 }
 
 // Open builds the programs. Progress goes to log, a line at a time.
@@ -49,6 +52,41 @@ func (b *Bench) Versions() map[string]string { return maps.Clone(b.versions) }
 
 // Keep adds the versions of earlier rounds that stay.
 func (b *Bench) Keep(versions map[string]string) { maps.Copy(b.versions, versions) }
+
+// Rows returns the figures so far.
+func (b *Bench) Rows() record.Rows { return b.rows }
+
+// figure is a figure of a side under a load, in one round.
+type figure struct {
+	name  string // with its unit
+	value float64
+}
+
+// put keeps figures of a round.
+func (b *Bench) put(shape, side string, figures ...figure) {
+	const logged = 8
+	line := shape + ", " + side + ":"
+	for i, f := range figures {
+		if b.rows.Add(shape, side, f.name, f.value); i < logged {
+			line += fmt.Sprintf(" %s %.4g;", f.name, f.value)
+		}
+	}
+	b.logf("%s", line)
+}
+
+// percentiles returns the recorded percentiles of a distribution of ns, in a unit.
+func percentiles(prefix, unit string, h *hdrhistogram.Histogram) (list []figure) {
+	in := map[string]time.Duration{"µs": time.Microsecond, "ms": time.Millisecond}[unit]
+	for _, p := range record.Percentiles {
+		list = append(list, figure{prefix + p.Name + " " + unit, float64(h.ValueAtQuantile(p.P)) / float64(in)})
+	}
+	return list
+}
+
+// options are those of a server.
+func (b *Bench) options(p record.Parameters, label string) peers.Options {
+	return peers.Options{Dir: b.dir, Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize, Label: label}
+}
 
 func (b *Bench) logf(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
 
@@ -124,10 +162,17 @@ func batches(cycle, conns, pipeline int) int { return max(16, cycle/(conns*pipel
 
 // contest is the sides of one comparison in one round.
 type contest struct {
-	names  []string
-	loads  []side
-	sums   []load.Result
+	sides  []contestant
 	opened []*load.Load
+}
+
+// contestant is a side with what its turns have come to.
+type contestant struct {
+	name string
+	side
+	sum    load.Result
+	server *peers.Server // whose processor time counts; nil: nobody's
+	cpu    time.Duration
 }
 
 // side is a load that can run for some time.
@@ -155,64 +200,78 @@ func (c *contest) enter(name string, cfg load.Config) error {
 
 // add adds a side whose load the caller opens and closes.
 func (c *contest) add(name string, s side) {
-	c.names, c.loads, c.sums = append(c.names, name), append(c.loads, s), append(c.sums, load.Result{})
+	c.sides = append(c.sides, contestant{name: name, side: s})
 }
 
 // moreTurns are for a side without any answer in its own turns.
 const moreTurns = 100
 
-// addResult adds the result of another turn of the same side.
-func addResult(sum *load.Result, r load.Result) {
-	if sum.Latency == nil {
-		*sum = r
-		return
+// turn lets a side run once.
+func (c *contestant) turn(ctx context.Context, p *record.Parameters) (err error) {
+	var before, after time.Duration
+	if c.server != nil {
+		if before, err = c.server.CPU(); err != nil {
+			return err
+		}
 	}
-	sum.Requests += r.Requests
-	sum.Hits += r.Hits
-	sum.Elapsed += r.Elapsed
-	sum.Latency.Merge(r.Latency)
+	r, err := c.Run(ctx, time.Duration(p.WarmUpMS)*time.Millisecond, time.Duration(p.TurnMS)*time.Millisecond)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	if c.server != nil {
+		if after, err = c.server.CPU(); err != nil {
+			return err
+		}
+		c.cpu += after - before
+	}
+	if c.sum.Latency == nil {
+		c.sum = r
+		return nil
+	}
+	c.sum.Requests += r.Requests
+	c.sum.Hits += r.Hits
+	c.sum.Elapsed += r.Elapsed
+	c.sum.Latency.Merge(r.Latency)
+	return nil
 }
 
 // play lets the sides take turns, each time beginning with another side, so that a
-// disturbance of the machine affects all of them alike.
-func (c *contest) play(ctx context.Context, t record.Turns, round int) (map[string]record.Side, error) {
-	run := func(at int) error {
-		r, err := c.loads[at].Run(ctx, time.Duration(t.WarmUpMS)*time.Millisecond, time.Duration(t.TurnMS)*time.Millisecond)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.names[at], err)
-		}
-		addResult(&c.sums[at], r)
-		return nil
-	}
-	for turn := range t.Turns {
-		for i := range c.loads {
-			if err := run((round + turn + i) % len(c.loads)); err != nil {
+// disturbance of the machine affects all of them alike. It returns the sides' results.
+func (c *contest) play(ctx context.Context, p *record.Parameters, round int) (map[string]load.Result, error) {
+	for turn := range p.Turns {
+		for i := range c.sides {
+			if err := c.sides[(round+turn+i)%len(c.sides)].turn(ctx, p); err != nil {
 				return nil, err
 			}
 		}
 	}
-	for at := range c.loads { // a short turn may pass while the machine stands still
-		for more := 0; c.sums[at].Requests == 0 && more < moreTurns; more++ {
-			if err := run(at); err != nil {
+	results := map[string]load.Result{}
+	for i := range c.sides {
+		s := &c.sides[i]
+		for more := 0; s.sum.Requests == 0 && more < moreTurns; more++ { // a short turn may pass while the machine stands still
+			if err := s.turn(ctx, p); err != nil {
 				return nil, err
 			}
 		}
-	}
-	sides := map[string]record.Side{}
-	for i, r := range c.sums {
 		switch {
-		case r.Requests == 0:
-			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer",
-				c.names[i], t.Turns+moreTurns, t.TurnMS)
-		case r.Hits != r.Requests:
-			return nil, fmt.Errorf("%s: %d of %d requests were hits, want all: the comparison is of hits alone",
-				c.names[i], r.Hits, r.Requests)
+		case s.sum.Requests == 0:
+			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer", s.name, p.Turns+moreTurns, p.TurnMS)
+		case s.sum.Hits != s.sum.Requests:
+			return nil, fmt.Errorf("%s: %d of %d requests were hits, want all: the comparison is of hits alone", s.name, s.sum.Hits, s.sum.Requests)
 		}
-		side := record.Side{Requests: r.Requests, Seconds: r.Elapsed.Seconds()}
-		for _, p := range record.Percentiles {
-			side.LatencyUS = append(side.LatencyUS, float64(r.Latency.ValueAtQuantile(p))/1000)
-		}
-		sides[c.names[i]] = side
+		results[s.name] = s.sum
 	}
-	return sides, nil
+	return results, nil
+}
+
+// play has a contest played, and keeps its rates and latencies.
+func (b *Bench) play(ctx context.Context, c *contest, p *record.Parameters, round int, shape string) (map[string]load.Result, error) {
+	results, err := c.play(ctx, p, round)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", shape, err)
+	}
+	for _, s := range c.sides {
+		b.put(shape, s.name, append([]figure{{"requests/s", s.sum.PerSecond()}}, percentiles("", "µs", s.sum.Latency)...)...)
+	}
+	return results, nil
 }

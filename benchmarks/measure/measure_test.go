@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -40,5 +43,32 @@ func TestContestCloses(t *testing.T) {
 		if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("%v, want a closed connection", err)
 		}
+	}
+}
+
+// TestMoves checks the figures of reads while hosts come and go.
+func TestMoves(t *testing.T) {
+	const shape = "hosts move"
+	b := &Bench{log: io.Discard}
+	windows := []window{{reads: 100, hits: 100}, {reads: 50, hits: 25, degraded: 5}, {reads: 50, hits: 49, errors: 1}}
+	b.putMoves(shape, windows, []moment{{500 * time.Millisecond, "host-1", "started, s"}, {900 * time.Millisecond, "host-1", isIn}, {1500 * time.Millisecond, "host-2", isIn}})
+	for _, c := range []struct {
+		side, figure string
+		want         float64
+	}{
+		{"", "hits in the lowest second, %", 50}, {"", "hits in all seconds, %", 87}, {"", "misses of entries that are gone", 20},
+		{"", "misses since no owner could be reached in time", 5}, {"", "errors of reads", 1},
+		{"host-1", isIn, 0.9}, {"host-1", "hits until then, lowest second, %", 100}, {"host-2", "hits until then, lowest second, %", 50},
+	} {
+		if got := b.rows.Of(shape, c.side, c.figure); len(got) != 1 || got[0] != c.want {
+			t.Errorf("%s of %q: got %v, want %v", c.figure, c.side, got, c.want)
+		}
+	}
+	if got := b.rows.Of(shape, record.BySecond, "hits"); !slices.Equal(got, []float64{100, 25, 49}) {
+		t.Errorf("got hits %v by the second", got)
+	}
+	b.putMoves("a second without answers", append(windows, window{}), nil)
+	if got := b.rows.Of("a second without answers", "", "hits in the lowest second, %"); got[0] != 0 {
+		t.Errorf("got %v %% for a second in which no read was answered, want 0", got)
 	}
 }

@@ -27,48 +27,49 @@ const outageSettings = `    default_ttl: %s
 const readsAtOnce = 64
 
 // outage loads keys with a short time to live, takes the origin away, and brings it back.
-func (b *Bench) outage(ctx context.Context, p record.LoadsParameters) (rows []record.LoadsRow, err error) {
-	origin, err := peers.StartOrigin(time.Duration(p.Takes)*time.Millisecond, make([]byte, p.ValueSize))
+func (b *Bench) outage(ctx context.Context, p record.Parameters) error {
+	origin, err := peers.StartOrigin(time.Duration(p.OriginMS)*time.Millisecond, make([]byte, p.ValueSize))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer origin.Down()
-	o := b.loadsOptions(p)
+	o := b.options(p, "")
 	if o.Config, err = b.config(origin, fmt.Sprintf(outageSettings, time.Duration(p.OutTTL)*time.Millisecond, p.Rate)); err != nil {
-		return nil, err
+		return err
 	}
 	cluster, err := peers.StartCluster(ctx, p.OutHosts, 0, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer cluster.Stop()
 	r := &outageReads{p: p, cluster: cluster}
 	if err := r.loadAll(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	row := record.LoadsRow{Part: record.Outage, Round: 1, Phases: make([]record.OutagePhase, record.Phases)}
-	for phase, seconds := range []int{p.Up, p.Down, p.Back} {
-		switch phase {
-		case record.PhaseDown:
-			origin.Down()
-		case record.PhaseBack:
-			if err := origin.Up(); err != nil {
-				return nil, err
-			}
+	for _, phase := range []struct {
+		name    string
+		begin   func() error
+		seconds int
+	}{
+		{record.OriginUp, func() error { return nil }, p.Up},
+		{record.OriginDown, func() error { origin.Down(); return nil }, p.Down},
+		{record.OriginBack, origin.Up, p.Back},
+	} {
+		if err := phase.begin(); err != nil {
+			return err
 		}
 		begun := time.Now()
-		f := r.run(ctx, time.Duration(seconds)*time.Second)
-		f.Calls, f.Busiest = origin.Since(begun, time.Now())
-		row.Phases[phase] = f
-		b.logf("phase %d: %d reads: %d current, %d stale, %d misses, %d errors; p99 %.1f ms, longest %.1f; %d calls of the origin, at most %d in a second",
-			phase+1, f.Reads, f.Current, f.Stale, f.Misses, f.Errors, f.P99MS, f.MaxMS, f.Calls, f.Busiest)
+		list := r.run(ctx, time.Duration(phase.seconds)*time.Second)
+		calls, busiest := origin.Since(begun, time.Now())
+		b.put(fmt.Sprintf("the origin is away for %d s", p.Down), phase.name, append(list, figure{"calls of the origin", float64(calls)},
+			figure{"busiest second", float64(busiest)}, figure{"busiest second / rate", float64(busiest) / float64(p.Rate*p.OutHosts)})...)
 	}
-	return []record.LoadsRow{row}, ctx.Err()
+	return ctx.Err()
 }
 
 // outageReads read keys and accept stale values.
 type outageReads struct {
-	p       record.LoadsParameters
+	p       record.Parameters
 	cluster *peers.Cluster
 }
 
@@ -93,8 +94,9 @@ func (r *outageReads) loadAll(ctx context.Context) error {
 }
 
 // run reads at the rate, through all hosts, for d.
-func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.OutagePhase) {
-	var mu sync.Mutex
+func (r *outageReads) run(ctx context.Context, d time.Duration) []figure {
+	var mu sync.Mutex // guards what follows
+	var reads, current, stale, misses, errs, late float64
 	latency := hdrhistogram.New(1000, int64(time.Minute), 3)
 	hosts := r.cluster.Hosts()
 	ctx, cancel := context.WithTimeout(ctx, d+crowdTime) // hanging reads become errors
@@ -113,16 +115,16 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 					took := time.Since(begun)
 					mu.Lock()
 					_ = latency.RecordValue(int64(took)) // fails only above one minute
-					f.Reads++
+					reads++
 					switch {
 					case err == nil && it.Stale:
-						f.Stale++
+						stale++
 					case err == nil:
-						f.Current++
+						current++
 					case errors.Is(err, cachesidecar.ErrNotFound):
-						f.Misses++
+						misses++
 					default:
-						f.Errors++
+						errs++
 					}
 					mu.Unlock()
 				}
@@ -141,7 +143,7 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 				case due <- n:
 				default:
 					mu.Lock()
-					f.Late++
+					late++
 					mu.Unlock()
 				}
 			}
@@ -149,6 +151,6 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 	}
 	wg.Wait()
 	at := func(q float64) float64 { return float64(latency.ValueAtQuantile(q)) / float64(time.Millisecond) }
-	f.P50MS, f.P99MS, f.MaxMS = at(50), at(99), at(100)
-	return f
+	return []figure{{"reads", reads}, {"current", current}, {"stale", stale}, {"misses", misses}, {"errors", errs}, {"not made", late},
+		{"p50, ms", at(50)}, {"p99, ms", at(99)}, {"longest, ms", at(100)}, {"reads without a value", misses + errs}}
 }

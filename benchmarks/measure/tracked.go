@@ -34,8 +34,8 @@ type subscriber struct {
 	told   chan time.Time         // of one notification
 }
 
-func (b *Bench) openTracked(ctx context.Context, p record.PropagationParameters) (stream, error) {
-	server, err := b.start(ctx, record.Redis, b.watchOptions(p, ""))
+func (b *Bench) openTracked(ctx context.Context, p record.Parameters) (stream, error) {
+	server, err := b.start(ctx, record.Redis, b.options(p, ""))
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (b *Bench) openTracked(ctx context.Context, p record.PropagationParameters)
 	return t, nil
 }
 
-func (t *tracked) open(p record.PropagationParameters) error {
+func (t *tracked) open(p record.Parameters) error {
 	for i := range p.Hosts {
 		draw := uniform(uint64(i), p.Keys)
 		w, err := openPaced(t.server, func(n int) uint64 { return draw(0, n) })
@@ -96,8 +96,6 @@ func (s *subscriber) invalidated(keys []rueidis.RedisMessage) {
 }
 
 func (t *tracked) writers() pacers { return t.write }
-
-func (t *tracked) counts(context.Context) (record.StreamSide, error) { return record.StreamSide{}, nil }
 
 func (t *tracked) close() {
 	t.write.close()

@@ -38,11 +38,11 @@ type watched struct {
 	seq   uint64
 }
 
-func (b *Bench) openSidecars(ctx context.Context, p record.PropagationParameters) (stream, error) {
-	return b.watchSidecars(ctx, p, b.watchOptions(p, ""))
+func (b *Bench) openSidecars(ctx context.Context, p record.Parameters) (stream, error) {
+	return b.watchSidecars(ctx, p, b.options(p, ""))
 }
 
-func (b *Bench) watchSidecars(ctx context.Context, p record.PropagationParameters, o peers.Options) (stream, error) {
+func (b *Bench) watchSidecars(ctx context.Context, p record.Parameters, o peers.Options) (stream, error) {
 	s := &sidecars{watched: watched{bound: time.Duration(p.Bound) * time.Millisecond}}
 	var err error
 	if s.c, err = peers.StartCluster(ctx, p.Hosts, s.bound, o); err != nil {
@@ -55,14 +55,10 @@ func (b *Bench) watchSidecars(ctx context.Context, p record.PropagationParameter
 	return s, nil
 }
 
-func (b *Bench) watchOptions(p record.PropagationParameters, label string) peers.Options {
-	return peers.Options{Dir: b.dir, Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize, Label: label}
-}
-
 // open connects to the hosts. Each host's own keys are written through it, so that the
 // load consists of invalidations and not of forwarded writes. The watched keys come after
 // all of these.
-func (s *sidecars) open(ctx context.Context, p record.PropagationParameters) error {
+func (s *sidecars) open(ctx context.Context, p record.Parameters) error {
 	hosts := s.c.Hosts()
 	owners, err := s.c.Owners(ctx, hosts[0], p.Keys+4*watchedKeys*len(hosts))
 	if err != nil {
@@ -93,14 +89,14 @@ func (s *sidecars) open(ctx context.Context, p record.PropagationParameters) err
 
 // connect opens a host. The first one is the owner of the watched keys. own are the keys
 // that are overwritten through the host.
-func (s *watched) connect(h *peers.Server, p record.PropagationParameters, own []uint64) error {
+func (s *watched) connect(h *peers.Server, p record.Parameters, own []uint64) error {
 	draw := uniform(uint64(len(s.write)), len(own))
 	w, err := openPaced(h, func(n int) uint64 { return own[draw(0, n)] })
 	if err != nil {
 		return err
 	}
 	s.write = append(s.write, w)
-	l, err := openLine(h, p.KeySize, p.ValueSize)
+	l, err := openLine(h, "", p)
 	if err != nil {
 		return err
 	}
@@ -140,17 +136,26 @@ func (s *sidecars) close() {
 
 func (s *watched) writers() pacers { return s.write }
 
-func (s *sidecars) counts(ctx context.Context) (side record.StreamSide, err error) {
+// count adds what the sidecars have counted of gaps, resets and missed polls, or takes it away.
+func (s *sidecars) count(ctx context.Context, t *tally, sign float64) error {
+	sums := []figure{{"gaps", 0}, {"resets", 0}, {"polls missed", 0}}
 	for _, h := range s.c.Hosts() {
 		st, err := h.Stats(ctx)
 		if err != nil {
-			return side, err
+			return err
 		}
-		side.Gaps += st.Cluster.Invalidations.Gaps
-		side.Resets += st.Cluster.Invalidations.Resets
-		side.Missed += st.Cluster.PollFailures
+		sums[0].value += float64(st.Cluster.Invalidations.Gaps)
+		sums[1].value += float64(st.Cluster.Invalidations.Resets)
+		sums[2].value += float64(st.Cluster.PollFailures)
 	}
-	return side, nil
+	for i := range sums {
+		sums[i].value *= sign
+		if t.alarms != nil {
+			sums[i].value += t.alarms[i].value
+		}
+	}
+	t.alarms = sums
+	return nil
 }
 
 func (s *watched) probe(n uint64) ([]time.Duration, error) {
