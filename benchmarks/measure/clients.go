@@ -182,17 +182,9 @@ var coldSides = []string{record.OursNear, record.OursShared, record.RueidisNear}
 
 // Clients measures GETs of Go clients, each with its own server: the product's over the
 // socket, with a near cache and with shared memory, and those of redis and memcached.
-func (b *Bench) Clients(ctx context.Context, p record.Parameters) error {
-	servers, stop, err := b.startAll(ctx, []string{record.Sidecar, record.Redis, record.Memcached}, b.options(p, ""))
-	if err != nil {
-		return err
-	}
-	defer stop()
+func (b *Bench) Clients(ctx context.Context, p record.Parameters) {
 	c := &clients{b: b, p: p, sockets: map[string]string{}}
-	for _, s := range servers {
-		if _, err := fill(ctx, s, p.Keys); err != nil {
-			return err
-		}
+	for _, s := range b.startFilled(ctx, p, b.options(p, ""), record.Sidecar, record.Redis, record.Memcached) {
 		for _, side := range clientSides {
 			if side.server == s.Name {
 				c.sockets[side.name] = s.Socket
@@ -204,15 +196,10 @@ func (b *Bench) Clients(ctx context.Context, p record.Parameters) error {
 	}
 	for round := range p.Rounds {
 		for _, n := range []int{1, 16, 64} {
-			if err := c.warm(ctx, round, n); err != nil {
-				return fmt.Errorf("%d goroutines: %w", n, err)
-			}
+			within(fmt.Sprintf("%d goroutines", n), func() { c.warm(ctx, round, n) })
 		}
-		if err := c.cold(ctx, round); err != nil {
-			return fmt.Errorf("a process that starts: %w", err)
-		}
+		within("a process that starts", func() { c.cold(ctx, round) })
 	}
-	return nil
 }
 
 // clients is the comparison of clients.
@@ -224,26 +211,19 @@ type clients struct {
 }
 
 // warm measures all sides with a number of goroutines.
-func (c *clients) warm(ctx context.Context, round, goroutines int) error {
+func (c *clients) warm(ctx context.Context, round, goroutines int) {
 	play := &contest{}
 	for _, side := range clientSides {
-		a, err := openClient(ctx, side.name, c.sockets[side.name])
-		if err != nil {
-			return fmt.Errorf("%s: %w", side.name, err)
-		}
+		a := must(openClient(ctx, side.name, c.sockets[side.name]))
 		defer a.close()
 		for range 3 { // caches in the process are warm
 			for _, key := range c.keys {
-				if _, err := a.get(ctx, key); err != nil {
-					return fmt.Errorf("%s: %w", side.name, err)
-				}
+				must(a.get(ctx, key))
 			}
 		}
 		play.add(side.name, &clientLoad{client: a, keys: c.keys, goroutines: goroutines, size: c.p.ValueSize})
 	}
-	if _, err := play.play(ctx, &c.p, round); err != nil {
-		return err
-	}
+	play.play(ctx, &c.p, round)
 	shape := "GET hits, 1 goroutine"
 	if goroutines > 1 {
 		shape = fmt.Sprintf("GET hits, %d goroutines", goroutines)
@@ -253,28 +233,21 @@ func (c *clients) warm(ctx context.Context, round, goroutines int) error {
 		c.b.put(shape, s.name, append([]figure{{"k/s", s.sum.PerSecond() / 1000}, {"ns a hit", 1e9 / s.sum.PerSecond()},
 			{"allocations a GET", float64(l.mallocs) / float64(max(1, l.calls))}}, percentiles("", "µs", s.sum.Latency)...)...)
 	}
-	return nil
 }
 
 // cold measures the first GETs of clients that have just been made, the connecting included.
 // Other processes have read the keys before.
-func (c *clients) cold(ctx context.Context, round int) error {
+func (c *clients) cold(ctx context.Context, round int) {
 	for i := range coldSides {
 		side := coldSides[(round+i)%len(coldSides)]
 		began := time.Now()
-		a, err := openClient(ctx, side, c.sockets[side])
-		if err != nil {
-			return fmt.Errorf("%s: %w", side, err)
-		}
+		a := must(openClient(ctx, side, c.sockets[side]))
 		draw := uniform(uint64(round), len(c.keys))
 		for n := range c.p.ColdGets {
-			if _, err := a.get(ctx, c.keys[draw(0, n)]); err != nil {
-				return errors.Join(fmt.Errorf("%s: %w", side, err), ctx.Err())
-			}
+			must(a.get(ctx, c.keys[draw(0, n)]))
 		}
 		took := time.Since(began)
 		a.close()
 		c.b.put(fmt.Sprintf("first %s GETs of a process", record.Commas(c.p.ColdGets)), side, figure{"k/s", float64(c.p.ColdGets) / took.Seconds() / 1000})
 	}
-	return nil
 }

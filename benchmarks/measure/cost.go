@@ -13,7 +13,6 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
@@ -29,26 +28,13 @@ const (
 
 // Cost measures the processor time that a request costs a server if it is alone on its connection,
 // on a machine that is idle otherwise, and on busy ones.
-func (b *Bench) Cost(ctx context.Context, p record.Parameters) error {
+func (b *Bench) Cost(ctx context.Context, p record.Parameters) {
 	o := b.options(p, "")
 	o.Memcached = true
-	servers, stop, err := b.startAll(ctx, []string{record.Sidecar, record.Memcached, record.Bare}, o)
-	if err != nil {
-		return err
-	}
-	defer stop()
+	servers := b.startFilled(ctx, p, o, record.Sidecar, record.Memcached)
+	sidecar, tuned, bare := servers[0], servers[1], b.start(ctx, record.Bare, o)
 	o.Usual, o.Label = true, "-usual"
-	usual, err := b.start(ctx, record.Memcached, o)
-	if err != nil {
-		return err
-	}
-	defer usual.Stop()
-	sidecar, tuned, bare := servers[0], servers[1], servers[2]
-	for _, s := range []*peers.Server{sidecar, tuned, usual} {
-		if _, err := fill(ctx, s, p.Keys); err != nil {
-			return err
-		}
-	}
+	usual := b.startFilled(ctx, p, o, record.Memcached)[0]
 	sides := []entrant{
 		ownEntrant(record.OwnProtocol, sidecar),
 		{record.EndpointText, sidecar, sidecar.DialMemcached, text(p)},
@@ -58,52 +44,43 @@ func (b *Bench) Cost(ctx context.Context, p record.Parameters) error {
 	}
 	for _, beside := range []string{nothing, spinners, builds} {
 		end := b.beside(ctx, beside)
-		err := b.costs(ctx, sides, p, beside)
-		if err == nil {
-			err = b.steady(ctx, sides, p, beside)
-		}
+		err := catch(func() {
+			b.costs(ctx, sides, p, beside)
+			b.steady(ctx, sides, p, beside)
+		})
 		if err := cmp.Or(err, end()); err != nil {
-			return fmt.Errorf("cost%s: %w", beside, err)
+			fail("cost%s: %w", beside, err)
 		}
 	}
-	return nil
 }
 
 // costs measures the processor time of requests.
-func (b *Bench) costs(ctx context.Context, sides []entrant, p record.Parameters, beside string) error {
+func (b *Bench) costs(ctx context.Context, sides []entrant, p record.Parameters, beside string) {
 	for round := range p.Rounds {
 		for _, op := range []string{"GET", "SET"} {
 			for _, conns := range costConns {
-				if err := b.cost(ctx, sides, p, shape{op: op, conns: conns, pipeline: 1}, round, beside); err != nil {
-					return fmt.Errorf("%s at %d × 1: %w", op, conns, err)
-				}
+				within(fmt.Sprintf("%s at %d × 1", op, conns), func() { b.cost(ctx, sides, p, shape{op: op, conns: conns, pipeline: 1}, round, beside) })
 			}
 		}
 	}
-	return nil
 }
 
-func (b *Bench) cost(ctx context.Context, sides []entrant, p record.Parameters, sh shape, round int, beside string) error {
+func (b *Bench) cost(ctx context.Context, sides []entrant, p record.Parameters, sh shape, round int, beside string) {
 	c := &contest{}
 	defer c.close()
-	if err := c.enterAll(sides, &p, sh, round); err != nil {
-		return err
-	}
+	c.enterAll(sides, &p, sh, round)
 	for i, e := range sides {
 		c.sides[i].server = e.server
 	}
-	if _, err := c.play(ctx, &p, round); err != nil {
-		return err
-	}
+	c.play(ctx, &p, round)
 	for _, s := range c.sides {
 		b.put(fmt.Sprintf("%s, %d × 1%s", sh.op, sh.conns, beside), s.name,
 			figure{"CPU µs", s.cpu.Seconds() * 1e6 / float64(s.sum.Requests)}, figure{"requests/s", s.sum.PerSecond()})
 	}
-	return nil
 }
 
 // steady measures latencies at a steady rate.
-func (b *Bench) steady(ctx context.Context, sides []entrant, p record.Parameters, beside string) error {
+func (b *Bench) steady(ctx context.Context, sides []entrant, p record.Parameters, beside string) {
 	took := time.Duration(p.SteadyMS) * time.Millisecond
 	for _, conns := range steadyConns {
 		for round := range p.Rounds {
@@ -111,7 +88,7 @@ func (b *Bench) steady(ctx context.Context, sides []entrant, p record.Parameters
 				e := sides[(round+i)%len(sides)]
 				h, cpu, err := steadyTurn(ctx, e, conns, float64(p.Rate), took, uniform(uint64(round), p.Keys))
 				if err != nil {
-					return fmt.Errorf("%d connections at %d requests/s: %s: %w", conns, p.Rate, e.name, err)
+					fail("%d connections at %d requests/s: %s: %w", conns, p.Rate, e.name, err)
 				}
 				n := float64(h.TotalCount())
 				b.put(fmt.Sprintf("GET, %d connections, %s/s%s", conns, record.Commas(p.Rate), beside), e.name,
@@ -120,7 +97,6 @@ func (b *Bench) steady(ctx context.Context, sides []entrant, p record.Parameters
 			}
 		}
 	}
-	return nil
 }
 
 // steadyTurn measures one side once.

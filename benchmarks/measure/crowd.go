@@ -80,34 +80,10 @@ func (l *line) ask(ctx context.Context, within time.Duration, key string, n int,
 
 // crowds makes all apps ask at once for one cold key after another: of sidecars with an
 // origin, of sidecars whose apps load, and of groupcache.
-func (b *Bench) crowds(ctx context.Context, p record.Parameters) error {
-	if err := peers.BuildMember(ctx, b.dir); err != nil {
-		return err
-	}
-	origin, err := peers.StartOrigin(time.Duration(p.OriginMS)*time.Millisecond, make([]byte, p.ValueSize))
-	if err != nil {
-		return err
-	}
-	defer origin.Down()
-	o := b.options(p, "")
-	if o.Config, err = b.config(origin, ""); err != nil {
-		return err
-	}
-	cluster, err := peers.StartCluster(ctx, p.Hosts, 0, o)
-	if err != nil {
-		return err
-	}
-	defer cluster.Stop()
-	nodes, stop, err := b.startCrowd(ctx, p, o, origin)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	c := &crowd{p: p, origin: origin, cluster: cluster, nodes: nodes, apps: map[string][]*line{}}
-	defer c.close()
-	if err := c.dial(); err != nil {
-		return err
-	}
+func (b *Bench) crowds(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	check(peers.BuildMember(ctx, b.dir))
+	c := b.openCrowd(ctx, p)
 	names := []string{record.OriginLoads, record.AppsLoad, record.GroupcacheLoads}
 	shape := fmt.Sprintf("%s GETs of one cold key at once, %d hosts", record.Commas(p.Hosts*p.Conns*p.Depth), p.Hosts)
 	for n := range p.Cold {
@@ -115,81 +91,45 @@ func (b *Bench) crowds(ctx context.Context, p record.Parameters) error {
 			at := (n + i) % len(names)
 			of, err := c.gather(ctx, names[at], fmt.Sprintf("cold-%d-%d", at, n))
 			if err != nil {
-				return fmt.Errorf("%s: %w", names[at], err)
+				fail("%s: %w", names[at], err)
 			}
 			b.put(shape, names[at], of...)
 		}
 	}
 	for n := range p.Hastes {
-		ours, theirs, err := c.haste(ctx, n)
-		if err != nil {
-			return err
-		}
+		ours, theirs := c.haste(ctx, n)
 		shape := fmt.Sprintf("a caller with %d ms waits for a load of %d ms", p.Haste, p.OriginMS)
 		b.put(shape, record.Sidecar, figure{"ms until the answer", 1000 * ours.Seconds()})
 		b.put(shape, record.Groupcache, figure{"ms until the answer", 1000 * theirs.Seconds()})
 	}
-	return nil
 }
 
 // crowd is the apps, and the servers that they ask.
 type crowd struct {
-	p       record.Parameters
-	origin  *peers.Origin
-	cluster *peers.Cluster
-	nodes   []*peers.Member
-	apps    map[string][]*line // by namespace; the apps of one host are adjacent
+	p      record.Parameters
+	origin *peers.Origin
+	nodes  []*peers.Member
+	apps   map[string][]*line // by namespace; the apps of one host are adjacent
 }
 
-// dial connects the apps of each namespace to each host.
-func (c *crowd) dial() error {
+// openCrowd starts sidecars, as many nodes of groupcache, and the apps of each namespace at each host.
+func (b *Bench) openCrowd(ctx context.Context, p record.Parameters) *crowd {
+	c := &crowd{p: p, origin: b.startOrigin(p, 0, time.Duration(p.OriginMS)*time.Millisecond), apps: map[string][]*line{}}
+	o := b.options(p, "")
+	o.Config = b.config(c.origin, "")
+	cluster := b.startHosts(ctx, p.Hosts, 0, o)
+	all := addresses(p.Hosts)
+	for _, self := range all {
+		c.nodes = append(c.nodes, b.startMember(ctx, record.Groupcache, "groupcache-go", peers.MemberOptions{Options: o, Self: self, All: all, Origin: c.origin.URL()}))
+	}
 	for _, space := range []string{loadedSpace, appsSpace} {
-		for _, h := range c.cluster.Hosts() {
-			for range c.p.Conns {
-				a, err := openLine(h.Server, space, c.p)
-				if err != nil {
-					return err
-				}
-				c.apps[space] = append(c.apps[space], a)
+		for _, h := range cluster.Hosts() {
+			for range p.Conns {
+				c.apps[space] = append(c.apps[space], b.openLine(h.Server, space, p))
 			}
 		}
 	}
-	return nil
-}
-
-func (c *crowd) close() {
-	for _, list := range c.apps {
-		for _, a := range list {
-			a.close()
-		}
-	}
-}
-
-// startCrowd starts as many nodes of groupcache as there are sidecars.
-func (b *Bench) startCrowd(ctx context.Context, p record.Parameters, o peers.Options, origin *peers.Origin) (nodes []*peers.Member, stop func(), err error) {
-	stop = func() {
-		for _, m := range nodes {
-			m.Close()
-		}
-	}
-	var all []string
-	for range p.Hosts {
-		address, err := peers.FreeAddress()
-		if err != nil {
-			return nil, nil, err
-		}
-		all = append(all, address)
-	}
-	for _, self := range all {
-		m, err := peers.StartMember(ctx, record.Groupcache, peers.MemberOptions{Options: o, Self: self, All: all, Origin: origin.URL()})
-		if err != nil {
-			stop()
-			return nil, nil, err
-		}
-		b.versions["groupcache-go"] = m.Version
-		nodes = append(nodes, m)
-	}
-	return nodes, stop, nil
+	return c
 }
 
 // gather makes all apps of a side ask for one key.
@@ -249,24 +189,23 @@ func (c *crowd) fetch(ctx context.Context, key string) ([]byte, error) {
 // haste makes one request for a key, and then another one with less time than the load
 // takes. It returns after which time the second request was answered, by the sidecar and by groupcache. On a busy
 // machine that may come so late that the load has ended: then it tries another key.
-func (c *crowd) haste(ctx context.Context, n int) (ours, theirs time.Duration, err error) {
+func (c *crowd) haste(ctx context.Context, n int) (ours, theirs time.Duration) {
 	within := time.Duration(c.p.Haste) * time.Millisecond
 	for try := 1; ; try++ {
-		var t asked
-		if t, ours, err = c.late(ctx, within, fmt.Sprintf("haste-%d-%d", n, try)); err != nil {
-			return 0, 0, err
-		}
+		t, took, err := c.late(ctx, within, fmt.Sprintf("haste-%d-%d", n, try))
+		check(err)
+		ours = took
 		// The owner answers TIMEOUT. A host that does not hear from the owner in time answers
 		// MISS.
 		if t.answered == 0 {
 			break
 		}
 		if try == 5 {
-			return 0, 0, fmt.Errorf("one with %v was given a load of %d ms", within, c.p.OriginMS)
+			fail("one with %v was given a load of %d ms", within, c.p.OriginMS)
 		}
 	}
-	a, err := c.nodes[0].Crowd(member.CrowdOrder{Key: fmt.Sprintf("haste-%d-groupcache", n), Callers: 1, Haste: within})
-	return ours, a.Left, err
+	a := must(c.nodes[0].Crowd(member.CrowdOrder{Key: fmt.Sprintf("haste-%d-groupcache", n), Callers: 1, Haste: within}))
+	return ours, a.Left
 }
 
 // late makes a request for a key, and another one while it is loaded. It returns what the

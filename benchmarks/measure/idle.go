@@ -16,50 +16,31 @@ const IdleKeys = 1000
 
 // Idle measures the memory of idle connections in each server: after one GET, and after a
 // batch of GETs. Each round has new processes.
-func (b *Bench) Idle(ctx context.Context, p record.Parameters) error {
+func (b *Bench) Idle(ctx context.Context, p record.Parameters) {
 	names := []string{record.Sidecar, record.Redis, record.Memcached}
 	buf := make([]byte, replyBuffer)
 	for round := range p.Rounds {
 		for i := range names {
 			name := names[(round+i)%len(names)]
-			if err := b.idle(ctx, name, p, buf); err != nil {
-				return fmt.Errorf("%d connections to %s: %w", p.Conns, name, err)
-			}
+			within(fmt.Sprintf("%d connections to %s", p.Conns, name), func() { b.idle(ctx, name, p, buf) })
 		}
 	}
-	return nil
 }
 
-func (b *Bench) idle(ctx context.Context, name string, p record.Parameters, buf []byte) error {
-	s, err := b.start(ctx, name, b.options(p, ""))
-	if err != nil {
-		return err
-	}
-	defer s.Stop()
-	if _, err := fill(ctx, s, p.Keys); err != nil {
-		return err
-	}
-	before, err := s.Settled(ctx)
-	if err != nil {
-		return err
-	}
+func (b *Bench) idle(ctx context.Context, name string, p record.Parameters, buf []byte) {
+	defer b.scope()()
+	s := b.start(ctx, name, b.options(p, ""))
+	fill(ctx, s, p.Keys)
+	before := must(s.Settled(ctx))
 	h, err := hold(ctx, s, p.Conns, buf)
 	defer h.close()
-	if err != nil {
-		return err
-	}
-	one, err := s.Settled(ctx)
-	if err != nil {
-		return err
-	}
-	if err := h.ask(ctx, s.Get, p.Pipeline, buf); err != nil {
-		return err
-	}
-	batch, err := s.Settled(ctx)
+	check(err)
+	one := must(s.Settled(ctx))
+	check(h.ask(ctx, s.Get, p.Pipeline, buf))
+	batch := must(s.Settled(ctx))
 	each := func(bytes int64) float64 { return float64(bytes-before) / 1024 / float64(p.Conns) }
 	b.put(record.Commas(p.Conns)+" idle connections", name, figure{"KiB a connection after one GET", each(one)},
 		figure{fmt.Sprintf("KiB a connection after a batch of %d GETs", p.Pipeline), each(batch)})
-	return err
 }
 
 // replyBuffer is the size of the longest batch of replies, in bytes.

@@ -23,44 +23,29 @@ const (
 
 // kills kills one of three hosts after another, while their keys are read through the
 // other two.
-func (b *Bench) kills(ctx context.Context, p record.Parameters) error {
-	c, err := b.startCluster(ctx, p, killHosts, "-kill")
-	if err != nil {
-		return err
-	}
-	defer c.Stop()
+func (b *Bench) kills(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	c := b.startCluster(ctx, p, killHosts, "-kill")
 	for round := range p.Kills {
 		victim := c.Hosts()[round%killHosts]
 		through := []*peers.Host{c.Hosts()[(round+1)%killHosts], c.Hosts()[(round+2)%killHosts]}
 		n := 2 * killHosts * p.Probe
-		owners, err := c.Owners(ctx, through[0], n)
-		if err != nil {
-			return err
-		}
+		owners := must(c.Owners(ctx, through[0], n))
 		keys := owners[victim.Node()]
 		if len(keys) < p.Probe {
-			return fmt.Errorf("%s owns %d of %d keys, want %d: give others", victim.Node(), len(keys), n, p.Probe)
+			fail("%s owns %d of %d keys, want %d: give others", victim.Node(), len(keys), n, p.Probe)
 		}
-		if _, err := fill(ctx, through[0].Server, n); err != nil {
-			return err
-		}
-		if err := b.kill(ctx, p, victim, through, keys); err != nil {
-			return fmt.Errorf("%s was killed: %w", victim.Node(), err)
-		}
-		if err := victim.Start(ctx); err != nil {
-			return err
-		}
-		if err := c.Agreed(ctx); err != nil {
-			return err
-		}
+		fill(ctx, through[0].Server, n)
+		within(victim.Node()+" was killed", func() { b.kill(ctx, p, victim, through, keys) })
+		check(victim.Start(ctx))
+		check(c.Agreed(ctx))
 	}
-	return nil
 }
 
 // kill kills a host while its keys are read through the others, and writes some of the
 // keys until that succeeds. Each key is written through one host and read through the
 // next.
-func (b *Bench) kill(ctx context.Context, p record.Parameters, victim *peers.Host, through []*peers.Host, keys []uint64) error {
+func (b *Bench) kill(ctx context.Context, p record.Parameters, victim *peers.Host, through []*peers.Host, keys []uint64) {
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	r := newReaders(p.KeySize, keys, p.Reads)
@@ -69,7 +54,7 @@ func (b *Bench) kill(ctx context.Context, p record.Parameters, victim *peers.Hos
 	select { // let them read for a while before the kill
 	case <-time.After(500 * time.Millisecond):
 	case <-ctx.Done():
-		return ctx.Err()
+		check(ctx.Err())
 	}
 	r.reset()
 	begun := time.Now()
@@ -77,9 +62,7 @@ func (b *Bench) kill(ctx context.Context, p record.Parameters, victim *peers.Hos
 	after, err := probe(ctx, p, through, keys[:p.Probe], begun)
 	stop()
 	<-done
-	if err != nil {
-		return err
-	}
+	check(err)
 	var sum window
 	for _, w := range r.windows() {
 		sum.add(w)
@@ -90,7 +73,6 @@ func (b *Bench) kill(ctx context.Context, p record.Parameters, victim *peers.Hos
 	if r.why != "" {
 		b.logf("the first error of a read: %s", r.why)
 	}
-	return nil
 }
 
 // outcome is what happened to the keys of a killed host. Times count from the kill.

@@ -37,29 +37,22 @@ type languages struct {
 
 // Languages measures clients in Python and Node, each of which has new processes in each
 // round.
-func (b *Bench) Languages(ctx context.Context, p record.Parameters) error {
-	scripts, err := peers.OpenScripts(ctx, b.dir, p.Python, p.Node)
-	if err != nil {
-		return err
-	}
-	servers, stop, err := b.startAll(ctx, []string{record.Sidecar, record.Redis, record.Memcached}, b.options(p, ""))
-	if err != nil {
-		return err
-	}
-	defer stop()
-	l := &languages{b: b, p: p, scripts: scripts, sidecar: servers[0]}
-	for _, s := range servers {
+func (b *Bench) Languages(ctx context.Context, p record.Parameters) {
+	scripts := must(peers.OpenScripts(ctx, b.dir, p.Python, p.Node))
+	l := &languages{b: b, p: p, scripts: scripts}
+	for _, name := range []string{record.Sidecar, record.Redis, record.Memcached} {
+		s := b.start(ctx, name, b.options(p, ""))
+		if l.sidecar == nil {
+			l.sidecar = s
+		}
 		l.sockets = append(l.sockets, "--"+s.Name, s.Socket)
 	}
 	for round := range p.Rounds {
 		for i := range l.programs() {
 			one := l.programs()[(round+i)%len(l.programs())]
-			if err := l.run(ctx, round, one); err != nil {
-				return fmt.Errorf("%s: %w", one.language, err)
-			}
+			within(one.language, func() { l.run(ctx, round, one) })
 		}
 	}
-	return nil
 }
 
 // script is one process of a round.
@@ -95,15 +88,12 @@ func (l *languages) shape(language, name string) string {
 const scriptTime = 2 * time.Minute
 
 // run runs a script once, and holds its figures against the sidecar's counts.
-func (l *languages) run(ctx context.Context, round int, one script) error {
+func (l *languages) run(ctx context.Context, round int, one script) {
 	const mostSides = 32
 	turns := time.Duration(mostSides*l.p.Turns*(l.p.TurnMS+l.p.WarmUpMS)) * time.Millisecond
 	limited, cancel := context.WithTimeout(ctx, turns+scriptTime)
 	defer cancel()
-	before, err := l.reads(ctx)
-	if err != nil {
-		return err
-	}
+	before := l.reads(ctx)
 	args := append([]string{"--round", strconv.Itoa(round)}, one.args...)
 	for _, a := range []struct {
 		name  string
@@ -114,33 +104,26 @@ func (l *languages) run(ctx context.Context, round int, one script) error {
 	} {
 		args = append(args, "--"+a.name, strconv.Itoa(a.value))
 	}
-	figures, err := one.run(limited, args...)
-	if err != nil {
-		return err
-	}
-	after, err := l.reads(ctx)
-	if err != nil {
-		return err
-	}
+	figures := must(one.run(limited, args...))
+	after := l.reads(ctx)
 	asked := map[string]int64{}
 	for space, n := range after {
 		asked[space] = n - before[space]
 	}
-	return l.keepFigures(one.language, figures, asked)
+	l.keepFigures(one.language, figures, asked)
 }
 
 // reads returns how many reads the sidecar has answered, by namespace.
-func (l *languages) reads(ctx context.Context) (map[string]int64, error) {
-	st, err := l.sidecar.Stats(ctx)
+func (l *languages) reads(ctx context.Context) map[string]int64 {
 	reads := map[string]int64{}
-	for _, ns := range st.Namespaces {
+	for _, ns := range must(l.sidecar.Stats(ctx)).Namespaces {
 		reads[ns.Name] = ns.Reads() - ns.SharedHits - ns.NearHits
 	}
-	return reads, err
+	return reads
 }
 
 // keepFigures keeps a script's figures. asked is how many reads of the script reached the sidecar, by namespace.
-func (l *languages) keepFigures(language string, figures []peers.Figure, asked map[string]int64) error {
+func (l *languages) keepFigures(language string, figures []peers.Figure, asked map[string]int64) {
 	spaces := map[string]string{record.OursNear: nearSpace, record.OursShared: sharedSpace}
 	var overSocket int64
 	for _, f := range figures {
@@ -154,14 +137,13 @@ func (l *languages) keepFigures(language string, figures []peers.Figure, asked m
 		}
 		if space, ok := spaces[f.Side]; ok {
 			if most := int64(askedKeys*l.p.Keys) + f.Calls*askedPercent/100; asked[space] > most {
-				return fmt.Errorf("%s: %d reads asked the sidecar, beside %d calls: want at most %d", f.Side, asked[space], f.Calls, most)
+				fail("%s: %d reads asked the sidecar, beside %d calls: want at most %d", f.Side, asked[space], f.Calls, most)
 			}
 			of = append(of, figure{"asked the sidecar, %", 100 * float64(asked[space]) / float64(f.Calls)})
 		}
 		l.b.put(l.shape(language, f.Case), f.Side, of...)
 	}
 	if asked[socketSpace] < overSocket {
-		return fmt.Errorf("%s: the sidecar answered %d reads, want the %d that were measured, and those of the warming up", record.OursSocket, asked[socketSpace], overSocket)
+		fail("%s: the sidecar answered %d reads, want the %d that were measured, and those of the warming up", record.OursSocket, asked[socketSpace], overSocket)
 	}
-	return nil
 }

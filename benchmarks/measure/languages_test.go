@@ -32,7 +32,7 @@ func TestLanguagesKnowTheSource(t *testing.T) {
 	} {
 		b := &Bench{log: io.Discard, versions: map[string]string{}}
 		l := &languages{b: b, p: record.Parameters{Keys: 1000}}
-		err := l.keepFigures("Python", figures, c.asked)
+		err := catch(func() { l.keepFigures("Python", figures, c.asked) })
 		const hit = "Python: hit in the process"
 		switch {
 		case c.want == "" && (err != nil || len(b.rows) != 2*5+2 || len(b.rows.Of(hit, record.LRUCache, "calls/s")) != 1):

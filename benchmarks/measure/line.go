@@ -31,19 +31,12 @@ type line struct {
 const lineTimeout = 5000
 
 // openLine connects to a sidecar, for a namespace; empty: the default.
-func openLine(s *peers.Server, namespace string, p record.Parameters) (*line, error) {
-	nc, err := s.Dial()
-	if err != nil {
-		return nil, err
-	}
-	if err := (load.Sidecar{Namespace: namespace}).Greet(nc); err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
-	return &line{nc: nc, in: bufio.NewReader(nc), size: p.KeySize, value: make([]byte, max(8, p.ValueSize))}, nil
+func (b *Bench) openLine(s *peers.Server, namespace string, p record.Parameters) *line {
+	nc := must(s.Dial())
+	b.closes(func() { _ = nc.Close() })
+	check(load.Sidecar{Namespace: namespace}.Greet(nc))
+	return &line{nc: nc, in: bufio.NewReader(nc), size: p.KeySize, value: make([]byte, max(8, p.ValueSize))}
 }
-
-func (l *line) close() { _ = l.nc.Close() }
 
 // do sends a request and reads the answer, which is valid until the next call.
 func (l *line) do(q *wire.Request) (*wire.Reply, error) {

@@ -15,18 +15,15 @@ import (
 
 // Loads measures the cost of many concurrent misses of one key, the cost of a hit in a
 // namespace that loads its misses, and the results of reads while the origin is away.
-func (b *Bench) Loads(ctx context.Context, p record.Parameters) error {
-	parts := map[string]func(context.Context, record.Parameters) error{record.Crowd: b.crowds, record.Served: b.served, record.Outage: b.outage}
+func (b *Bench) Loads(ctx context.Context, p record.Parameters) {
+	parts := map[string]func(context.Context, record.Parameters){record.Crowd: b.crowds, record.Served: b.served, record.Outage: b.outage}
 	for _, part := range strings.Split(p.Parts, ",") {
 		from := len(b.rows)
-		if err := parts[part](ctx, p); err != nil {
-			return fmt.Errorf("%s: %w", part, err)
-		}
+		within(part, func() { parts[part](ctx, p) })
 		for i := range b.rows[from:] {
 			b.rows[from+i].Part = part
 		}
 	}
-	return nil
 }
 
 // A namespace that has an origin, and one for which the apps load.
@@ -37,58 +34,39 @@ const (
 
 // config writes a sidecar's configuration file, with an origin for the namespace and
 // further settings.
-func (b *Bench) config(o *peers.Origin, more string) (string, error) {
+func (b *Bench) config(o *peers.Origin, more string) string {
 	path := filepath.Join(b.dir, "config.yaml")
 	text := fmt.Sprintf("namespaces:\n  %s:\n    origin: {http: {url: %q}}\n%s", loadedSpace, o.URL(), more)
-	return path, os.WriteFile(path, []byte(text), 0o600)
+	check(os.WriteFile(path, []byte(text), 0o600))
+	return path
 }
 
 // served compares hits in a namespace with an origin and the default refresh_early with
 // hits in a namespace without an origin.
-func (b *Bench) served(ctx context.Context, p record.Parameters) error {
-	value := make([]byte, p.ValueSize)
-	origin, err := peers.StartOrigin(time.Millisecond, value)
-	if err != nil {
-		return err
-	}
-	defer origin.Down()
+func (b *Bench) served(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	origin := b.startOrigin(p, 0, time.Millisecond)
 	o := b.options(p, "")
 	const noEarly = "no-early"
-	if o.Config, err = b.config(origin, fmt.Sprintf("  %s:\n    refresh_early: 0\n    origin: {http: {url: %q}}\n", noEarly, origin.URL())); err != nil {
-		return err
-	}
-	s, err := b.start(ctx, record.Sidecar, o)
-	if err != nil {
-		return err
-	}
-	defer s.Stop()
+	o.Config = b.config(origin, fmt.Sprintf("  %s:\n    refresh_early: 0\n    origin: {http: {url: %q}}\n", noEarly, origin.URL()))
+	s := b.start(ctx, record.Sidecar, o)
 	var sides []entrant
 	for _, side := range []struct{ name, space string }{
 		{record.Without, "plain"}, {record.WithOrigin, loadedSpace}, {record.NoEarly, noEarly}, {record.AgainWithout, "plain-again"},
 	} {
 		in := *s
 		in.Get = load.Sidecar{Namespace: side.space, KeySize: p.KeySize}
-		in.Set = load.Sidecar{Namespace: side.space, KeySize: p.KeySize, Value: value}
-		if _, err := fill(ctx, &in, p.Keys); err != nil {
-			return err
-		}
+		in.Set = load.Sidecar{Namespace: side.space, KeySize: p.KeySize, Value: make([]byte, p.ValueSize)}
+		fill(ctx, &in, p.Keys)
 		sides = append(sides, ownEntrant(side.name, &in))
 	}
 	// Early refresh depends on the duration of a load, so there must have been one.
-	one, err := openLine(s, loadedSpace, p)
-	if err != nil {
-		return err
-	}
-	defer one.close()
-	if t, err := one.ask(ctx, crowdTime, "another key", 1, nil); err != nil || t.answered != 1 {
-		return fmt.Errorf("a load brings %+v: %w", t, err)
+	if t := must(b.openLine(s, loadedSpace, p).ask(ctx, crowdTime, "another key", 1, nil)); t.answered != 1 {
+		fail("a load brings %+v", t)
 	}
 	list := []shape{{op: "GET", conns: 1, pipeline: 1}, {op: "GET", conns: 16, pipeline: 1}, {op: "GET", conns: 16, pipeline: 64}}
-	if err := b.playAll(ctx, sides, p, list); err != nil {
-		return err
-	}
+	b.playAll(ctx, sides, p, list)
 	if _, calls := origin.Since(time.Time{}, time.Now()); calls > 1 {
-		return fmt.Errorf("%d calls of the origin: not all reads were hits", calls)
+		fail("%d calls of the origin: not all reads were hits", calls)
 	}
-	return nil
 }

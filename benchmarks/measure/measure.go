@@ -28,6 +28,7 @@ type Bench struct {
 	log      io.Writer // progress
 	versions map[string]string
 	rows     record.Rows
+	open     []func() // what closes what is open
 }
 
 // Open builds the programs. Progress goes to log, a line at a time.
@@ -90,59 +91,82 @@ func (b *Bench) options(p record.Parameters, label string) peers.Options {
 
 func (b *Bench) logf(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
 
-func (b *Bench) start(ctx context.Context, name string, o peers.Options) (*peers.Server, error) {
+// start runs a server until the end of the scope.
+func (b *Bench) start(ctx context.Context, name string, o peers.Options) *peers.Server {
 	o.Dir = b.dir
-	s, err := peers.Start(ctx, name, o)
-	if err == nil && s.Version != "" {
+	s := must(peers.Start(ctx, name, o))
+	b.closes(s.Stop)
+	if s.Version != "" {
 		b.versions[name] = s.Version
 	}
-	return s, err
+	return s
 }
 
-// startAll runs servers of different names; stop ends them.
-func (b *Bench) startAll(ctx context.Context, names []string, o peers.Options) (servers []*peers.Server, stop func(), err error) {
-	stop = func() {
-		for _, s := range servers {
-			s.Stop()
-		}
-	}
+// startFilled runs servers of different names, which hold all keys.
+func (b *Bench) startFilled(ctx context.Context, p record.Parameters, o peers.Options, names ...string) (servers []*peers.Server) {
 	for _, name := range names {
-		s, err := b.start(ctx, name, o)
-		if err != nil {
-			stop()
-			return nil, nil, err
-		}
+		s := b.start(ctx, name, o)
+		fill(ctx, s, p.Keys)
 		servers = append(servers, s)
 	}
-	return servers, stop, nil
+	return servers
+}
+
+// startHosts runs a cluster until the end of the scope.
+func (b *Bench) startHosts(ctx context.Context, hosts int, bound time.Duration, o peers.Options) *peers.Cluster {
+	begun := time.Now()
+	c := must(peers.StartCluster(ctx, hosts, bound, o))
+	b.closes(c.Stop)
+	b.logf("%d hosts are one cache after %.1f s", hosts, time.Since(begun).Seconds())
+	return c
+}
+
+// startMember runs a node of a library until the end of the scope.
+func (b *Bench) startMember(ctx context.Context, name, library string, o peers.MemberOptions) *peers.Member {
+	m := must(peers.StartMember(ctx, name, o))
+	b.closes(m.Close)
+	if m.Version != "" {
+		b.versions[library] = m.Version
+	}
+	return m
+}
+
+// startOrigin runs an origin until the end of the scope. It works on so many calls at once; zero: on any number.
+func (b *Bench) startOrigin(p record.Parameters, places int, takes time.Duration) *peers.Origin {
+	o := must(peers.StartOrigin(places, takes, make([]byte, p.ValueSize)))
+	b.closes(o.Down)
+	return o
+}
+
+// addresses finds free addresses.
+func addresses(n int) (list []string) {
+	for range n {
+		list = append(list, must(peers.FreeAddress()))
+	}
+	return list
 }
 
 // fill sets keys 0 to n-1 in parts, so that the prebuilt requests do not take more memory
 // than the entries.
-func fill(ctx context.Context, s *peers.Server, n int) (time.Duration, error) {
+func fill(ctx context.Context, s *peers.Server, n int) time.Duration {
 	const part, conns, pipeline = 1 << 18, 4, 64
 	var took time.Duration
 	for first := 0; first < n; first += part {
 		last := min(first+part, n) - 1
 		batches := (last - first + conns*pipeline) / (conns * pipeline)
-		l, err := load.Open(load.Config{
-			Dial: s.Dial, Protocol: s.Set, Conns: conns, Pipeline: pipeline, Batches: batches,
+		r, err := load.Run(ctx, load.Config{
+			Dial: s.Dial, Protocol: s.Set, Conns: conns, Pipeline: pipeline, Batches: batches, Once: true,
 			Key: func(conn, i int) uint64 { return uint64(min(first+conn*batches*pipeline+i, last)) },
 		})
 		if err != nil {
-			return 0, fmt.Errorf("fill %s: %w", s.Name, err)
-		}
-		r, err := l.Once(ctx)
-		l.Close()
-		if err != nil {
-			return 0, fmt.Errorf("fill %s: %w", s.Name, err)
+			fail("fill %s: %w", s.Name, err)
 		}
 		if r.Hits != r.Requests {
-			return 0, fmt.Errorf("fill %s: %d of %d writes were stored: give it more memory", s.Name, r.Hits, r.Requests)
+			fail("fill %s: %d of %d writes were stored: give it more memory", s.Name, r.Hits, r.Requests)
 		}
 		took += r.Elapsed
 	}
-	return took, nil
+	return took
 }
 
 // uniform draws keys 0 to n-1. The same seed, connection and request give the same key
@@ -188,14 +212,13 @@ func (c *contest) close() {
 }
 
 // enter adds a side with a load of its own.
-func (c *contest) enter(name string, cfg load.Config) error {
+func (c *contest) enter(name string, cfg load.Config) {
 	l, err := load.Open(cfg)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		fail("%s: %w", name, err)
 	}
 	c.opened = append(c.opened, l)
 	c.add(name, l)
-	return nil
 }
 
 // add adds a side whose load the caller opens and closes.
@@ -207,71 +230,59 @@ func (c *contest) add(name string, s side) {
 const moreTurns = 100
 
 // turn lets a side run once.
-func (c *contestant) turn(ctx context.Context, p *record.Parameters) (err error) {
+func (c *contestant) turn(ctx context.Context, p *record.Parameters) {
 	var before, after time.Duration
 	if c.server != nil {
-		if before, err = c.server.CPU(); err != nil {
-			return err
-		}
+		before = must(c.server.CPU())
 	}
 	r, err := c.Run(ctx, time.Duration(p.WarmUpMS)*time.Millisecond, time.Duration(p.TurnMS)*time.Millisecond)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.name, err)
+		fail("%s: %w", c.name, err)
 	}
 	if c.server != nil {
-		if after, err = c.server.CPU(); err != nil {
-			return err
-		}
+		after = must(c.server.CPU())
 		c.cpu += after - before
 	}
 	if c.sum.Latency == nil {
 		c.sum = r
-		return nil
+		return
 	}
 	c.sum.Requests += r.Requests
 	c.sum.Hits += r.Hits
 	c.sum.Elapsed += r.Elapsed
 	c.sum.Latency.Merge(r.Latency)
-	return nil
 }
 
 // play lets the sides take turns, each time beginning with another side, so that a
 // disturbance of the machine affects all of them alike. It returns the sides' results.
-func (c *contest) play(ctx context.Context, p *record.Parameters, round int) (map[string]load.Result, error) {
+func (c *contest) play(ctx context.Context, p *record.Parameters, round int) map[string]load.Result {
 	for turn := range p.Turns {
 		for i := range c.sides {
-			if err := c.sides[(round+turn+i)%len(c.sides)].turn(ctx, p); err != nil {
-				return nil, err
-			}
+			c.sides[(round+turn+i)%len(c.sides)].turn(ctx, p)
 		}
 	}
 	results := map[string]load.Result{}
 	for i := range c.sides {
 		s := &c.sides[i]
 		for more := 0; s.sum.Requests == 0 && more < moreTurns; more++ { // a short turn may pass while the machine stands still
-			if err := s.turn(ctx, p); err != nil {
-				return nil, err
-			}
+			s.turn(ctx, p)
 		}
 		switch {
 		case s.sum.Requests == 0:
-			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer", s.name, p.Turns+moreTurns, p.TurnMS)
+			fail("%s answered nothing in %d turns of %d ms: make the turns longer", s.name, p.Turns+moreTurns, p.TurnMS)
 		case s.sum.Hits != s.sum.Requests:
-			return nil, fmt.Errorf("%s: %d of %d requests were hits, want all: the comparison is of hits alone", s.name, s.sum.Hits, s.sum.Requests)
+			fail("%s: %d of %d requests were hits, want all: the comparison is of hits alone", s.name, s.sum.Hits, s.sum.Requests)
 		}
 		results[s.name] = s.sum
 	}
-	return results, nil
+	return results
 }
 
 // play has a contest played, and keeps its rates and latencies.
-func (b *Bench) play(ctx context.Context, c *contest, p *record.Parameters, round int, shape string) (map[string]load.Result, error) {
-	results, err := c.play(ctx, p, round)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", shape, err)
-	}
+func (b *Bench) play(ctx context.Context, c *contest, p *record.Parameters, round int, shape string) (results map[string]load.Result) {
+	within(shape, func() { results = c.play(ctx, p, round) })
 	for _, s := range c.sides {
 		b.put(shape, s.name, append([]figure{{"requests/s", s.sum.PerSecond()}}, percentiles("", "µs", s.sum.Latency)...)...)
 	}
-	return results, nil
+	return results
 }

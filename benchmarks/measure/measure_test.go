@@ -1,10 +1,12 @@
 package measure
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +24,7 @@ func TestContestCloses(t *testing.T) {
 		c := &contest{}
 		defer c.close()
 		for _, name := range []string{"one", "other"} {
-			err := c.enter(name, load.Config{
+			c.enter(name, load.Config{
 				Dial: func() (net.Conn, error) {
 					near, other := net.Pipe()
 					far = append(far, other)
@@ -30,9 +32,6 @@ func TestContestCloses(t *testing.T) {
 				},
 				Protocol: peers.Memcached{KeySize: 16}, Conns: 2, Pipeline: 1, Key: func(int, int) uint64 { return 0 },
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
 		}
 	}()
 	if len(far) != 4 {
@@ -71,4 +70,31 @@ func TestMoves(t *testing.T) {
 	if got := b.rows.Of("a second without answers", "", "hits in the lowest second, %"); got[0] != 0 {
 		t.Errorf("got %v %% for a second in which no read was answered, want 0", got)
 	}
+}
+
+// TestFailures checks that what fails in a measurement ends it, says where, and closes what is open, the last first.
+func TestFailures(t *testing.T) {
+	b := &Bench{log: io.Discard}
+	var closed []string
+	err := b.Run(t.Context(), record.Parameters{}, func(b *Bench, _ context.Context, _ record.Parameters) {
+		b.closes(func() { closed = append(closed, "first") })
+		within("a part", func() {
+			defer b.scope()()
+			b.closes(func() { closed = append(closed, "second") })
+			must(0, io.ErrUnexpectedEOF)
+			t.Error("the measurement goes on")
+		})
+	})
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.HasPrefix(err.Error(), "a part: ") {
+		t.Errorf("got error %v", err)
+	}
+	if !slices.Equal(closed, []string{"second", "first"}) {
+		t.Errorf("closed: %q", closed)
+	}
+	defer func() {
+		if r := recover(); r != "a defect" {
+			t.Errorf("recovered %v, want what is no failure to go on", r)
+		}
+	}()
+	_ = b.Run(t.Context(), record.Parameters{}, func(*Bench, context.Context, record.Parameters) { panic("a defect") })
 }

@@ -22,21 +22,12 @@ var endpointShapes = []shape{
 
 // Endpoint measures a sidecar's endpoint for memcached's protocol against the socket of the
 // same sidecar, and against memcached.
-func (b *Bench) Endpoint(ctx context.Context, p record.Parameters) error {
+func (b *Bench) Endpoint(ctx context.Context, p record.Parameters) {
 	o := b.options(p, "")
 	o.Memcached = true
-	servers, stop, err := b.startAll(ctx, []string{record.Sidecar, record.Memcached}, o)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	for _, s := range servers {
-		if _, err := fill(ctx, s, p.Keys); err != nil {
-			return err
-		}
-	}
+	servers := b.startFilled(ctx, p, o, record.Sidecar, record.Memcached)
 	sidecar, memcached := servers[0], servers[1]
-	return b.playAll(ctx, []entrant{
+	b.playAll(ctx, []entrant{
 		ownEntrant(record.OwnProtocol, sidecar),
 		{record.EndpointText, sidecar, sidecar.DialMemcached, text(p)},
 		{record.EndpointMeta, sidecar, sidecar.DialMemcached, meta(p)},

@@ -2,7 +2,6 @@ package measure
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -15,55 +14,32 @@ const quiet = 2 * time.Second
 
 // moves restarts all hosts one after the other, and then lets one more join. Meanwhile a
 // set of keys is read for which all hosts have room.
-func (b *Bench) moves(ctx context.Context, p record.Parameters) error {
-	c, err := b.startCluster(ctx, p, p.Hosts, "-move")
-	if err != nil {
-		return err
-	}
-	defer c.Stop()
-	if _, err := fill(ctx, c.Hosts()[0].Server, p.Fixed); err != nil {
-		return err
-	}
-	err = b.watch(ctx, p, c, fmt.Sprintf("%d hosts restart, one after the other", p.Hosts), func(event func(*peers.Host, string)) error {
+func (b *Bench) moves(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	c := b.startCluster(ctx, p, p.Hosts, "-move")
+	fill(ctx, c.Hosts()[0].Server, p.Fixed)
+	b.watch(ctx, p, c, fmt.Sprintf("%d hosts restart, one after the other", p.Hosts), func(event func(*peers.Host, string)) {
 		for _, h := range c.Hosts() {
 			event(h, "asked to end, s")
 			h.Stop()
 			event(h, "ended, s")
-			if err := arrive(ctx, c, h, event); err != nil {
-				return err
-			}
+			arrive(ctx, c, h, event)
 		}
-		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("a rolling restart: %w", err)
-	}
-	more, err := c.Place()
-	if err != nil {
-		return err
-	}
-	err = b.watch(ctx, p, c, fmt.Sprintf("a host joins %d others", p.Hosts), func(event func(*peers.Host, string)) error { return arrive(ctx, c, more, event) })
-	if err != nil {
-		return fmt.Errorf("a join: %w", err)
-	}
-	return nil
+	more := must(c.Place())
+	b.watch(ctx, p, c, fmt.Sprintf("a host joins %d others", p.Hosts), func(event func(*peers.Host, string)) { arrive(ctx, c, more, event) })
 }
 
 // isIn is the event that all hosts see a host as a member, and no handoff to it is under way.
 const isIn = "in, s"
 
 // arrive starts a host, and waits until all hosts see it as a member.
-func arrive(ctx context.Context, c *peers.Cluster, h *peers.Host, event func(*peers.Host, string)) error {
+func arrive(ctx context.Context, c *peers.Cluster, h *peers.Host, event func(*peers.Host, string)) {
 	event(h, "started, s")
-	if err := h.Start(ctx); err != nil {
-		return err
-	}
+	check(h.Start(ctx))
 	event(h, "serves, s")
-	if err := c.Agreed(ctx); err != nil {
-		return err
-	}
+	check(c.Agreed(ctx))
 	event(h, isIn)
-	return nil
 }
 
 // moment is the time at which something happened to a host, since the reads began.
@@ -75,7 +51,7 @@ type moment struct {
 
 // watch reads while happens runs, and keeps the figures of whole seconds. Reads go through the hosts
 // that serve: an app returns to its sidecar as soon as the sidecar answers.
-func (b *Bench) watch(ctx context.Context, p record.Parameters, c *peers.Cluster, shape string, happens func(event func(*peers.Host, string)) error) error {
+func (b *Bench) watch(ctx context.Context, p record.Parameters, c *peers.Cluster, shape string, happens func(event func(*peers.Host, string))) {
 	keys := make([]uint64, p.Fixed)
 	for i := range keys {
 		keys[i] = uint64(i)
@@ -95,20 +71,22 @@ func (b *Bench) watch(ctx context.Context, p record.Parameters, c *peers.Cluster
 	defer stop()
 	done := r.start(reading)
 	time.Sleep(quiet)
-	err := happens(func(h *peers.Host, what string) { events = append(events, moment{time.Since(r.begun), h.Node(), what}) })
+	err := catch(func() {
+		happens(func(h *peers.Host, what string) { events = append(events, moment{time.Since(r.begun), h.Node(), what}) })
+	})
 	time.Sleep(quiet)
 	stop()
 	<-done
 	if err != nil {
-		return err
+		fail("%s: %w", shape, err)
 	}
 	windows := r.windows()
 	windows = windows[:min(int(time.Since(r.begun)/time.Second), len(windows))]
 	if len(windows) == 0 {
-		return errors.New("nothing was read")
+		fail("nothing was read")
 	}
 	b.putMoves(shape, windows, events)
-	return ctx.Err()
+	check(ctx.Err())
 }
 
 // putMoves keeps the figures of all reads, of each second, and of each host that came.

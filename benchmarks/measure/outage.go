@@ -27,25 +27,13 @@ const outageSettings = `    default_ttl: %s
 const readsAtOnce = 64
 
 // outage loads keys with a short time to live, takes the origin away, and brings it back.
-func (b *Bench) outage(ctx context.Context, p record.Parameters) error {
-	origin, err := peers.StartOrigin(time.Duration(p.OriginMS)*time.Millisecond, make([]byte, p.ValueSize))
-	if err != nil {
-		return err
-	}
-	defer origin.Down()
+func (b *Bench) outage(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	origin := b.startOrigin(p, 0, time.Duration(p.OriginMS)*time.Millisecond)
 	o := b.options(p, "")
-	if o.Config, err = b.config(origin, fmt.Sprintf(outageSettings, time.Duration(p.OutTTL)*time.Millisecond, p.Rate)); err != nil {
-		return err
-	}
-	cluster, err := peers.StartCluster(ctx, p.OutHosts, 0, o)
-	if err != nil {
-		return err
-	}
-	defer cluster.Stop()
-	r := &outageReads{p: p, cluster: cluster}
-	if err := r.loadAll(ctx); err != nil {
-		return err
-	}
+	o.Config = b.config(origin, fmt.Sprintf(outageSettings, time.Duration(p.OutTTL)*time.Millisecond, p.Rate))
+	r := &outageReads{p: p, cluster: b.startHosts(ctx, p.OutHosts, 0, o)}
+	r.loadAll(ctx)
 	for _, phase := range []struct {
 		name    string
 		begin   func() error
@@ -55,16 +43,14 @@ func (b *Bench) outage(ctx context.Context, p record.Parameters) error {
 		{record.OriginDown, func() error { origin.Down(); return nil }, p.Down},
 		{record.OriginBack, origin.Up, p.Back},
 	} {
-		if err := phase.begin(); err != nil {
-			return err
-		}
+		check(phase.begin())
 		begun := time.Now()
 		list := r.run(ctx, time.Duration(phase.seconds)*time.Second)
 		calls, busiest := origin.Since(begun, time.Now())
 		b.put(fmt.Sprintf("the origin is away for %d s", p.Down), phase.name, append(list, figure{"calls of the origin", float64(calls)},
 			figure{"busiest second", float64(busiest)}, figure{"busiest second / rate", float64(busiest) / float64(p.Rate*p.OutHosts)})...)
 	}
-	return ctx.Err()
+	check(ctx.Err())
 }
 
 // outageReads read keys and accept stale values.
@@ -76,7 +62,7 @@ type outageReads struct {
 func (r *outageReads) key(i int) string { return string(load.Key(nil, uint64(i), r.p.KeySize)) }
 
 // loadAll loads each key once.
-func (r *outageReads) loadAll(ctx context.Context) error {
+func (r *outageReads) loadAll(ctx context.Context) {
 	app := r.cluster.Hosts()[0].App().InNamespace(loadedSpace)
 	for i := range r.p.OutKeys {
 		for end := time.Now().Add(crowdTime); ; {
@@ -86,11 +72,11 @@ func (r *outageReads) loadAll(ctx context.Context) error {
 			}
 			// limits.rate refuses some loads with BUSY.
 			if !errors.Is(err, cachesidecar.ErrBusy) || time.Now().After(end) {
-				return fmt.Errorf("load %s: %w", r.key(i), err)
+				fail("load %s: %w", r.key(i), err)
 			}
 		}
 	}
-	return ctx.Err()
+	check(ctx.Err())
 }
 
 // run reads at the rate, through all hosts, for d.

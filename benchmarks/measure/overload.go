@@ -2,6 +2,7 @@ package measure
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -37,67 +38,39 @@ var OverloadKinds = []string{requests, connections, large, misses, metrics}
 // Overload finds the rate that saturates one sidecar, for each kind of load, and measures
 // below and above it. The sidecar has one processor, and the load with its origin has
 // another.
-func (b *Bench) Overload(ctx context.Context, p record.Parameters) error {
-	all, err := surge.Processors()
-	if err != nil {
-		return err
-	}
+func (b *Bench) Overload(ctx context.Context, p record.Parameters) {
+	all := must(surge.Processors())
 	if len(all) < 2 {
-		return fmt.Errorf("overload: this process may use %d processor, want 2: one for the sidecar, one for the load", len(all))
+		fail("overload: this process may use %d processor, want 2: one for the sidecar, one for the load", len(all))
 	}
 	defer surge.Pin(all...)
 	for _, kind := range strings.Split(p.Kinds, ",") {
-		if err := surge.Pin(all...); err != nil {
-			return err
-		}
-		if kind == metrics {
-			err = b.scrapes(ctx, p)
-		} else {
-			err = b.overload(ctx, p, kind, all)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", kind, err)
-		}
+		check(surge.Pin(all...))
+		within(kind, func() {
+			if kind == metrics {
+				b.scrapes(ctx, p)
+			} else {
+				b.overload(ctx, p, kind, all)
+			}
+		})
 	}
-	return nil
 }
 
 // overload measures one kind, with a sidecar of its own.
-func (b *Bench) overload(ctx context.Context, p record.Parameters, kind string, on []int) error {
-	if err := surge.Pin(on[0]); err != nil {
-		return err
-	}
-	origin, err := peers.StartOriginOf(p.OriginPlaces, time.Duration(p.OriginMS)*time.Millisecond, make([]byte, p.ValueSize))
-	if err != nil {
-		return err
-	}
-	defer origin.Down()
+func (b *Bench) overload(ctx context.Context, p record.Parameters, kind string, on []int) {
+	defer b.scope()()
+	check(surge.Pin(on[0]))
+	origin := b.startOrigin(p, p.OriginPlaces, time.Duration(p.OriginMS)*time.Millisecond)
 	o := b.options(p, "-"+kind)
-	if o.Config, err = b.config(origin, fmt.Sprintf("    default_ttl: 1s\n    limits: {concurrency: %d}\n", p.OriginPlaces)); err != nil {
-		return err
-	}
-	s, err := b.start(ctx, record.Sidecar, o)
-	if err != nil {
-		return err
-	}
-	defer s.Stop()
-	if err := surge.Pin(on[1]); err != nil {
-		return err
-	}
-	if _, err := fill(ctx, s, p.Keys); err != nil {
-		return err
-	}
+	o.Config = b.config(origin, fmt.Sprintf("    default_ttl: 1s\n    limits: {concurrency: %d}\n", p.OriginPlaces))
+	s := b.start(ctx, record.Sidecar, o)
+	check(surge.Pin(on[1]))
+	fill(ctx, s, p.Keys)
 	l := overloadOf(kind, s.Socket, p)
-	rate, err := b.saturation(ctx, l, p)
-	if err != nil {
-		return err
-	}
+	rate := b.saturation(ctx, l, p)
 	for round := range p.Rounds {
-		if err := b.overloadRound(ctx, s, l, p, rate, round); err != nil {
-			return err
-		}
+		b.overloadRound(ctx, s, l, p, rate, round)
 	}
-	return nil
 }
 
 // overloadOf returns the load of one kind.
@@ -138,31 +111,27 @@ func overloadOf(kind, socket string, p record.Parameters) overload {
 
 // saturation returns the greatest rate that is served as a whole, while the rate rises.
 // A machine that is disturbed may fail at the first rates: then it begins at half of them.
-func (b *Bench) saturation(ctx context.Context, l overload, p record.Parameters) (best float64, err error) {
+func (b *Bench) saturation(ctx context.Context, l overload, p record.Parameters) (best float64) {
 	const tries = 4
 	for range tries {
-		if best, err = b.rise(ctx, l, p); best > 0 || err != nil {
-			return best, err
+		if best = b.rise(ctx, l, p); best > 0 {
+			return best
 		}
 		l.least /= 2
 	}
-	return 0, fmt.Errorf("%.0f requests a second are too many already", l.least)
+	fail("%.0f requests a second are too many already", l.least)
+	return 0
 }
 
 // rise raises the rate until it is too much.
-func (b *Bench) rise(ctx context.Context, l overload, p record.Parameters) (best float64, err error) {
+func (b *Bench) rise(ctx context.Context, l overload, p record.Parameters) (best float64) {
 	const up, whole, beyond = 1.25, 0.95, 3 // so often in a row not served as a whole
 	for rate, less := l.least, 0; less < beyond; rate *= up {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
+		check(ctx.Err())
 		c := l.load(0)
 		step := time.Duration(p.StepMS*l.steps) * time.Millisecond
 		c.Rate, c.WarmUp, c.Duration = rate, step/2, step
-		r, err := surge.Run(c)
-		if err != nil {
-			return 0, err
-		}
+		r := must(surge.Run(c))
 		b.logf("  %s: %.0f/s offered: %.0f/s served, p99 %.2f ms, %d busy, %d late, %d held back", l.kind, rate, r.PerSecond(),
 			float64(r.Serve.ValueAtQuantile(99))/1e6, r.Busy, r.Late, r.Held)
 		if float64(r.Served) < whole*float64(r.Due) {
@@ -172,11 +141,11 @@ func (b *Bench) rise(ctx context.Context, l overload, p record.Parameters) (best
 		}
 		time.Sleep(min(l.drain, 2*step, time.Second/2))
 	}
-	return best, nil
+	return best
 }
 
 // overloadRound measures one round. Near saturation the rate with the greater goodput counts.
-func (b *Bench) overloadRound(ctx context.Context, s *peers.Server, l overload, p record.Parameters, rate float64, round int) error {
+func (b *Bench) overloadRound(ctx context.Context, s *peers.Server, l overload, p record.Parameters, rate float64, round int) {
 	b.put(l.kind, "", figure{"saturation/s", rate})
 	var near []figure
 	best := -1.0
@@ -187,11 +156,8 @@ func (b *Bench) overloadRound(ctx context.Context, s *peers.Server, l overload, 
 		watch := s.Watch(ctx)
 		r, err := surge.Run(c)
 		most, werr := watch()
-		if err != nil {
-			return fmt.Errorf("at %.0f requests a second: %w", c.Rate, err)
-		}
-		if werr != nil {
-			return werr
+		if err := cmp.Or(err, werr); err != nil {
+			fail("at %.0f requests a second: %w", c.Rate, err)
 		}
 		if r.Failure != "" {
 			b.logf("  %d answers are neither useful nor BUSY; the first: %s", r.Failed, r.Failure)
@@ -209,9 +175,7 @@ func (b *Bench) overloadRound(ctx context.Context, s *peers.Server, l overload, 
 		}
 		time.Sleep(l.drain)
 	}
-	held, err := s.Holds(ctx)
-	b.put(l.kind+", a moment later", "", holdings(held)...)
-	return err
+	b.put(l.kind+", a moment later", "", holdings(must(s.Holds(ctx)))...)
 }
 
 // outcomes returns the figures of one load.

@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -12,18 +13,13 @@ import (
 
 // Propagation measures how long an overwritten value lives on in copies: of other hosts,
 // and of clients that redis notifies of changes.
-func (b *Bench) Propagation(ctx context.Context, p record.Parameters) error {
+func (b *Bench) Propagation(ctx context.Context, p record.Parameters) {
 	if p.Rounds > 0 {
-		if err := b.streams(ctx, p); err != nil {
-			return err
-		}
+		b.streams(ctx, p)
 	}
 	for range p.Hangs {
-		if err := b.hang(ctx, p); err != nil {
-			return fmt.Errorf("a link hangs: %w", err)
-		}
+		within("a link hangs", func() { b.hang(ctx, p) })
 	}
-	return nil
 }
 
 // stream is a side: writers, and a watched key.
@@ -33,55 +29,36 @@ type stream interface {
 	// answer until the watcher saw the new value. A negative delay means before the
 	// answer; noCopy means that the watcher had no copy.
 	probe(n uint64) ([]time.Duration, error)
-	close()
 }
 
 // noCopy stands for the delay of a host that had nothing to invalidate.
 const noCopy = time.Duration(-1 << 62)
 
-func (b *Bench) streams(ctx context.Context, p record.Parameters) error {
-	type side struct {
+func (b *Bench) streams(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	sides := []struct {
 		name string
 		stream
-	}
-	var sides []side
-	for _, s := range []struct {
-		name string
-		open func(context.Context, record.Parameters) (stream, error)
-	}{{record.Sidecar, b.openSidecars}, {record.Tracking, b.openTracked}, {record.BareFanout, b.openFanout}} {
-		opened, err := s.open(ctx, p)
-		if err != nil {
-			return err
-		}
-		defer opened.close()
-		sides = append(sides, side{s.name, opened})
-	}
+	}{{record.Sidecar, b.openSidecars(ctx, p, b.options(p, ""))}, {record.Tracking, b.openTracked(ctx, p)}, {record.BareFanout, b.openFanout(ctx, p)}}
 	for round := range p.Rounds {
 		for _, rate := range []int{p.Rate / 10, p.Rate, 10 * p.Rate} {
 			for i := range sides {
 				s := sides[(round+i)%len(sides)]
-				t, err := b.stream(ctx, p, s.stream, rate)
-				if err != nil {
-					return fmt.Errorf("%s, %d writes a second: %w", s.name, rate, err)
-				}
-				b.put(fmt.Sprintf("%s invalidations/s, %d hosts", record.Commas(rate), p.Hosts), s.name, t.figures()...)
+				b.stream(ctx, p, s.name, s.stream, rate)
 			}
 		}
 	}
-	return nil
 }
 
 // settle is how long writes go on before the first probe.
 const settle = 200 * time.Millisecond
 
 // stream overwrites watched keys while other keys are overwritten at a rate.
-func (b *Bench) stream(ctx context.Context, p record.Parameters, s stream, rate int) (*tally, error) {
+func (b *Bench) stream(ctx context.Context, p record.Parameters, side string, s stream, rate int) {
 	alarms, counted := s.(*sidecars)
 	t := &tally{pair: newDelays(), all: newDelays()}
 	if counted {
-		if err := alarms.count(ctx, t, -1); err != nil {
-			return nil, err
-		}
+		alarms.count(ctx, t, -1)
 	}
 	seconds := p.Short
 	if rate == p.Rate {
@@ -100,20 +77,17 @@ func (b *Bench) stream(ctx context.Context, p record.Parameters, s stream, rate 
 		time.Sleep(time.Until(next))
 	}
 	writes, took, werr := stop()
-	if err != nil {
-		return nil, err
-	}
-	if werr != nil {
-		return nil, werr
+	if err := cmp.Or(err, werr); err != nil {
+		fail("%s, %d writes a second: %w", side, rate, err)
 	}
 	if t.pair.TotalCount() == 0 {
-		return nil, fmt.Errorf("none of %d overwrites found a copy", t.probes)
+		fail("%s: none of %d overwrites found a copy", side, t.probes)
 	}
 	t.made = float64(writes) / took
 	if counted {
-		err = alarms.count(ctx, t, 1)
+		alarms.count(ctx, t, 1)
 	}
-	return t, err
+	b.put(fmt.Sprintf("%s invalidations/s, %d hosts", record.Commas(rate), p.Hosts), side, t.figures()...)
 }
 
 // tally is what the overwrites of watched keys come to. Delays are in ns, and count from the answer to the writer.

@@ -57,21 +57,16 @@ func (s *scraped) scrape() error {
 // scrapes compares hits of a sidecar whose metrics are asked for each second with hits of
 // one that has no HTTP port, in turns. Each round has new processes: two processes of one
 // program differ by some per cent for as long as they live.
-func (b *Bench) scrapes(ctx context.Context, p record.Parameters) error {
+func (b *Bench) scrapes(ctx context.Context, p record.Parameters) {
 	p.WarmUpMS = 10
 	for round := range p.ScrapeRounds {
-		if err := b.scrapesRound(ctx, p, round); err != nil {
-			return err
-		}
+		b.scrapesRound(ctx, p, round)
 	}
-	return nil
 }
 
-func (b *Bench) scrapesRound(ctx context.Context, p record.Parameters, round int) error {
-	address, err := peers.FreeAddress()
-	if err != nil {
-		return err
-	}
+func (b *Bench) scrapesRound(ctx context.Context, p record.Parameters, round int) {
+	defer b.scope()()
+	address := must(peers.FreeAddress())
 	var sides [2]entrant
 	for i := range sides {
 		at := (round + i) % len(sides)
@@ -80,31 +75,19 @@ func (b *Bench) scrapesRound(ctx context.Context, p record.Parameters, round int
 		if at == 0 {
 			name, o.HTTP = record.Scraped, address
 		}
-		s, err := b.start(ctx, record.Sidecar, o)
-		if err != nil {
-			return err
-		}
-		defer s.Stop()
-		if _, err := fill(ctx, s, p.Keys); err != nil {
-			return err
-		}
+		s := b.start(ctx, record.Sidecar, o)
+		fill(ctx, s, p.Keys)
 		sides[at] = ownEntrant(name, s)
 	}
 	for _, depth := range []int{1, 64} {
-		if err := b.scrapesShape(ctx, sides[:], address, p, round, shape{op: "GET", conns: 16, pipeline: depth}); err != nil {
-			return err
-		}
+		b.scrapesShape(ctx, sides[:], address, p, round, shape{op: "GET", conns: 16, pipeline: depth})
 	}
-	return nil
 }
 
-func (b *Bench) scrapesShape(ctx context.Context, sides []entrant, address string, p record.Parameters, round int, sh shape) error {
+func (b *Bench) scrapesShape(ctx context.Context, sides []entrant, address string, p record.Parameters, round int, sh shape) {
 	c := &contest{}
 	defer c.close()
-	if err := c.enterAll(sides, &p, sh, round); err != nil {
-		return err
-	}
+	c.enterAll(sides, &p, sh, round)
 	c.sides[0].side = &scraped{side: c.sides[0].side, url: "http://" + address + "/metrics", next: 100 * time.Millisecond}
-	_, err := b.play(ctx, c, &p, round, sh.String())
-	return err
+	b.play(ctx, c, &p, round, sh.String())
 }

@@ -16,17 +16,14 @@ import (
 
 // Sizes runs whole sidecars on a network in memory and in virtual time, by a test of
 // their own module, and keeps the test's counts, by the names that it gives them.
-func (b *Bench) Sizes(ctx context.Context, p record.Parameters) error {
-	root, err := peers.Root(ctx)
-	if err != nil {
-		return err
-	}
+func (b *Bench) Sizes(ctx context.Context, p record.Parameters) {
+	root := must(peers.Root(ctx))
 	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=0", "-run=^TestVirtualTraffic$", "./sidecar",
 		"-traffic.nodes="+p.Nodes, "-traffic.rates="+p.Rates, fmt.Sprintf("-traffic.for=%dms", p.WindowMS))
 	cmd.Dir = root
 	said, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, said)
+		fail("%s: %w\n%s", strings.Join(cmd.Args, " "), err, said)
 	}
 	lines := bufio.NewScanner(strings.NewReader(string(said)))
 	for lines.Scan() {
@@ -36,7 +33,7 @@ func (b *Bench) Sizes(ctx context.Context, p record.Parameters) error {
 		}
 		var counts map[string]float64
 		if err := json.Unmarshal([]byte(text), &counts); err != nil {
-			return fmt.Errorf("TestVirtualTraffic prints %q: %w", text, err)
+			fail("TestVirtualTraffic prints %q: %w", text, err)
 		}
 		shape := fmt.Sprintf("%.0f nodes, %s writes/s", counts["nodes"], record.Commas(counts["rate"]))
 		for _, name := range slices.Sorted(maps.Keys(counts)) {
@@ -45,7 +42,6 @@ func (b *Bench) Sizes(ctx context.Context, p record.Parameters) error {
 		b.logf("%s: %s", shape, text)
 	}
 	if len(b.rows) == 0 {
-		return fmt.Errorf("TestVirtualTraffic prints no figures:\n%s", said)
+		fail("TestVirtualTraffic prints no figures:\n%s", said)
 	}
-	return nil
 }

@@ -71,63 +71,46 @@ func ownEntrant(name string, s *peers.Server) entrant {
 }
 
 // enterAll adds the sides that take part in a load.
-func (c *contest) enterAll(sides []entrant, p *record.Parameters, sh shape, round int) error {
+func (c *contest) enterAll(sides []entrant, p *record.Parameters, sh shape, round int) {
 	for _, e := range sides {
 		protocol := e.by(sh)
 		if protocol == nil {
 			continue
 		}
-		err := c.enter(e.name, load.Config{
+		c.enter(e.name, load.Config{
 			Dial: e.dial, Protocol: protocol, Conns: sh.conns, Pipeline: sh.pipeline,
 			Batches: batches(p.Cycle, sh.conns, sh.pipeline), Key: uniform(uint64(round), p.Keys),
 		})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
 }
 
 // Socket measures throughput and latency of the sidecar against echo, redis and
 // memcached.
-func (b *Bench) Socket(ctx context.Context, p record.Parameters) error {
-	servers, stop, err := b.startAll(ctx, []string{record.Sidecar, record.Redis, record.Memcached, record.Echo}, b.options(p, ""))
-	if err != nil {
-		return err
-	}
-	defer stop()
+func (b *Bench) Socket(ctx context.Context, p record.Parameters) {
+	servers := b.startFilled(ctx, p, b.options(p, ""), record.Sidecar, record.Redis, record.Memcached)
+	servers = append(servers, b.start(ctx, record.Echo, b.options(p, "")))
 	var sides []entrant
 	for _, s := range servers {
-		if sides = append(sides, ownEntrant(s.Name, s)); s.Name != record.Echo {
-			if _, err := fill(ctx, s, p.Keys); err != nil {
-				return err
-			}
-		}
+		sides = append(sides, ownEntrant(s.Name, s))
 	}
-	return b.playAll(ctx, sides, p, shapes())
+	b.playAll(ctx, sides, p, shapes())
 }
 
 // playAll measures all loads in each round.
-func (b *Bench) playAll(ctx context.Context, sides []entrant, p record.Parameters, list []shape) error {
+func (b *Bench) playAll(ctx context.Context, sides []entrant, p record.Parameters, list []shape) {
 	for round := range p.Rounds {
 		for _, sh := range list {
-			if err := b.playShape(ctx, sides, p, sh, round); err != nil {
-				return err
-			}
+			b.playShape(ctx, sides, p, sh, round)
 		}
 	}
-	return nil
 }
 
-func (b *Bench) playShape(ctx context.Context, sides []entrant, p record.Parameters, sh shape, round int) error {
+func (b *Bench) playShape(ctx context.Context, sides []entrant, p record.Parameters, sh shape, round int) {
 	c := &contest{}
 	defer c.close()
-	if err := c.enterAll(sides, &p, sh, round); err != nil {
-		return err
-	}
+	c.enterAll(sides, &p, sh, round)
 	if sh.sweep {
 		p.Turns = p.SweepTurns
 	}
-	_, err := b.play(ctx, c, &p, round, sh.String())
-	return err
+	b.play(ctx, c, &p, round, sh.String())
 }

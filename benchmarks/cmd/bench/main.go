@@ -167,7 +167,7 @@ func (m *measurement) rows(ctx context.Context, p *program, v record.Parameters,
 		return nil, err
 	}
 	defer b.Close()
-	err = m.run(b, ctx, v)
+	err = b.Run(ctx, v, m.run)
 	maps.Copy(versions, b.Versions())
 	return b.Rows(), err
 }

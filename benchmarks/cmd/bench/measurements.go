@@ -19,7 +19,7 @@ type measurement struct {
 	also  []string
 	least map[string]int // of flags whose lowest value is another one here
 	check func(p *record.Parameters) error
-	run   func(b *measure.Bench, ctx context.Context, p record.Parameters) error
+	run   func(b *measure.Bench, ctx context.Context, p record.Parameters)
 }
 
 // Memory of the servers: the sidecar's default for a host alone, and for each of several hosts ample for all keys.
