@@ -7,7 +7,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/benchmarks/trace"
 )
 
@@ -153,13 +152,13 @@ func TestSizes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			list := Sizes(c.trace, c.f, c.points)
-			if got := numbers(list, record.Entries, false); !slices.Equal(got, c.table) {
+			if got := numbers(list, Entries, false); !slices.Equal(got, c.table) {
 				t.Errorf("got %v for the table, want %v", got, c.table)
 			}
-			if got := numbers(list, record.Bytes, false); !slices.Equal(got, c.byByte) {
+			if got := numbers(list, Bytes, false); !slices.Equal(got, c.byByte) {
 				t.Errorf("got %v bytes, want %v", got, c.byByte)
 			}
-			sweep := numbers(list, record.Entries, true)
+			sweep := numbers(list, Entries, true)
 			if len(sweep) != c.sweep || !slices.IsSorted(sweep) {
 				t.Errorf("got %v for the plot, want %d of them, sorted", sweep, c.sweep)
 			}

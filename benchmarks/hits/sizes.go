@@ -4,14 +4,19 @@ import (
 	"math"
 	"slices"
 
-	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/benchmarks/trace"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
+// Units of a cache's size.
+const (
+	Entries = "entries"
+	Bytes   = "bytes"
+)
+
 // Size is one cache size of a replay.
 type Size struct {
-	Unit  string // record.Entries or record.Bytes
+	Unit  string
 	N     int64
 	Sweep bool // for the plot only
 }
@@ -77,7 +82,7 @@ func Sizes(name string, f Footprint, points int) (list []Size) {
 	add := func(n int64, sweep bool) {
 		if n >= leastEntries && !have[n] {
 			have[n] = true
-			list = append(list, Size{record.Entries, n, sweep})
+			list = append(list, Size{Entries, n, sweep})
 		}
 	}
 	for _, n := range entries {
@@ -93,13 +98,13 @@ func Sizes(name string, f Footprint, points int) (list []Size) {
 	if f.Bytes > 0 {
 		for _, part := range derived {
 			if n := int64(part * float64(f.Bytes)); n >= segment.MinSize {
-				list = append(list, Size{record.Bytes, n, false})
+				list = append(list, Size{Bytes, n, false})
 			}
 		}
 	}
 	slices.SortStableFunc(list, func(a, b Size) int {
 		if a.Unit != b.Unit { // entries first
-			if a.Unit == record.Entries {
+			if a.Unit == Entries {
 				return -1
 			}
 			return 1

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -26,68 +25,43 @@ const changedRows = 50_000
 // Changes measures a feed of changes from PostgreSQL: how long a committed change takes to end the
 // cached values of all hosts, how many rows a second it takes in, and what it costs the database. Beside
 // it is a program that only reads the same stream.
-func (b *Bench) Changes(ctx context.Context, p record.ChangesParameters) (rows []record.ChangesRow, err error) {
-	db, err := peers.StartPostgres(ctx, b.dir)
-	if err != nil {
-		return nil, err
-	}
-	defer db.Stop()
+func (b *Bench) Changes(ctx context.Context, p record.Parameters) {
+	db := must(peers.StartPostgres(ctx, b.dir))
+	b.closes(db.Stop)
 	b.versions["postgresql"] = db.Version
 	c := &changes{Bench: b, p: p, db: db}
-	if err := c.prepare(ctx); err != nil {
-		return nil, err
-	}
-	defer c.conn.Close(ctx)
+	c.prepare(ctx)
 	for round := range p.Rounds {
-		row := record.ChangesRow{Round: round + 1, DelayUS: map[string][]float64{}, Rows: map[string]float64{}, TPS: map[string]float64{}}
-		if err := c.delays(ctx, &row); err != nil {
-			return nil, fmt.Errorf("the delay of a commit: %w", err)
-		}
-		if err := c.rows(ctx, &row); err != nil {
-			return nil, fmt.Errorf("rows a second: %w", err)
-		}
-		if err := c.cost(ctx, &row); err != nil {
-			return nil, fmt.Errorf("pgbench: %w", err)
-		}
-		b.logf("round %d: to %d hosts p50 %.2f ms, p99 %.2f; reader %.2f, %.2f; rows/s %.0f, reader %.0f; pgbench %.0f, with a reader %.0f, with a feed %.0f",
-			row.Round, p.Hosts, at(row.DelayUS[record.Sidecar], 50)/1000, at(row.DelayUS[record.Sidecar], 99)/1000,
-			at(row.DelayUS[record.Reader], 50)/1000, at(row.DelayUS[record.Reader], 99)/1000,
-			row.Rows[record.Sidecar], row.Rows[record.Reader], row.TPS[record.None], row.TPS[record.Reader], row.TPS[record.Sidecar])
-		rows = append(rows, row)
+		within("the delay of a commit", func() { c.delays(ctx, round) })
+		within("rows a second", func() { c.readRows(ctx, round) })
+		within("pgbench", func() { c.cost(ctx, round) })
 	}
-	return rows, nil
 }
 
 // changes is a database, and the files of the hosts that follow it.
 type changes struct {
 	*Bench
-	p    record.ChangesParameters
+	p    record.Parameters
 	db   *peers.Postgres
 	conn *pgx.Conn
 }
 
-func (c *changes) prepare(ctx context.Context) (err error) {
+func (c *changes) prepare(ctx context.Context) {
 	for _, sql := range []string{
 		"CREATE TABLE changed (id int PRIMARY KEY, body text)",
 		fmt.Sprintf("INSERT INTO changed SELECT i, 'old' FROM generate_series(1, %d) i", changedRows),
 		"CREATE PUBLICATION cachesidecar FOR TABLE changed",
 	} {
-		if err := c.db.Exec(ctx, sql); err != nil {
-			return err
-		}
+		check(c.db.Exec(ctx, sql))
 	}
-	if _, err := c.db.Run(ctx, "pgbench", "-i", "-q", "-s", "2", c.db.DSN()); err != nil {
-		return err
-	}
-	if err := c.db.Exec(ctx, "CREATE PUBLICATION accounts FOR TABLE pgbench_accounts"); err != nil {
-		return err
-	}
-	c.conn, err = pgx.Connect(ctx, c.db.DSN())
-	return err
+	must(c.db.Run(ctx, "pgbench", "-i", "-q", "-s", "2", c.db.DSN()))
+	check(c.db.Exec(ctx, "CREATE PUBLICATION accounts FOR TABLE pgbench_accounts"))
+	c.conn = must(pgx.Connect(ctx, c.db.DSN()))
+	c.closes(func() { _ = c.conn.Close(ctx) })
 }
 
 // config writes the configuration of hosts that follow a table, and returns its path.
-func (c *changes) config(publication, table, key string) (string, error) {
+func (c *changes) config(publication, table, key string) string {
 	dsn := filepath.Join(c.dir, "dsn")
 	text := fmt.Sprintf(`namespaces:
   default:
@@ -106,80 +80,30 @@ changes:
         public.%[3]s: { namespace: default, key: "{%[4]s}" }
 `, dsn, publication, table, key)
 	path := filepath.Join(c.dir, publication+".yaml")
-	return path, errors.Join(os.WriteFile(dsn, []byte(c.db.DSN()), 0o600), os.WriteFile(path, []byte(text), 0o600))
+	check(os.WriteFile(dsn, []byte(c.db.DSN()), 0o600))
+	check(os.WriteFile(path, []byte(text), 0o600))
+	return path
 }
 
-// reader begins to read the stream of a publication, through a slot of its own.
-func (c *changes) reader(ctx context.Context, publication, table, key string) (loader.FeedStream, error) {
-	f, err := postgres.NewFeed(postgres.FeedConfig{
+// reader begins to read the stream of a publication, through a slot of its own, until the end of the scope.
+func (c *changes) reader(ctx context.Context, publication, table, key string) loader.FeedStream {
+	f := must(postgres.NewFeed(postgres.FeedConfig{
 		DSN: c.db.DSN(), Slot: "reader", Publication: publication,
 		Tables: map[string]postgres.FeedTable{"public." + table: {Namespace: "default", Key: "{" + key + "}"}},
-	})
-	if err != nil {
-		return nil, err
-	}
-	s, err := f.Stream(ctx, "", "")
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Begun(ctx); err != nil {
-		s.Close()
-		return nil, err
-	}
-	return s, nil
+	}))
+	s := must(f.Stream(ctx, "", ""))
+	c.closes(s.Close)
+	check(s.Begun(ctx))
+	return s
 }
 
-// hosts starts hosts with a configuration, and waits until one of them follows the feed.
-func (c *changes) hosts(ctx context.Context, n int, config string) (*peers.Cluster, error) {
-	cluster, err := peers.StartCluster(ctx, n, 0, peers.Options{Dir: c.dir, Bytes: c.p.Limit, Label: "-changes", Config: config})
-	if err != nil {
-		return nil, err
-	}
-	_, err = c.until(ctx, cluster, func(s *cachesidecar.ChangesStats) bool { return s.Following && s.Error == "" })
-	if err != nil {
-		cluster.Stop()
-		return nil, err
-	}
-	return cluster, nil
-}
-
-// followTime is how long a feed may take to get somewhere.
-const followTime = time.Minute
-
-// until waits until the feed of one of the hosts is as asked for, and returns its figures.
-func (c *changes) until(ctx context.Context, cluster *peers.Cluster, is func(*cachesidecar.ChangesStats) bool) (s cachesidecar.ChangesStats, err error) {
-	for end := time.Now().Add(followTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		for _, h := range cluster.Hosts() {
-			st, err := h.App().Stats(ctx)
-			if err != nil {
-				return s, err
-			}
-			if s = st.Changes[0]; is(&s) {
-				return s, nil
-			}
-		}
-	}
-	return s, fmt.Errorf("the feed is not there after %v: %s", followTime, s.Error)
-}
-
-// drop drops a slot.
-func (c *changes) drop(ctx context.Context, slot string) error {
-	return c.db.Exec(ctx, "SELECT pg_drop_replication_slot('"+slot+"')")
-}
-
-// delays changes rows that all hosts have, one after the other.
-func (c *changes) delays(ctx context.Context, row *record.ChangesRow) (err error) {
-	config, err := c.config("cachesidecar", "changed", "id")
-	if err != nil {
-		return err
-	}
-	stream, err := c.reader(ctx, "cachesidecar", "changed", "id")
-	if err != nil {
-		return err
-	}
-	got := make(chan time.Time, 1)
-	ended := make(chan error, 1)
+// follow has a bare reader take a stream until the end of the scope. It tells of each transaction with rows, and of
+// the stream's end.
+func (c *changes) follow(ctx context.Context, publication, table, key string, onRows func()) (ended chan error) {
+	c.dropsAtEnd(ctx, "reader")
+	stream := c.reader(ctx, publication, table, key)
 	reading, stop := context.WithCancel(ctx)
+	ended = make(chan error, 1)
 	go func() { // ends with reading
 		for {
 			t, err := stream.Receive(reading)
@@ -190,53 +114,80 @@ func (c *changes) delays(ctx context.Context, row *record.ChangesRow) (err error
 			if t != nil {
 				stream.Forget(stream.State())
 				if stream.Confirm(t.End); t.Rows > 0 {
-					got <- time.Now()
+					onRows()
 				}
 			}
 		}
 	}()
-	defer func() {
+	c.closes(func() {
+		early := reading.Err() == nil && len(ended) > 0
 		stop()
-		<-ended
-		stream.Close()
-		err = errors.Join(err, c.drop(ctx, "reader"), c.drop(ctx, "cachesidecar"))
-	}()
-	cluster, err := c.hosts(ctx, c.p.Hosts, config)
-	if err != nil {
-		return err
+		if err := <-ended; early {
+			fail("the bare reader's stream has ended: %w", err)
+		}
+	})
+	return ended
+}
+
+// hosts starts hosts with a configuration, and waits until one of them follows the feed.
+func (c *changes) hosts(ctx context.Context, n int, config string) *peers.Cluster {
+	cluster := c.startHosts(ctx, n, 0, peers.Options{Dir: c.dir, Bytes: c.p.Limit, Label: "-changes", Config: config})
+	c.await(ctx, cluster, func(s *cachesidecar.ChangesStats) bool { return s.Following && s.Error == "" })
+	return cluster
+}
+
+// followTime is how long a feed may take to get somewhere.
+const followTime = time.Minute
+
+// await waits until the feed of one of the hosts is as asked for.
+func (c *changes) await(ctx context.Context, cluster *peers.Cluster, is func(*cachesidecar.ChangesStats) bool) {
+	var s cachesidecar.ChangesStats
+	for end := time.Now().Add(followTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for _, h := range cluster.Hosts() {
+			if s = must(h.App().Stats(ctx)).Changes[0]; is(&s) {
+				return
+			}
+		}
 	}
-	defer cluster.Stop()
+	fail("the feed is not there after %v: %s", followTime, s.Error)
+}
+
+// dropsAtEnd drops a slot at the end of the scope.
+func (c *changes) dropsAtEnd(ctx context.Context, slot string) {
+	c.closes(func() { check(c.db.Exec(ctx, "SELECT pg_drop_replication_slot('"+slot+"')")) })
+}
+
+// delays changes rows that all hosts have, one after the other.
+func (c *changes) delays(ctx context.Context, round int) {
+	defer c.scope()()
+	got := make(chan time.Time, 1)
+	ended := c.follow(ctx, "cachesidecar", "changed", "id", func() { got <- time.Now() })
+	c.dropsAtEnd(ctx, "cachesidecar")
+	cluster := c.hosts(ctx, c.p.Hosts, c.config("cachesidecar", "changed", "id"))
 	hosts, reader := newDelays(), newDelays()
 	for n := range c.p.Commits {
-		committed, last, err := c.commit(ctx, cluster, n+row.Round*c.p.Commits)
-		if err != nil {
-			return err
-		}
+		committed, last := c.commit(ctx, cluster, n+(round+1)*c.p.Commits)
 		_ = hosts.RecordValue(int64(last.Sub(committed)))
 		select {
 		case at := <-got:
 			_ = reader.RecordValue(int64(max(0, at.Sub(committed))))
 		case err := <-ended:
 			ended <- err
-			return fmt.Errorf("the bare reader's stream has ended: %w", err)
+			fail("the bare reader's stream has ended: %w", err)
 		}
 	}
-	row.DelayUS[record.Sidecar], row.DelayUS[record.Reader] = percentiles(hosts), percentiles(reader)
-	return err
+	shape := fmt.Sprintf("a COMMIT, %d hosts", c.p.Hosts)
+	c.put(shape, record.Feed, percentiles("", "ms", hosts)...)
+	c.put(shape, record.BareReader, percentiles("", "ms", reader)...)
 }
 
 // commit changes a row that all hosts have in their caches. It returns when the COMMIT had returned, and
 // when no host returned the old value any more.
-func (c *changes) commit(ctx context.Context, cluster *peers.Cluster, n int) (committed, last time.Time, err error) {
+func (c *changes) commit(ctx context.Context, cluster *peers.Cluster, n int) (committed, last time.Time) {
 	id := n%changedRows + 1
 	key := strconv.Itoa(id)
-	old, err := c.everywhere(ctx, cluster, key)
-	if err != nil {
-		return committed, last, err
-	}
-	if _, err = c.conn.Exec(ctx, "UPDATE changed SET body = $2 WHERE id = $1", id, fmt.Sprint(time.Now().UnixNano())); err != nil {
-		return committed, last, err
-	}
+	old := c.everywhere(ctx, cluster, key)
+	must(c.conn.Exec(ctx, "UPDATE changed SET body = $2 WHERE id = $1", id, fmt.Sprint(time.Now().UnixNano())))
 	committed = time.Now()
 	for _, h := range cluster.Hosts() {
 		for {
@@ -244,196 +195,114 @@ func (c *changes) commit(ctx context.Context, cluster *peers.Cluster, n int) (co
 			if errors.Is(err, cachesidecar.ErrNotFound) || err == nil && string(item.Value) != old {
 				break
 			}
-			if err != nil {
-				return committed, last, err
-			}
-			if time.Since(committed) > followTime {
-				return committed, last, fmt.Errorf("%s has the old value %v after the commit", h.Node(), followTime)
+			if check(err); time.Since(committed) > followTime {
+				fail("%s has the old value %v after the commit", h.Node(), followTime)
 			}
 			nap(pollEach)
 		}
 	}
-	return committed, time.Now(), nil
+	return committed, time.Now()
 }
 
 // everywhere has each host keep a key, as its owner or as a copy, and returns the value.
-func (c *changes) everywhere(ctx context.Context, cluster *peers.Cluster, key string) (value string, err error) {
+func (c *changes) everywhere(ctx context.Context, cluster *peers.Cluster, key string) (value string) {
 	for _, h := range cluster.Hosts() {
 		for begun := time.Now(); ; {
-			item, err := h.App().Get(ctx, key, cachesidecar.GetOptions{})
-			if err != nil {
-				return "", err
-			}
+			item := must(h.App().Get(ctx, key, cachesidecar.GetOptions{}))
 			if value = string(item.Value); item.Source == "l1" || item.Source == "l2" {
 				break
 			}
 			if time.Since(begun) > followTime {
-				return "", fmt.Errorf("%s has no copy of %s after %v", h.Node(), key, followTime)
+				fail("%s has no copy of %s after %v", h.Node(), key, followTime)
 			}
 			nap(pollEach)
 		}
 	}
-	return value, nil
+	return value
 }
 
-func percentiles(h *hdrhistogram.Histogram) (us []float64) {
-	for _, q := range record.Percentiles {
-		us = append(us, float64(h.ValueAtQuantile(q))/1000)
-	}
-	return us
-}
-
-// rows changes many rows while slots keep them, and has each side read them.
-func (c *changes) rows(ctx context.Context, row *record.ChangesRow) (err error) {
-	config, err := c.config("cachesidecar", "changed", "id")
-	if err != nil {
-		return err
-	}
-	stream, err := c.reader(ctx, "cachesidecar", "changed", "id")
-	if err != nil {
-		return err
-	}
-	stream.Close()
-	cluster, err := c.hosts(ctx, 1, config) // makes its slot
-	if err != nil {
-		return err
-	}
-	cluster.Stop()
-	defer func() { err = errors.Join(err, c.drop(ctx, "reader"), c.drop(ctx, "cachesidecar")) }()
+// readRows changes many rows while slots keep them, and has each side read them.
+func (c *changes) readRows(ctx context.Context, round int) {
+	defer c.scope()()
+	c.dropsAtEnd(ctx, "cachesidecar")
+	c.dropsAtEnd(ctx, "reader")
+	config := c.config("cachesidecar", "changed", "id")
+	func() { // make the slots
+		defer c.scope()()
+		c.reader(ctx, "cachesidecar", "changed", "id")
+		c.hosts(ctx, 1, config)
+	}()
 	for i := range c.p.Rows {
-		if _, err := c.conn.Exec(ctx, "UPDATE changed SET body = 'new' WHERE id = $1", i%changedRows+1); err != nil {
-			return err
-		}
+		must(c.conn.Exec(ctx, "UPDATE changed SET body = 'new' WHERE id = $1", i%changedRows+1))
 	}
-	for i := range 2 { // each side first in every other round
-		if (row.Round+i)%2 == 0 {
-			row.Rows[record.Reader], err = c.readAll(ctx)
-		} else {
-			row.Rows[record.Sidecar], err = c.followAll(ctx, config)
-		}
-		if err != nil {
-			return err
-		}
+	sides := []struct {
+		name string
+		read func() float64
+	}{{record.BareReader, func() float64 { return c.readAll(ctx) }}, {record.Feed, func() float64 { return c.followAll(ctx, config) }}}
+	for i := range sides { // each side first in every other round
+		s := sides[(round+1+i)%2]
+		c.put(record.Commas(c.p.Rows)+" rows in the log", s.name, figure{"rows/s", s.read()})
 	}
-	return nil
 }
 
 // readAll returns how many rows a second the bare reader takes, from the first one on.
-func (c *changes) readAll(ctx context.Context) (perSecond float64, err error) {
-	stream, err := c.reader(ctx, "cachesidecar", "changed", "id")
-	if err != nil {
-		return 0, err
-	}
-	defer stream.Close()
+func (c *changes) readAll(ctx context.Context) (perSecond float64) {
+	defer c.scope()()
+	stream := c.reader(ctx, "cachesidecar", "changed", "id")
 	var first time.Time
 	for rows := 0; rows < c.p.Rows; {
-		t, err := stream.Receive(ctx)
-		if err != nil {
-			return 0, err
-		}
-		if t != nil {
+		if t := must(stream.Receive(ctx)); t != nil {
 			if rows += t.Rows; first.IsZero() && rows > 0 {
 				first = time.Now()
 			}
 		}
 	}
-	return float64(c.p.Rows) / time.Since(first).Seconds(), nil
+	return float64(c.p.Rows) / time.Since(first).Seconds()
 }
 
 // followAll returns how many rows a second a host takes, from its last look without a row until all of
 // their keys are deleted. A host may take all rows between two looks.
-func (c *changes) followAll(ctx context.Context, config string) (perSecond float64, err error) {
+func (c *changes) followAll(ctx context.Context, config string) (perSecond float64) {
+	defer c.scope()()
 	begun := time.Now()
-	cluster, err := peers.StartCluster(ctx, 1, 0, peers.Options{Dir: c.dir, Bytes: c.p.Limit, Label: "-changes", Config: config})
-	if err != nil {
-		return 0, err
-	}
-	defer cluster.Stop()
-	_, err = c.until(ctx, cluster, func(s *cachesidecar.ChangesStats) bool {
+	cluster := c.startHosts(ctx, 1, 0, peers.Options{Dir: c.dir, Bytes: c.p.Limit, Label: "-changes", Config: config})
+	c.await(ctx, cluster, func(s *cachesidecar.ChangesStats) bool {
 		if s.Rows == 0 {
 			begun = time.Now()
 		}
 		return s.Rows >= int64(c.p.Rows) && s.UnderWay == 0
 	})
-	return float64(c.p.Rows) / time.Since(begun).Seconds(), err
+	return float64(c.p.Rows) / time.Since(begun).Seconds()
 }
 
 // cost runs pgbench with a feed, with a bare reader, and with neither.
-func (c *changes) cost(ctx context.Context, row *record.ChangesRow) error {
-	config, err := c.config("accounts", "pgbench_accounts", "aid")
-	if err != nil {
-		return err
-	}
-	sides := []string{record.None, record.Reader, record.Sidecar}
+func (c *changes) cost(ctx context.Context, round int) {
+	sides := []string{record.NoStream, record.BareReader, record.Feed}
 	for i := range sides {
-		name := sides[(row.Round+i)%len(sides)]
-		if row.TPS[name], err = c.pgbench(ctx, name, config); err != nil {
-			return err
-		}
+		side := sides[(round+1+i)%len(sides)]
+		c.put("pgbench -N", side, figure{"transactions/s", c.pgbench(ctx, side)})
 	}
-	return nil
-}
-
-// readAside has a bare reader take the stream of pgbench's table until end is called.
-func (c *changes) readAside(ctx context.Context) (end func() error, err error) {
-	stream, err := c.reader(ctx, "accounts", "pgbench_accounts", "aid")
-	if err != nil {
-		return nil, err
-	}
-	reading, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { // ends with reading
-		for {
-			t, err := stream.Receive(reading)
-			if err != nil {
-				if reading.Err() != nil {
-					err = nil
-				}
-				ended <- err
-				return
-			}
-			if t != nil {
-				stream.Confirm(t.End)
-				stream.Forget(stream.State())
-			}
-		}
-	}()
-	return func() error {
-		stop()
-		err := <-ended
-		stream.Close()
-		return errors.Join(err, c.drop(ctx, "reader"))
-	}, nil
 }
 
 // tps finds the figure in what pgbench prints.
 var tps = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
 
-func (c *changes) pgbench(ctx context.Context, side, config string) (perSecond float64, err error) {
-	end := func() error { return nil }
+func (c *changes) pgbench(ctx context.Context, side string) (perSecond float64) {
+	defer c.scope()()
 	switch side {
-	case record.Reader:
-		end, err = c.readAside(ctx)
-	case record.Sidecar:
-		var cluster *peers.Cluster
-		cluster, err = c.hosts(ctx, 1, config)
-		end = func() error {
-			_, err := c.until(ctx, cluster, func(s *cachesidecar.ChangesStats) bool { return s.UnderWay == 0 && s.LagMS < 1000 })
-			cluster.Stop()
-			return errors.Join(err, c.drop(ctx, "cachesidecar"))
-		}
+	case record.BareReader:
+		c.follow(ctx, "accounts", "pgbench_accounts", "aid", func() {})
+	case record.Feed:
+		c.dropsAtEnd(ctx, "cachesidecar")
+		cluster := c.hosts(ctx, 1, c.config("accounts", "pgbench_accounts", "aid"))
+		c.closes(func() {
+			c.await(ctx, cluster, func(s *cachesidecar.ChangesStats) bool { return s.UnderWay == 0 && s.LagMS < 1000 })
+		})
 	}
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, end()) }()
-	out, err := c.db.Run(ctx, "pgbench", "-N", "-n", "-c", strconv.Itoa(c.p.Clients), "-T", strconv.Itoa(c.p.Seconds), c.db.DSN())
-	if err != nil {
-		return 0, err
-	}
+	out := must(c.db.Run(ctx, "pgbench", "-N", "-n", "-c", strconv.Itoa(c.p.Clients), "-T", strconv.Itoa(c.p.Seconds), c.db.DSN()))
 	m := tps.FindStringSubmatch(out)
 	if m == nil {
-		return 0, fmt.Errorf("pgbench prints no tps: %s", out)
+		fail("pgbench prints no tps: %s", out)
 	}
-	return strconv.ParseFloat(m[1], 64)
+	return must(strconv.ParseFloat(m[1], 64))
 }

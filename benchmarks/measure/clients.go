@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -172,23 +171,23 @@ func (l *clientLoad) goroutine(ctx context.Context, stop *atomic.Bool, i int, r 
 	return nil
 }
 
+// clientSides are the sides with their servers, ours first.
+var clientSides = []struct{ name, server string }{
+	{record.OursSocket, record.Sidecar}, {record.OursNear, record.Sidecar}, {record.OursShared, record.Sidecar},
+	{record.Gomemcache, record.Memcached}, {record.GoRedis, record.Redis}, {record.RueidisPlain, record.Redis}, {record.RueidisNear, record.Redis},
+}
+
+// coldSides are the sides that hold values in the process, or read them there.
+var coldSides = []string{record.OursNear, record.OursShared, record.RueidisNear}
+
 // Clients measures GETs of Go clients, each with its own server: the product's over the
 // socket, with a near cache and with shared memory, and those of redis and memcached.
-func (b *Bench) Clients(ctx context.Context, p record.ClientsParameters) (rows []record.ClientsRow, err error) {
-	o := peers.Options{Bytes: socketLimit, KeySize: p.KeySize, ValueSize: p.ValueSize}
-	servers, stop, err := b.startAll(ctx, []string{record.Sidecar, record.Redis, record.Memcached}, o)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
+func (b *Bench) Clients(ctx context.Context, p record.Parameters) {
 	c := &clients{b: b, p: p, sockets: map[string]string{}}
-	for _, s := range servers {
-		if _, err := fill(ctx, s, p.Keys); err != nil {
-			return nil, err
-		}
-		for _, side := range record.ClientSides {
-			if serverOf(side) == s.Name {
-				c.sockets[side] = s.Socket
+	for _, s := range b.startFilled(ctx, p, b.options(p, ""), record.Sidecar, record.Redis, record.Memcached) {
+		for _, side := range clientSides {
+			if side.server == s.Name {
+				c.sockets[side.name] = s.Socket
 			}
 		}
 	}
@@ -196,93 +195,59 @@ func (b *Bench) Clients(ctx context.Context, p record.ClientsParameters) (rows [
 		c.keys = append(c.keys, string(load.Key(nil, uint64(i), p.KeySize)))
 	}
 	for round := range p.Rounds {
-		for _, n := range p.Goroutines {
-			row, err := c.row(ctx, round, n)
-			if err != nil {
-				return nil, fmt.Errorf("%d goroutines: %w", n, err)
-			}
-			rows = append(rows, row)
+		for _, n := range []int{1, 16, 64} {
+			within(fmt.Sprintf("%d goroutines", n), func() { c.warm(ctx, round, n) })
 		}
-		row, err := c.cold(ctx, round)
-		if err != nil {
-			return nil, fmt.Errorf("a process that starts: %w", err)
-		}
-		rows = append(rows, row)
+		within("a process that starts", func() { c.cold(ctx, round) })
 	}
-	return rows, nil
-}
-
-// serverOf returns the server of a side.
-func serverOf(side string) string {
-	switch side {
-	case record.OursSocket, record.OursNear, record.OursShared:
-		return record.Sidecar
-	case record.Gomemcache:
-		return record.Memcached
-	}
-	return record.Redis
 }
 
 // clients is the comparison of clients.
 type clients struct {
 	b       *Bench
-	p       record.ClientsParameters
+	p       record.Parameters
 	sockets map[string]string // by side
 	keys    []string
 }
 
-// row measures all sides with a number of goroutines.
-func (c *clients) row(ctx context.Context, round, goroutines int) (row record.ClientsRow, err error) {
+// warm measures all sides with a number of goroutines.
+func (c *clients) warm(ctx context.Context, round, goroutines int) {
 	play := &contest{}
-	loads := map[string]*clientLoad{}
-	for _, side := range record.ClientSides {
-		a, err := openClient(ctx, side, c.sockets[side])
-		if err != nil {
-			return row, fmt.Errorf("%s: %w", side, err)
-		}
+	for _, side := range clientSides {
+		a := must(openClient(ctx, side.name, c.sockets[side.name]))
 		defer a.close()
 		for range 3 { // caches in the process are warm
 			for _, key := range c.keys {
-				if _, err := a.get(ctx, key); err != nil {
-					return row, fmt.Errorf("%s: %w", side, err)
-				}
+				must(a.get(ctx, key))
 			}
 		}
-		loads[side] = &clientLoad{client: a, keys: c.keys, goroutines: goroutines, size: c.p.ValueSize}
-		play.add(side, loads[side])
+		play.add(side.name, &clientLoad{client: a, keys: c.keys, goroutines: goroutines, size: c.p.ValueSize})
 	}
-	row = record.ClientsRow{Round: round + 1, Goroutines: goroutines, Allocs: map[string]float64{}}
-	if row.Sides, err = play.play(ctx, c.p.Turns, round); err != nil {
-		return row, err
+	play.play(ctx, &c.p, round)
+	shape := "GET hits, 1 goroutine"
+	if goroutines > 1 {
+		shape = fmt.Sprintf("GET hits, %d goroutines", goroutines)
 	}
-	for side, l := range loads {
-		row.Allocs[side] = float64(l.mallocs) / float64(max(1, l.calls))
-		c.b.logf("round %d: %2d goroutines: %-34s %8.0f k/s, %.1f allocations", row.Round, goroutines, side,
-			row.Sides[side].PerSecond()/1000, row.Allocs[side])
+	for _, s := range play.sides {
+		l := s.side.(*clientLoad)
+		c.b.put(shape, s.name, append([]figure{{"k/s", s.sum.PerSecond() / 1000}, {"ns a hit", 1e9 / s.sum.PerSecond()},
+			{"allocations a GET", float64(l.mallocs) / float64(max(1, l.calls))}}, percentiles("", "µs", s.sum.Latency)...)...)
 	}
-	return row, nil
 }
 
 // cold measures the first GETs of clients that have just been made, the connecting included.
 // Other processes have read the keys before.
-func (c *clients) cold(ctx context.Context, round int) (record.ClientsRow, error) {
-	row := record.ClientsRow{Round: round + 1, Sides: map[string]record.Side{}}
-	for i := range record.ColdSides {
-		side := record.ColdSides[(round+i)%len(record.ColdSides)]
+func (c *clients) cold(ctx context.Context, round int) {
+	for i := range coldSides {
+		side := coldSides[(round+i)%len(coldSides)]
 		began := time.Now()
-		a, err := openClient(ctx, side, c.sockets[side])
-		if err != nil {
-			return row, fmt.Errorf("%s: %w", side, err)
-		}
+		a := must(openClient(ctx, side, c.sockets[side]))
 		draw := uniform(uint64(round), len(c.keys))
 		for n := range c.p.ColdGets {
-			if _, err := a.get(ctx, c.keys[draw(0, n)]); err != nil {
-				return row, errors.Join(fmt.Errorf("%s: %w", side, err), ctx.Err())
-			}
+			must(a.get(ctx, c.keys[draw(0, n)]))
 		}
-		row.Sides[side] = record.Side{Requests: int64(c.p.ColdGets), Seconds: time.Since(began).Seconds()}
+		took := time.Since(began)
 		a.close()
-		c.b.logf("round %d: first %d GETs of %-34s %.1f ms", row.Round, c.p.ColdGets, side, 1000*row.Sides[side].Seconds)
+		c.b.put(fmt.Sprintf("first %s GETs of a process", record.Commas(c.p.ColdGets)), side, figure{"k/s", float64(c.p.ColdGets) / took.Seconds() / 1000})
 	}
-	return row, nil
 }

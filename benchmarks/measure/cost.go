@@ -1,219 +1,122 @@
 package measure
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
-	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// Of each load one request is in flight on each of so many connections.
+var costConns, steadyConns = []int{1, 4, 16, 64}, []int{8, 32}
+
+// What runs beside the servers and the load, as the page says it.
+const (
+	nothing  = ""
+	spinners = ", beside processes that spin" // one for each processor that never waits
+	builds   = ", beside builds"              // of a Go program, again and again
 )
 
 // Cost measures the processor time that a request costs a server if it is alone on its connection,
 // on a machine that is idle otherwise, and on busy ones.
-func (b *Bench) Cost(ctx context.Context, p record.CostParameters) (rows []record.CostRow, err error) {
-	o := peers.Options{Bytes: socketLimit, KeySize: p.KeySize, ValueSize: p.ValueSize, Memcached: true}
-	servers, stop, err := b.startAll(ctx, []string{record.Sidecar, record.Memcached, record.Bare}, o)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
+func (b *Bench) Cost(ctx context.Context, p record.Parameters) {
+	o := b.options(p, "")
+	o.Memcached = true
+	servers := b.startFilled(ctx, p, o, record.Sidecar, record.Memcached)
+	sidecar, tuned, bare := servers[0], servers[1], b.start(ctx, record.Bare, o)
 	o.Usual, o.Label = true, "-usual"
-	usual, err := b.start(ctx, record.Memcached, o)
-	if err != nil {
-		return nil, err
+	usual := b.startFilled(ctx, p, o, record.Memcached)[0]
+	sides := []entrant{
+		ownEntrant(record.OwnProtocol, sidecar),
+		{record.EndpointText, sidecar, sidecar.DialMemcached, text(p)},
+		{record.Memcached, usual, usual.DialMemcached, text(p)},
+		{record.MemcachedTuned, tuned, tuned.DialMemcached, text(p)},
+		{record.Bare, bare, bare.Dial, text(p)},
 	}
-	defer usual.Stop()
-	sidecar, tuned, bare := servers[0], servers[1], servers[2]
-	for _, s := range []*peers.Server{sidecar, tuned, usual} {
-		if _, err := fill(ctx, s, p.Keys); err != nil {
-			return nil, err
-		}
-	}
-	sides := []costEntrant{
-		{ownEntrant(sidecar), sidecar},
-		{entrant{record.EndpointText, sidecar.DialMemcached, text(p.Data)}, sidecar},
-		{entrant{record.MemcachedText, usual.DialMemcached, text(p.Data)}, usual},
-		{entrant{record.MemcachedTuned, tuned.DialMemcached, text(p.Data)}, tuned},
-		{entrant{record.Bare, bare.Dial, text(p.Data)}, bare},
-	}
-	for _, beside := range []string{record.Nothing, record.Spinners, record.Builds} {
+	for _, beside := range []string{nothing, spinners, builds} {
 		end := b.beside(ctx, beside)
-		of, err := b.costRows(ctx, sides, p, beside)
-		rows = append(rows, of...)
-		if err == nil {
-			of, err = b.steadyRows(ctx, sides, p, beside)
-			rows = append(rows, of...)
-		}
-		if e := end(); err == nil {
-			err = e
-		}
-		if err != nil {
-			return nil, fmt.Errorf("beside %s: %w", beside, err)
+		err := catch(func() {
+			b.costs(ctx, sides, p, beside)
+			b.steady(ctx, sides, p, beside)
+		})
+		if err := cmp.Or(err, end()); err != nil {
+			fail("cost%s: %w", beside, err)
 		}
 	}
-	return rows, nil
 }
 
-// costEntrant is a side, and the server whose processor time it takes.
-type costEntrant struct {
-	entrant
-	server *peers.Server
-}
-
-func (b *Bench) costRows(
-	ctx context.Context, sides []costEntrant, p record.CostParameters, beside string,
-) (rows []record.CostRow, err error) {
+// costs measures the processor time of requests.
+func (b *Bench) costs(ctx context.Context, sides []entrant, p record.Parameters, beside string) {
 	for round := range p.Rounds {
 		for _, op := range []string{"GET", "SET"} {
-			for _, conns := range p.Conns {
-				row := record.CostRow{Round: round + 1, Beside: beside, Op: op, Conns: conns}
-				if row.Sides, err = costRow(ctx, sides, p, row, round); err != nil {
-					return nil, fmt.Errorf("%s at %d × 1: %w", op, conns, err)
-				}
-				var costs []string
-				for _, e := range sides {
-					costs = append(costs, fmt.Sprintf("%s %.1f", e.name, row.Sides[e.name].PerRequest()))
-				}
-				b.logf("round %d beside %s: %s %2d × 1, µs: %s", row.Round, beside, op, conns, strings.Join(costs, ", "))
-				rows = append(rows, row)
+			for _, conns := range costConns {
+				within(fmt.Sprintf("%s at %d × 1", op, conns), func() { b.cost(ctx, sides, p, shape{op: op, conns: conns, pipeline: 1}, round, beside) })
 			}
 		}
 	}
-	return rows, nil
 }
 
-func costRow(
-	ctx context.Context, sides []costEntrant, p record.CostParameters, row record.CostRow, round int,
-) (map[string]record.CostSide, error) {
-	var loads []*load.Load
-	defer func() {
-		for _, l := range loads {
-			l.Close()
-		}
-	}()
-	for _, e := range sides {
-		l, err := load.Open(load.Config{
-			Dial: e.dial, Protocol: e.by(shape{op: row.Op, conns: row.Conns, pipeline: 1}), Conns: row.Conns, Pipeline: 1,
-			Batches: batches(p.Cycle, row.Conns, 1), Key: uniform(uint64(round), p.Keys),
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", e.name, err)
-		}
-		loads = append(loads, l)
+func (b *Bench) cost(ctx context.Context, sides []entrant, p record.Parameters, sh shape, round int, beside string) {
+	c := &contest{}
+	defer c.close()
+	c.enterAll(sides, &p, sh, round)
+	for i, e := range sides {
+		c.sides[i].server = e.server
 	}
-	of := map[string]record.CostSide{}
-	run := func(at int) error {
-		name := sides[at].name
-		side, err := costTurn(ctx, &sides[at], loads[at], time.Duration(p.TurnMS)*time.Millisecond)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		sum := of[name]
-		of[name] = record.CostSide{
-			Requests: sum.Requests + side.Requests, Seconds: sum.Seconds + side.Seconds, CPU: sum.CPU + side.CPU,
-		}
-		return nil
+	c.play(ctx, &p, round)
+	for _, s := range c.sides {
+		b.put(fmt.Sprintf("%s, %d × 1%s", sh.op, sh.conns, beside), s.name,
+			figure{"CPU µs", s.cpu.Seconds() * 1e6 / float64(s.sum.Requests)}, figure{"requests/s", s.sum.PerSecond()})
 	}
-	for turn := range p.Turns.Turns {
-		for i := range sides {
-			if err := run((round + turn + i) % len(sides)); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for at, e := range sides { // a short turn may pass while the machine stands still
-		for more := 0; of[e.name].Requests == 0 && more < moreTurns; more++ {
-			if err := run(at); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for _, e := range sides {
-		if of[e.name].Requests == 0 {
-			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer",
-				e.name, p.Turns.Turns, p.TurnMS)
-		}
-	}
-	return of, nil
 }
 
-// costTurn measures one turn of a side.
-func costTurn(ctx context.Context, e *costEntrant, l *load.Load, d time.Duration) (side record.CostSide, err error) {
+// steady measures latencies at a steady rate.
+func (b *Bench) steady(ctx context.Context, sides []entrant, p record.Parameters, beside string) {
+	took := time.Duration(p.SteadyMS) * time.Millisecond
+	for _, conns := range steadyConns {
+		for round := range p.Rounds {
+			for i := range sides {
+				e := sides[(round+i)%len(sides)]
+				h, cpu, err := steadyTurn(ctx, e, conns, float64(p.Rate), took, uniform(uint64(round), p.Keys))
+				if err != nil {
+					fail("%d connections at %d requests/s: %s: %w", conns, p.Rate, e.name, err)
+				}
+				n := float64(h.TotalCount())
+				b.put(fmt.Sprintf("GET, %d connections, %s/s%s", conns, record.Commas(p.Rate), beside), e.name,
+					figure{"CPU µs", cpu.Seconds() * 1e6 / n}, figure{"requests/s", n / took.Seconds()},
+					figure{"p50 µs", float64(h.ValueAtQuantile(50)) / 1000}, figure{"p99 µs", float64(h.ValueAtQuantile(99)) / 1000})
+			}
+		}
+	}
+}
+
+// steadyTurn measures one side once.
+func steadyTurn(
+	ctx context.Context, e entrant, conns int, rate float64, d time.Duration, key func(conn, n int) uint64,
+) (h *hdrhistogram.Histogram, cpu time.Duration, err error) {
+	l, err := openOpenLoop(e.dial, e.by(shape{op: "GET", conns: conns, pipeline: 1}), conns)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
 	before, err := e.server.CPU()
 	if err != nil {
-		return side, err
+		return nil, 0, err
 	}
-	r, err := l.Run(ctx, 0, d)
-	if err != nil {
-		return side, err
-	}
-	if r.Hits != r.Requests {
-		return side, fmt.Errorf("%d of %d requests were hits, want all", r.Hits, r.Requests)
+	if h, err = l.run(ctx, rate, d, key); err != nil {
+		return nil, 0, err
 	}
 	after, err := e.server.CPU()
-	return record.CostSide{
-		Requests: r.Requests, Seconds: r.Elapsed.Seconds(), CPU: (after - before).Seconds(),
-	}, err
-}
-
-// steadyRows measures latencies at a steady rate.
-func (b *Bench) steadyRows(
-	ctx context.Context, sides []costEntrant, p record.CostParameters, beside string,
-) (rows []record.CostRow, err error) {
-	for _, conns := range p.Steady {
-		for round := range p.Rounds {
-			row := record.CostRow{Round: round + 1, Beside: beside, Op: "GET", Conns: conns, Rate: float64(p.Rate)}
-			if row.Sides, err = steadyRow(ctx, sides, p, row, round); err != nil {
-				return nil, fmt.Errorf("%d connections at %d requests/s: %w", conns, p.Rate, err)
-			}
-			var latencies []string
-			for _, e := range sides {
-				latencies = append(latencies, fmt.Sprintf("%s %.0f", e.name, row.Sides[e.name].P99))
-			}
-			b.logf("round %d beside %s: %2d connections at %d requests/s, p99 in µs: %s",
-				row.Round, beside, conns, p.Rate, strings.Join(latencies, ", "))
-			rows = append(rows, row)
-		}
-	}
-	return rows, nil
-}
-
-func steadyRow(
-	ctx context.Context, sides []costEntrant, p record.CostParameters, row record.CostRow, round int,
-) (map[string]record.CostSide, error) {
-	of := map[string]record.CostSide{}
-	took := time.Duration(p.SteadyMS) * time.Millisecond
-	key := uniform(uint64(round), p.Keys)
-	for i := range sides {
-		e := sides[(round+i)%len(sides)]
-		l, err := openOpenLoop(e.dial, e.by(shape{op: row.Op, conns: row.Conns, pipeline: 1}), row.Conns)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", e.name, err)
-		}
-		before, err := e.server.CPU()
-		if err != nil {
-			return nil, errors.Join(err, l.close())
-		}
-		h, err := l.run(ctx, row.Rate, took, key)
-		after, e2 := e.server.CPU()
-		if err := errors.Join(err, e2, l.close()); err != nil {
-			return nil, fmt.Errorf("%s: %w", e.name, err)
-		}
-		of[e.name] = record.CostSide{
-			Requests: h.TotalCount(), Seconds: took.Seconds(), CPU: (after - before).Seconds(),
-			P50: float64(h.ValueAtQuantile(50)) / 1000, P99: float64(h.ValueAtQuantile(99)) / 1000,
-		}
-	}
-	return of, nil
+	return h, after - before, err
 }
 
 // beside makes the machine busy until end is called, which returns an error if it has not been.
@@ -232,11 +135,11 @@ func (b *Bench) beside(ctx context.Context, what string) (end func() error) {
 		})
 	}
 	switch what {
-	case record.Spinners:
+	case spinners:
 		for range runtime.NumCPU() {
 			again("sh", "-c", "while :; do :; done")
 		}
-	case record.Builds:
+	case builds:
 		again("go", "build", "-a", "-o", os.DevNull, "github.com/cachesidecar/cachesidecar/benchmarks/cmd/echo")
 	}
 	return end

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,44 +25,22 @@ type reader func() (number uint64, copied bool, err error)
 
 // hang makes the links hang that copies depend on, overwrites the key beyond them, and
 // continues to read.
-func (b *Bench) hang(ctx context.Context, p record.PropagationParameters) (map[string]record.HangSide, error) {
-	var open closers
-	defer open.close()
-	hosts, err := b.hangingHosts(ctx, p, &open)
-	if err != nil {
-		return nil, err
-	}
-	redis, err := b.hangingRedis(ctx, p, hosts.links, &open)
-	if err != nil {
-		return nil, err
-	}
+func (b *Bench) hang(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	hosts := b.hangingHosts(ctx, p)
+	redis := b.hangingRedis(ctx, p, hosts.links)
 	overwrite := func(n uint64) error { return errors.Join(hosts.near.set(hosts.key, n), redis.set(n)) }
-	if err := overwrite(1); err != nil {
-		return nil, err
-	}
+	check(overwrite(1))
 	readers := redis.readers
-	readers[record.Sidecar] = func() (uint64, bool, error) { return hosts.far.get(hosts.key) }
+	readers[record.HangingHost] = func() (uint64, bool, error) { return hosts.far.get(hosts.key) }
 	for name, read := range readers {
 		if err := haveCopy(read); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			fail("%s: %w", name, err)
 		}
 	}
 	hosts.links.Hang()
-	if err := overwrite(2); err != nil {
-		return nil, err
-	}
-	return readOn(ctx, readers, time.Now(), time.Duration(p.HangFor)*time.Second)
-}
-
-// closers are functions that close what a measurement has opened, in its order.
-type closers []func()
-
-func (c *closers) add(f func()) { *c = append(*c, f) }
-
-func (c *closers) close() {
-	for _, f := range slices.Backward(*c) {
-		f()
-	}
+	check(overwrite(2))
+	check(b.readOn(ctx, fmt.Sprintf("a link hangs for %d s", p.HangFor), readers, time.Now(), time.Duration(p.HangFor)*time.Second))
 }
 
 // hangingHosts are two hosts, a connection to each, and a key that the near one owns.
@@ -74,32 +51,18 @@ type hangingHosts struct {
 }
 
 // hangingHosts starts two hosts with links between them that can hang.
-func (b *Bench) hangingHosts(ctx context.Context, p record.PropagationParameters, open *closers) (h hangingHosts, err error) {
-	c, links, err := peers.StartLinked(ctx, 2, time.Duration(p.Bound)*time.Millisecond, b.watchOptions(p, "-hang"))
-	if err != nil {
-		return h, err
-	}
-	open.add(links.Close)
-	open.add(c.Stop)
+func (b *Bench) hangingHosts(ctx context.Context, p record.Parameters) (h hangingHosts) {
+	c, links, err := peers.StartLinked(ctx, 2, time.Duration(p.Bound)*time.Millisecond, b.options(p, "-hang"))
+	check(err)
+	b.closes(links.Close)
+	b.closes(c.Stop)
 	near, far := c.Hosts()[0], c.Hosts()[1]
-	owners, err := c.Owners(ctx, near, watchedKeys)
-	if err != nil {
-		return h, err
-	}
+	owners := must(c.Owners(ctx, near, watchedKeys))
 	own := owners[near.Node()]
 	if len(own) == 0 {
-		return h, fmt.Errorf("%s owns none of %d keys", near.Node(), watchedKeys)
+		fail("%s owns none of %d keys", near.Node(), watchedKeys)
 	}
-	h = hangingHosts{links: links, key: own[0]}
-	if h.near, err = openLine(near.Server, p.KeySize, p.ValueSize); err != nil {
-		return h, err
-	}
-	open.add(h.near.close)
-	if h.far, err = openLine(far.Server, p.KeySize, p.ValueSize); err != nil {
-		return h, err
-	}
-	open.add(h.far.close)
-	return h, nil
+	return hangingHosts{links: links, key: own[0], near: b.openLine(near.Server, "", p), far: b.openLine(far.Server, "", p)}
 }
 
 // hangingRedis is a key of a redis server, and clients that read it through a link.
@@ -110,22 +73,12 @@ type hangingRedis struct {
 
 // hangingRedis starts a redis server, and clients that reach it through a link that can
 // hang.
-func (b *Bench) hangingRedis(ctx context.Context, p record.PropagationParameters, links *peers.Link, open *closers) (h hangingRedis, err error) {
-	server, err := b.start(ctx, record.Redis, b.watchOptions(p, "-hang"))
-	if err != nil {
-		return h, err
-	}
-	open.add(server.Stop)
+func (b *Bench) hangingRedis(ctx context.Context, p record.Parameters, links *peers.Link) (h hangingRedis) {
+	server := b.start(ctx, record.Redis, b.options(p, "-hang"))
 	front := filepath.Join(b.dir, "hang.sock")
-	if err := links.Stream("unix", front, server.Socket); err != nil {
-		return h, err
-	}
+	check(links.Stream("unix", front, server.Socket))
 	key := string(load.Key(nil, 0, p.KeySize))
-	direct, err := rueidis.NewClient(redisClient(server.Socket))
-	if err != nil {
-		return h, err
-	}
-	open.add(direct.Close)
+	direct := b.openRedis(redisClient(server.Socket))
 	h.set = func(n uint64) error {
 		value := string(binary.BigEndian.AppendUint64(nil, n))
 		return direct.Do(ctx, direct.B().Set().Key(key).Value(value).Build()).Error()
@@ -134,14 +87,10 @@ func (b *Bench) hangingRedis(ctx context.Context, p record.PropagationParameters
 	for name, change := range redisReaders {
 		o := redisClient(front)
 		change(&o)
-		client, err := rueidis.NewClient(o)
-		if err != nil {
-			return h, err
-		}
-		open.add(client.Close)
+		client := b.openRedis(o)
 		h.readers[name] = func() (uint64, bool, error) { return cached(ctx, client, key) }
 	}
-	return h, nil
+	return h
 }
 
 // redisReaders are clients as careful as their names say. By default the library pings
@@ -184,35 +133,34 @@ func haveCopy(read reader) error {
 	return fmt.Errorf("there is no copy after half a minute of reads: the last error is %v", err)
 }
 
-// readOn reads for some time after the value 1 was overwritten with 2.
-func readOn(ctx context.Context, readers map[string]reader, answered time.Time, d time.Duration) (map[string]record.HangSide, error) {
-	sides := map[string]record.HangSide{}
-	var mu sync.Mutex // guards sides
+// readOn reads for some time after the value 1 was overwritten with 2, and keeps what each reader got.
+func (b *Bench) readOn(ctx context.Context, shape string, readers map[string]reader, answered time.Time, d time.Duration) error {
+	var mu sync.Mutex // guards b
 	var g errgroup.Group
 	for name, read := range readers {
 		g.Go(func() error {
-			var s record.HangSide
+			var reads, old, misses, errs float64
+			var last time.Duration // when the last read that returned the old value began
 			for ctx.Err() == nil && time.Since(answered) < d {
 				begun := time.Since(answered)
 				n, _, err := read()
-				s.Reads++
+				reads++
 				switch {
 				case err != nil:
-					s.Errors++
+					errs++
 				case n == 0:
-					s.Misses++
+					misses++
 				case n == 1:
-					s.Old++
-					s.OldMS = float64(begun) / float64(time.Millisecond)
+					old++
+					last = begun
 				}
 				time.Sleep(hangEvery)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			sides[name] = s
+			b.put(shape, name, figure{"old value served for, s", last.Seconds()}, figure{"reads", reads}, figure{"old", old}, figure{"misses", misses}, figure{"errors", errs})
 			return ctx.Err()
 		})
 	}
-	err := g.Wait()
-	return sides, err
+	return g.Wait()
 }

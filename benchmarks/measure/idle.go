@@ -16,51 +16,31 @@ const IdleKeys = 1000
 
 // Idle measures the memory of idle connections in each server: after one GET, and after a
 // batch of GETs. Each round has new processes.
-func (b *Bench) Idle(ctx context.Context, p record.IdleParameters) (rows []record.IdleRow, err error) {
+func (b *Bench) Idle(ctx context.Context, p record.Parameters) {
 	names := []string{record.Sidecar, record.Redis, record.Memcached}
 	buf := make([]byte, replyBuffer)
 	for round := range p.Rounds {
-		row := record.IdleRow{Round: round + 1, Sides: map[string]record.IdleSide{}}
 		for i := range names {
 			name := names[(round+i)%len(names)]
-			side, err := b.idle(ctx, name, p, buf)
-			if err != nil {
-				return nil, fmt.Errorf("%d connections to %s: %w", p.Conns, name, err)
-			}
-			row.Sides[name] = side
-			b.logf("round %d: %s: %.1f KiB a connection after one GET, %.1f after a batch", row.Round, name,
-				float64(side.AfterOne-side.Before)/1024/float64(p.Conns), float64(side.AfterAll-side.Before)/1024/float64(p.Conns))
+			within(fmt.Sprintf("%d connections to %s", p.Conns, name), func() { b.idle(ctx, name, p, buf) })
 		}
-		rows = append(rows, row)
 	}
-	return rows, nil
 }
 
-func (b *Bench) idle(ctx context.Context, name string, p record.IdleParameters, buf []byte) (side record.IdleSide, err error) {
-	s, err := b.start(ctx, name, peers.Options{Bytes: socketLimit, KeySize: p.KeySize, ValueSize: p.ValueSize})
-	if err != nil {
-		return side, err
-	}
-	defer s.Stop()
-	if _, err := fill(ctx, s, IdleKeys); err != nil {
-		return side, err
-	}
-	if side.Before, err = s.Settled(ctx); err != nil {
-		return side, err
-	}
+func (b *Bench) idle(ctx context.Context, name string, p record.Parameters, buf []byte) {
+	defer b.scope()()
+	s := b.start(ctx, name, b.options(p, ""))
+	fill(ctx, s, p.Keys)
+	before := must(s.Settled(ctx))
 	h, err := hold(ctx, s, p.Conns, buf)
 	defer h.close()
-	if err != nil {
-		return side, err
-	}
-	if side.AfterOne, err = s.Settled(ctx); err != nil {
-		return side, err
-	}
-	if err := h.ask(ctx, s.Get, p.Pipeline, buf); err != nil {
-		return side, err
-	}
-	side.AfterAll, err = s.Settled(ctx)
-	return side, err
+	check(err)
+	one := must(s.Settled(ctx))
+	check(h.ask(ctx, s.Get, p.Pipeline, buf))
+	batch := must(s.Settled(ctx))
+	each := func(bytes int64) float64 { return float64(bytes-before) / 1024 / float64(p.Conns) }
+	b.put(record.Commas(p.Conns)+" idle connections", name, figure{"KiB a connection after one GET", each(one)},
+		figure{fmt.Sprintf("KiB a connection after a batch of %d GETs", p.Pipeline), each(batch)})
 }
 
 // replyBuffer is the size of the longest batch of replies, in bytes.

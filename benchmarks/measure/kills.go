@@ -23,49 +23,29 @@ const (
 
 // kills kills one of three hosts after another, while their keys are read through the
 // other two.
-func (b *Bench) kills(ctx context.Context, p record.ClusterParameters) (rows []record.ClusterRow, err error) {
-	c, err := b.startCluster(ctx, p, killHosts, "-kill")
-	if err != nil {
-		return nil, err
-	}
-	defer c.Stop()
+func (b *Bench) kills(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	c := b.startCluster(ctx, p, killHosts, "-kill")
 	for round := range p.Kills {
 		victim := c.Hosts()[round%killHosts]
 		through := []*peers.Host{c.Hosts()[(round+1)%killHosts], c.Hosts()[(round+2)%killHosts]}
 		n := 2 * killHosts * p.Probe
-		owners, err := c.Owners(ctx, through[0], n)
-		if err != nil {
-			return nil, err
-		}
+		owners := must(c.Owners(ctx, through[0], n))
 		keys := owners[victim.Node()]
 		if len(keys) < p.Probe {
-			return nil, fmt.Errorf("%s owns %d of %d keys, want %d: give others", victim.Node(), len(keys), n, p.Probe)
+			fail("%s owns %d of %d keys, want %d: give others", victim.Node(), len(keys), n, p.Probe)
 		}
-		if _, err := fill(ctx, through[0].Server, n); err != nil {
-			return nil, err
-		}
-		row := record.ClusterRow{Part: record.Kill, Round: round + 1}
-		if row.Kill, err = killed(ctx, p, victim, through, keys); err != nil {
-			return nil, fmt.Errorf("%s was killed: %w", victim.Node(), err)
-		}
-		rows = append(rows, row)
-		k := row.Kill
-		b.logf("kill %d: %d reads through the others, %d hits, %d errors, the slowest %.0f ms; first write after %.2f s, read after %.2f s, all %d keys after %.2f s",
-			row.Round, k.Reads, k.Hits, k.Errors, k.SlowestMS, k.WriteMS/1000, k.HitMS/1000, p.Probe, k.AllMS/1000)
-		if err := victim.Start(ctx); err != nil {
-			return nil, err
-		}
-		if err := c.Agreed(ctx); err != nil {
-			return nil, err
-		}
+		fill(ctx, through[0].Server, n)
+		within(victim.Node()+" was killed", func() { b.kill(ctx, p, victim, through, keys) })
+		check(victim.Start(ctx))
+		check(c.Agreed(ctx))
 	}
-	return rows, nil
 }
 
-// killed kills a host while its keys are read through the others, and writes some of the
+// kill kills a host while its keys are read through the others, and writes some of the
 // keys until that succeeds. Each key is written through one host and read through the
 // next.
-func killed(ctx context.Context, p record.ClusterParameters, victim *peers.Host, through []*peers.Host, keys []uint64) (*record.KillRow, error) {
+func (b *Bench) kill(ctx context.Context, p record.Parameters, victim *peers.Host, through []*peers.Host, keys []uint64) {
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	r := newReaders(p.KeySize, keys, p.Reads)
@@ -74,36 +54,43 @@ func killed(ctx context.Context, p record.ClusterParameters, victim *peers.Host,
 	select { // let them read for a while before the kill
 	case <-time.After(500 * time.Millisecond):
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		check(ctx.Err())
 	}
-	row := &record.KillRow{}
 	r.reset()
 	begun := time.Now()
 	victim.Kill()
-	err := probe(ctx, p, through, keys[:p.Probe], begun, row)
+	after, err := probe(ctx, p, through, keys[:p.Probe], begun)
 	stop()
 	<-done
-	if err != nil {
-		return nil, err
-	}
-	var sum record.Window
+	check(err)
+	var sum window
 	for _, w := range r.windows() {
-		sum.Reads, sum.Hits, sum.Errors = sum.Reads+w.Reads, sum.Hits+w.Hits, sum.Errors+w.Errors
+		sum.add(w)
 	}
-	row.Reads, row.Hits, row.Errors, row.Why = sum.Reads, sum.Hits, sum.Errors, r.why
-	row.SlowestMS = float64(r.slowest) / float64(time.Millisecond)
-	return row, nil
+	b.put("a host of three is killed", "", figure{"reads", float64(sum.reads)}, figure{"hits", float64(sum.hits)}, figure{"errors", float64(sum.errors)},
+		figure{"slowest read, ms", float64(r.slowest) / float64(time.Millisecond)}, figure{"writes refused", float64(after.refused)},
+		figure{"first write, s", after.write.Seconds()}, figure{"first read, s", after.hit.Seconds()}, figure{"all, s", after.all.Seconds()})
+	if r.why != "" {
+		b.logf("the first error of a read: %s", r.why)
+	}
+}
+
+// outcome is what happened to the keys of a killed host. Times count from the kill.
+type outcome struct {
+	refused int64         // writes, before they succeeded
+	write   time.Duration // the first write succeeded
+	hit     time.Duration // the first of them was read elsewhere
+	all     time.Duration // the last written key was read
 }
 
 // probe writes each key until that succeeds, and then reads it until that hits.
-func probe(ctx context.Context, p record.ClusterParameters, through []*peers.Host, keys []uint64, begun time.Time, row *record.KillRow) error {
+func probe(ctx context.Context, p record.Parameters, through []*peers.Host, keys []uint64, begun time.Time) (row outcome, err error) {
 	const atOnce = 10
 	value := make([]byte, p.ValueSize)
 	var mu sync.Mutex // guards row
-	ms := func() float64 { return float64(time.Since(begun)) / float64(time.Millisecond) }
-	earlier := func(to *float64) {
+	first := func(to *time.Duration) {
 		if *to == 0 {
-			*to = ms()
+			*to = time.Since(begun)
 		}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, killTime, fmt.Errorf("its keys cannot be written and read again within %v", killTime))
@@ -119,10 +106,10 @@ func probe(ctx context.Context, p record.ClusterParameters, through []*peers.Hos
 					mu.Lock()
 					defer mu.Unlock()
 					if err != nil {
-						row.Refused++
+						row.refused++
 						return false
 					}
-					earlier(&row.WriteMS)
+					first(&row.write)
 					return true
 				})
 				again(ctx, func() bool {
@@ -130,8 +117,8 @@ func probe(ctx context.Context, p record.ClusterParameters, through []*peers.Hos
 					mu.Lock()
 					defer mu.Unlock()
 					if err == nil {
-						earlier(&row.HitMS)
-						row.AllMS = ms()
+						first(&row.hit)
+						row.all = time.Since(begun)
 					}
 					return err == nil
 				})
@@ -139,7 +126,7 @@ func probe(ctx context.Context, p record.ClusterParameters, through []*peers.Hos
 		})
 	}
 	wg.Wait()
-	return context.Cause(ctx)
+	return row, context.Cause(ctx)
 }
 
 // again calls try until it is done or the context ends.

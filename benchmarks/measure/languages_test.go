@@ -14,11 +14,11 @@ import (
 func TestLanguagesKnowTheSource(t *testing.T) {
 	figures := []peers.Figure{
 		{Versions: map[string]string{"python": "3.11"}},
-		{Case: record.OneGet, Side: record.OursSocket, Calls: 500, Seconds: 1},
-		{Case: record.OneSet, Side: record.OursSocket, Calls: 900, Seconds: 1},
-		{Case: record.InProcess, Side: record.OursNear, Calls: 100_000, Seconds: 1},
-		{Case: record.InProcess, Side: record.OursShared, Calls: 100_000, Seconds: 1},
-		{Case: record.InProcess, Side: record.LRUCache, Calls: 100_000, Seconds: 1},
+		{Case: "get", Side: record.OursSocket, Calls: 500, Seconds: 1},
+		{Case: "set", Side: record.OursSocket, Calls: 900, Seconds: 1},
+		{Case: "hits", Side: record.OursNear, Calls: 100_000, Seconds: 1},
+		{Case: "hits", Side: record.OursShared, Calls: 100_000, Seconds: 1},
+		{Case: "hits", Side: record.LRUCache, Calls: 100_000, Seconds: 1},
 	}
 	for _, c := range []struct {
 		name  string
@@ -31,13 +31,14 @@ func TestLanguagesKnowTheSource(t *testing.T) {
 		{"the shared memory is not used", map[string]int64{socketSpace: 500, sharedSpace: 100_000}, "shared memory: 100000 reads"},
 	} {
 		b := &Bench{log: io.Discard, versions: map[string]string{}}
-		l := &languages{b: b, p: record.LanguagesParameters{Data: record.Data{Keys: 1000}}}
-		rows, err := l.rows(2, record.Python, figures, c.asked)
+		l := &languages{b: b, p: record.Parameters{Keys: 1000}}
+		err := catch(func() { l.keepFigures("Python", figures, c.asked) })
+		const hit = "Python: hit in the process"
 		switch {
-		case c.want == "" && (err != nil || len(rows) != 3 || len(rows[2].Sides) != 3 || rows[2].Round != 3):
-			t.Errorf("%s: got %+v, error %v, want three cases of round 3", c.name, rows, err)
-		case c.want == "" && (b.versions["python"] != "3.11" || rows[2].Sides[record.OursNear].Asked != 15_000):
-			t.Errorf("%s: got versions %v and %+v", c.name, b.versions, rows[2])
+		case c.want == "" && (err != nil || len(b.rows) != 2*5+2 || len(b.rows.Of(hit, record.LRUCache, "calls/s")) != 1):
+			t.Errorf("%s: got %+v, error %v, want the figures of five sides", c.name, b.rows, err)
+		case c.want == "" && (b.versions["python"] != "3.11" || b.rows.Of(hit, record.OursNear, "asked the sidecar, %")[0] != 15):
+			t.Errorf("%s: got versions %v and %+v", c.name, b.versions, b.rows)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: got error %v, want one with %q", c.name, err, c.want)
 		}

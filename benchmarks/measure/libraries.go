@@ -11,7 +11,9 @@ import (
 )
 
 // libraryNames are the sides that make the load in the process that has the cache.
-var libraryNames = []string{record.Embedded, record.Groupcache, record.Olric}
+var libraryNames = []struct{ name, side string }{
+	{record.Embedded, record.EmbeddedSide}, {record.Groupcache, record.GroupcacheSide}, {record.Olric, record.OlricSide},
+}
 
 // libraries are two nodes of each library: one that owns the keys, and one that asks it.
 type libraries struct {
@@ -20,75 +22,37 @@ type libraries struct {
 }
 
 // startLibraries starts them, one after the other.
-func (b *Bench) startLibraries(ctx context.Context, p record.ClusterParameters, o peers.Options) (l *libraries, stop func(), err error) {
-	l = &libraries{asking: map[string]*peers.Member{}}
-	var ends []func()
-	stop = func() {
-		for i := range ends {
-			ends[len(ends)-1-i]()
-		}
+func (b *Bench) startLibraries(ctx context.Context, p record.Parameters) *libraries {
+	l := &libraries{asking: map[string]*peers.Member{}}
+	for _, of := range libraryNames {
+		begun := time.Now()
+		l.asking[of.name] = b.startLibrary(ctx, of.name, p)
+		b.logf("%s: two nodes, %d keys of the other, after %.1f s", of.name, p.Keys, time.Since(begun).Seconds())
 	}
-	for _, name := range libraryNames {
-		if err := b.startLibrary(ctx, l, name, p, o, &ends); err != nil {
-			stop()
-			return nil, nil, err
-		}
-	}
-	return l, stop, nil
+	l.app = must(client.Dial(ctx, client.Config{Socket: l.asking[record.Embedded].Socket(), DialTimeout: 10 * time.Second}))
+	b.closes(func() { _ = l.app.Close() })
+	return l
 }
 
-func (b *Bench) startLibrary(ctx context.Context, l *libraries, name string, p record.ClusterParameters, o peers.Options, ends *[]func()) error {
-	var all []string
-	for range 2 {
-		address, err := peers.FreeAddress()
-		if err != nil {
-			return err
-		}
-		all = append(all, address)
-	}
-	mo := peers.MemberOptions{Options: o, Self: all[0], All: all}
+// startLibrary starts the node that owns, and returns the one that asks.
+func (b *Bench) startLibrary(ctx context.Context, name string, p record.Parameters) *peers.Member {
+	all := addresses(2)
+	o := peers.MemberOptions{Options: b.options(p, ""), Self: all[0], All: all}
 	if name == record.Embedded { // its owner is the program that users run
-		o.Label, o.Place = "-owner", &peers.Place{Node: "owner", Bind: all[0], Join: all}
-		s, err := peers.Start(ctx, record.Sidecar, o)
-		if err != nil {
-			return err
-		}
-		*ends = append(*ends, s.Stop)
+		owner := b.options(p, "-owner")
+		owner.Place = &peers.Place{Node: "owner", Bind: all[0], Join: all}
+		b.start(ctx, record.Sidecar, owner)
 	} else {
-		m, err := peers.StartMember(ctx, name, mo)
-		if err != nil {
-			return err
-		}
-		*ends = append(*ends, m.Close)
+		b.startMember(ctx, name, name, o)
 	}
-	mo.Self, mo.Asks, mo.Keys, mo.Workers = all[1], true, p.Keys, clusterConns
-	begun := time.Now()
-	m, err := peers.StartMember(ctx, name, mo)
-	if err != nil {
-		return err
-	}
-	*ends = append(*ends, m.Close)
-	l.asking[name] = m
-	if m.Version != "" {
-		b.versions[name] = m.Version
-	}
-	if name == record.Embedded {
-		if l.app, err = client.Dial(ctx, client.Config{Socket: m.Socket(), DialTimeout: 10 * time.Second}); err != nil {
-			return err
-		}
-		*ends = append(*ends, func() { _ = l.app.Close() })
-	}
-	b.logf("%s: two nodes, %d keys of the other, after %.1f s", name, p.Keys, time.Since(begun).Seconds())
-	return nil
+	o.Self, o.Asks, o.Keys, o.Workers = all[1], true, p.Keys, clusterConns
+	return b.startMember(ctx, name, name, o)
 }
 
-// stats returns the statistics of the embedded sidecar that asks.
-func (l *libraries) stats(ctx context.Context) (cachesidecar.Stats, error) { return l.app.Stats(ctx) }
-
-// fromCopies returns the share of reads of other hosts' keys that copies answered,
+// fromCopies returns the share, in %, of reads of other hosts' keys that copies answered,
 // between two statistics.
-func fromCopies(before, after cachesidecar.Stats) float64 {
+func fromCopies(before, after cachesidecar.Stats) figure {
 	copies := (after.L1.Hits - after.L1.Refused) - (before.L1.Hits - before.L1.Refused)
 	asked := after.Cluster.PeerReads + after.Cluster.Joined - before.Cluster.PeerReads - before.Cluster.Joined
-	return float64(copies) / float64(max(copies+asked, 1))
+	return figure{"from copies, %", 100 * float64(copies) / float64(max(copies+asked, 1))}
 }

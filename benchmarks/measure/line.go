@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// line is a connection to a sidecar with one request in flight. The values that it sends
+// line is a connection to a sidecar with one request in flight, or many for one key. The values that it sends
 // begin with a number. One goroutine uses it.
 type line struct {
 	nc    net.Conn
@@ -29,19 +30,13 @@ type line struct {
 // measured here, so that no delay goes unseen.
 const lineTimeout = 5000
 
-func openLine(s *peers.Server, keySize, valueSize int) (*line, error) {
-	nc, err := s.Dial()
-	if err != nil {
-		return nil, err
-	}
-	if err := (load.Sidecar{}).Greet(nc); err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
-	return &line{nc: nc, in: bufio.NewReader(nc), size: keySize, value: make([]byte, max(8, valueSize))}, nil
+// openLine connects to a sidecar, for a namespace; empty: the default.
+func (b *Bench) openLine(s *peers.Server, namespace string, p record.Parameters) *line {
+	nc := must(s.Dial())
+	b.closes(func() { _ = nc.Close() })
+	check(load.Sidecar{Namespace: namespace}.Greet(nc))
+	return &line{nc: nc, in: bufio.NewReader(nc), size: p.KeySize, value: make([]byte, max(8, p.ValueSize))}
 }
-
-func (l *line) close() { _ = l.nc.Close() }
 
 // do sends a request and reads the answer, which is valid until the next call.
 func (l *line) do(q *wire.Request) (*wire.Reply, error) {
@@ -51,16 +46,7 @@ func (l *line) do(q *wire.Request) (*wire.Reply, error) {
 	if _, err := l.nc.Write(l.out); err != nil {
 		return nil, err
 	}
-	var head [wire.LengthSize]byte
-	if _, err := io.ReadFull(l.in, head[:]); err != nil {
-		return nil, err
-	}
-	if n := wire.FrameLength(head[:]); cap(l.frame) < n {
-		l.frame = make([]byte, n)
-	} else {
-		l.frame = l.frame[:n]
-	}
-	if _, err := io.ReadFull(l.in, l.frame); err != nil {
+	if err := l.read(); err != nil {
 		return nil, err
 	}
 	l.reply = wire.Reply{}
@@ -68,6 +54,21 @@ func (l *line) do(q *wire.Request) (*wire.Reply, error) {
 		return nil, err
 	}
 	return &l.reply, l.reply.Err()
+}
+
+// read reads the next frame.
+func (l *line) read() error {
+	var head [wire.LengthSize]byte
+	if _, err := io.ReadFull(l.in, head[:]); err != nil {
+		return err
+	}
+	if n := wire.FrameLength(head[:]); cap(l.frame) < n {
+		l.frame = make([]byte, n)
+	} else {
+		l.frame = l.frame[:n]
+	}
+	_, err := io.ReadFull(l.in, l.frame)
+	return err
 }
 
 // set writes a number as a key's value.

@@ -1,8 +1,8 @@
 // Package measure runs the measurements. It starts the servers, lets the sides of a
-// comparison take turns under the same load, and returns each round's raw figures.
+// comparison take turns under the same load, and keeps each round's raw figures.
 //
-// Inputs are parameters, outputs are rows, both of package record. The servers are
-// processes of their own. The load runs in this process and shares the machine with them.
+// Inputs are parameters, outputs are rows, both of package record, with the names that the
+// page has. The servers are processes of their own. The load runs in this process and shares the machine with them.
 // One measurement runs at a time. Whatever a function starts has ended when it returns.
 // The package judges nothing; package report does that.
 package measure
@@ -15,6 +15,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -25,6 +27,8 @@ type Bench struct {
 	dir      string
 	log      io.Writer // progress
 	versions map[string]string
+	rows     record.Rows
+	open     []func() // what closes what is open
 }
 
 // Open builds the programs. Progress goes to log, a line at a time.
@@ -50,61 +54,119 @@ func (b *Bench) Versions() map[string]string { return maps.Clone(b.versions) }
 // Keep adds the versions of earlier rounds that stay.
 func (b *Bench) Keep(versions map[string]string) { maps.Copy(b.versions, versions) }
 
-func (b *Bench) logf(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
+// Rows returns the figures so far.
+func (b *Bench) Rows() record.Rows { return b.rows }
 
-func (b *Bench) start(ctx context.Context, name string, o peers.Options) (*peers.Server, error) {
-	o.Dir = b.dir
-	s, err := peers.Start(ctx, name, o)
-	if err == nil && s.Version != "" {
-		b.versions[name] = s.Version
-	}
-	return s, err
+// figure is a figure of a side under a load, in one round.
+type figure struct {
+	name  string // with its unit
+	value float64
 }
 
-// startAll runs servers of different names; stop ends them.
-func (b *Bench) startAll(ctx context.Context, names []string, o peers.Options) (servers []*peers.Server, stop func(), err error) {
-	stop = func() {
-		for _, s := range servers {
-			s.Stop()
+// put keeps figures of a round.
+func (b *Bench) put(shape, side string, figures ...figure) {
+	const logged = 8
+	line := shape + ", " + side + ":"
+	for i, f := range figures {
+		if b.rows.Add(shape, side, f.name, f.value); i < logged {
+			line += fmt.Sprintf(" %s %.4g;", f.name, f.value)
 		}
 	}
+	b.logf("%s", line)
+}
+
+// percentiles returns the recorded percentiles of a distribution of ns, in a unit.
+func percentiles(prefix, unit string, h *hdrhistogram.Histogram) (list []figure) {
+	in := map[string]time.Duration{"µs": time.Microsecond, "ms": time.Millisecond}[unit]
+	for _, p := range record.Percentiles {
+		list = append(list, figure{prefix + p.Name + " " + unit, float64(h.ValueAtQuantile(p.P)) / float64(in)})
+	}
+	return list
+}
+
+// options are those of a server.
+func (b *Bench) options(p record.Parameters, label string) peers.Options {
+	return peers.Options{Dir: b.dir, Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize, Label: label}
+}
+
+func (b *Bench) logf(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
+
+// start runs a server until the end of the scope.
+func (b *Bench) start(ctx context.Context, name string, o peers.Options) *peers.Server {
+	o.Dir = b.dir
+	s := must(peers.Start(ctx, name, o))
+	b.closes(s.Stop)
+	if s.Version != "" {
+		b.versions[name] = s.Version
+	}
+	return s
+}
+
+// startFilled runs servers of different names, which hold all keys.
+func (b *Bench) startFilled(ctx context.Context, p record.Parameters, o peers.Options, names ...string) (servers []*peers.Server) {
 	for _, name := range names {
-		s, err := b.start(ctx, name, o)
-		if err != nil {
-			stop()
-			return nil, nil, err
-		}
+		s := b.start(ctx, name, o)
+		fill(ctx, s, p.Keys)
 		servers = append(servers, s)
 	}
-	return servers, stop, nil
+	return servers
+}
+
+// startHosts runs a cluster until the end of the scope.
+func (b *Bench) startHosts(ctx context.Context, hosts int, bound time.Duration, o peers.Options) *peers.Cluster {
+	begun := time.Now()
+	c := must(peers.StartCluster(ctx, hosts, bound, o))
+	b.closes(c.Stop)
+	b.logf("%d hosts are one cache after %.1f s", hosts, time.Since(begun).Seconds())
+	return c
+}
+
+// startMember runs a node of a library until the end of the scope.
+func (b *Bench) startMember(ctx context.Context, name, library string, o peers.MemberOptions) *peers.Member {
+	m := must(peers.StartMember(ctx, name, o))
+	b.closes(m.Close)
+	if m.Version != "" {
+		b.versions[library] = m.Version
+	}
+	return m
+}
+
+// startOrigin runs an origin until the end of the scope. It works on so many calls at once; zero: on any number.
+func (b *Bench) startOrigin(p record.Parameters, places int, takes time.Duration) *peers.Origin {
+	o := must(peers.StartOrigin(places, takes, make([]byte, p.ValueSize)))
+	b.closes(o.Down)
+	return o
+}
+
+// addresses finds free addresses.
+func addresses(n int) (list []string) {
+	for range n {
+		list = append(list, must(peers.FreeAddress()))
+	}
+	return list
 }
 
 // fill sets keys 0 to n-1 in parts, so that the prebuilt requests do not take more memory
 // than the entries.
-func fill(ctx context.Context, s *peers.Server, n int) (time.Duration, error) {
+func fill(ctx context.Context, s *peers.Server, n int) time.Duration {
 	const part, conns, pipeline = 1 << 18, 4, 64
 	var took time.Duration
 	for first := 0; first < n; first += part {
 		last := min(first+part, n) - 1
 		batches := (last - first + conns*pipeline) / (conns * pipeline)
-		l, err := load.Open(load.Config{
-			Dial: s.Dial, Protocol: s.Set, Conns: conns, Pipeline: pipeline, Batches: batches,
+		r, err := load.Run(ctx, load.Config{
+			Dial: s.Dial, Protocol: s.Set, Conns: conns, Pipeline: pipeline, Batches: batches, Once: true,
 			Key: func(conn, i int) uint64 { return uint64(min(first+conn*batches*pipeline+i, last)) },
 		})
 		if err != nil {
-			return 0, fmt.Errorf("fill %s: %w", s.Name, err)
-		}
-		r, err := l.Once(ctx)
-		l.Close()
-		if err != nil {
-			return 0, fmt.Errorf("fill %s: %w", s.Name, err)
+			fail("fill %s: %w", s.Name, err)
 		}
 		if r.Hits != r.Requests {
-			return 0, fmt.Errorf("fill %s: %d of %d writes were stored: give it more memory", s.Name, r.Hits, r.Requests)
+			fail("fill %s: %d of %d writes were stored: give it more memory", s.Name, r.Hits, r.Requests)
 		}
 		took += r.Elapsed
 	}
-	return took, nil
+	return took
 }
 
 // uniform draws keys 0 to n-1. The same seed, connection and request give the same key
@@ -124,10 +186,17 @@ func batches(cycle, conns, pipeline int) int { return max(16, cycle/(conns*pipel
 
 // contest is the sides of one comparison in one round.
 type contest struct {
-	names  []string
-	loads  []side
-	sums   []load.Result
+	sides  []contestant
 	opened []*load.Load
+}
+
+// contestant is a side with what its turns have come to.
+type contestant struct {
+	name string
+	side
+	sum    load.Result
+	server *peers.Server // whose processor time counts; nil: nobody's
+	cpu    time.Duration
 }
 
 // side is a load that can run for some time.
@@ -143,76 +212,77 @@ func (c *contest) close() {
 }
 
 // enter adds a side with a load of its own.
-func (c *contest) enter(name string, cfg load.Config) error {
+func (c *contest) enter(name string, cfg load.Config) {
 	l, err := load.Open(cfg)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		fail("%s: %w", name, err)
 	}
 	c.opened = append(c.opened, l)
 	c.add(name, l)
-	return nil
 }
 
 // add adds a side whose load the caller opens and closes.
 func (c *contest) add(name string, s side) {
-	c.names, c.loads, c.sums = append(c.names, name), append(c.loads, s), append(c.sums, load.Result{})
+	c.sides = append(c.sides, contestant{name: name, side: s})
 }
 
 // moreTurns are for a side without any answer in its own turns.
 const moreTurns = 100
 
-// addResult adds the result of another turn of the same side.
-func addResult(sum *load.Result, r load.Result) {
-	if sum.Latency == nil {
-		*sum = r
+// turn lets a side run once.
+func (c *contestant) turn(ctx context.Context, p *record.Parameters) {
+	var before, after time.Duration
+	if c.server != nil {
+		before = must(c.server.CPU())
+	}
+	r, err := c.Run(ctx, time.Duration(p.WarmUpMS)*time.Millisecond, time.Duration(p.TurnMS)*time.Millisecond)
+	if err != nil {
+		fail("%s: %w", c.name, err)
+	}
+	if c.server != nil {
+		after = must(c.server.CPU())
+		c.cpu += after - before
+	}
+	if c.sum.Latency == nil {
+		c.sum = r
 		return
 	}
-	sum.Requests += r.Requests
-	sum.Hits += r.Hits
-	sum.Elapsed += r.Elapsed
-	sum.Latency.Merge(r.Latency)
+	c.sum.Requests += r.Requests
+	c.sum.Hits += r.Hits
+	c.sum.Elapsed += r.Elapsed
+	c.sum.Latency.Merge(r.Latency)
 }
 
 // play lets the sides take turns, each time beginning with another side, so that a
-// disturbance of the machine affects all of them alike.
-func (c *contest) play(ctx context.Context, t record.Turns, round int) (map[string]record.Side, error) {
-	run := func(at int) error {
-		r, err := c.loads[at].Run(ctx, time.Duration(t.WarmUpMS)*time.Millisecond, time.Duration(t.TurnMS)*time.Millisecond)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.names[at], err)
-		}
-		addResult(&c.sums[at], r)
-		return nil
-	}
-	for turn := range t.Turns {
-		for i := range c.loads {
-			if err := run((round + turn + i) % len(c.loads)); err != nil {
-				return nil, err
-			}
+// disturbance of the machine affects all of them alike. It returns the sides' results.
+func (c *contest) play(ctx context.Context, p *record.Parameters, round int) map[string]load.Result {
+	for turn := range p.Turns {
+		for i := range c.sides {
+			c.sides[(round+turn+i)%len(c.sides)].turn(ctx, p)
 		}
 	}
-	for at := range c.loads { // a short turn may pass while the machine stands still
-		for more := 0; c.sums[at].Requests == 0 && more < moreTurns; more++ {
-			if err := run(at); err != nil {
-				return nil, err
-			}
+	results := map[string]load.Result{}
+	for i := range c.sides {
+		s := &c.sides[i]
+		for more := 0; s.sum.Requests == 0 && more < moreTurns; more++ { // a short turn may pass while the machine stands still
+			s.turn(ctx, p)
 		}
-	}
-	sides := map[string]record.Side{}
-	for i, r := range c.sums {
 		switch {
-		case r.Requests == 0:
-			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer",
-				c.names[i], t.Turns+moreTurns, t.TurnMS)
-		case r.Hits != r.Requests:
-			return nil, fmt.Errorf("%s: %d of %d requests were hits, want all: the comparison is of hits alone",
-				c.names[i], r.Hits, r.Requests)
+		case s.sum.Requests == 0:
+			fail("%s answered nothing in %d turns of %d ms: make the turns longer", s.name, p.Turns+moreTurns, p.TurnMS)
+		case s.sum.Hits != s.sum.Requests:
+			fail("%s: %d of %d requests were hits, want all: the comparison is of hits alone", s.name, s.sum.Hits, s.sum.Requests)
 		}
-		side := record.Side{Requests: r.Requests, Seconds: r.Elapsed.Seconds()}
-		for _, p := range record.Percentiles {
-			side.LatencyUS = append(side.LatencyUS, float64(r.Latency.ValueAtQuantile(p))/1000)
-		}
-		sides[c.names[i]] = side
+		results[s.name] = s.sum
 	}
-	return sides, nil
+	return results
+}
+
+// play has a contest played, and keeps its rates and latencies.
+func (b *Bench) play(ctx context.Context, c *contest, p *record.Parameters, round int, shape string) (results map[string]load.Result) {
+	within(shape, func() { results = c.play(ctx, p, round) })
+	for _, s := range c.sides {
+		b.put(shape, s.name, append([]figure{{"requests/s", s.sum.PerSecond()}}, percentiles("", "µs", s.sum.Latency)...)...)
+	}
+	return results
 }

@@ -10,57 +10,49 @@ import (
 
 // Memory measures the memory of a filled sidecar and a filled memcached. Each round has
 // new processes.
-func (b *Bench) Memory(ctx context.Context, p record.MemoryParameters) (rows []record.MemoryRow, err error) {
+func (b *Bench) Memory(ctx context.Context, p record.Parameters) {
 	names := []string{record.Sidecar, record.Memcached}
 	for round := range p.Rounds {
-		row := record.MemoryRow{Round: round + 1, Sides: map[string]record.MemorySide{}}
 		for i := range names {
 			name := names[(round+i)%len(names)]
-			if row.Sides[name], err = b.filled(ctx, name, p, &row.Parts); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
+			within(name, func() { b.filled(ctx, name, p) })
 		}
-		rows = append(rows, row)
-		s, m := row.Sides[record.Sidecar].Resident, row.Sides[record.Memcached].Resident
-		b.logf("round %d: %d entries: sidecar %d MiB, memcached %d MiB, ratio %.3f, overhead %.1f B an entry", row.Round, p.Keys,
-			s>>20, m>>20, float64(s)/float64(m), float64(row.Parts.Used-row.Parts.Payload)/float64(p.Keys))
 	}
-	return rows, nil
 }
 
-func (b *Bench) filled(ctx context.Context, name string, p record.MemoryParameters, parts *record.MemoryParts) (side record.MemorySide, err error) {
-	s, err := b.start(ctx, name, peers.Options{Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize})
-	if err != nil {
-		return side, err
+// filled fills a server.
+func (b *Bench) filled(ctx context.Context, name string, p record.Parameters) {
+	defer b.scope()()
+	s := b.start(ctx, name, b.options(p, ""))
+	empty := must(s.Settled(ctx))
+	took := fill(ctx, s, p.Keys)
+	resident := must(s.Settled(ctx))
+	entries, evicted, err := s.Count(ctx)
+	if check(err); entries != int64(p.Keys) || evicted != 0 {
+		fail("it holds %d entries of %d set and has evicted %d: the comparison is of servers that evict nothing; give more bytes", entries, p.Keys, evicted)
 	}
-	defer s.Stop()
-	if side.Empty, err = s.Settled(ctx); err != nil {
-		return side, err
-	}
-	took, err := fill(ctx, s, p.Keys)
-	if err != nil {
-		return side, err
-	}
-	side.FillSeconds = took.Seconds()
-	if side.Resident, err = s.Settled(ctx); err != nil {
-		return side, err
-	}
-	if side.Entries, side.Evicted, err = s.Count(ctx); err != nil {
-		return side, err
-	}
-	if side.Entries != int64(p.Keys) || side.Evicted != 0 {
-		return side, fmt.Errorf("it holds %d entries of %d set and has evicted %d: the comparison is of servers that evict nothing; give more bytes", side.Entries, p.Keys, side.Evicted)
-	}
+	shape := fmt.Sprintf("%s entries of %d + %d B", record.Commas(p.Keys), p.KeySize, p.ValueSize)
+	beyond := float64(resident-int64(p.Keys)*int64(p.KeySize+p.ValueSize)) / float64(p.Keys)
+	b.put(shape, name, figure{"empty, MiB", float64(empty) / (1 << 20)}, figure{"filled, MiB", float64(resident) / (1 << 20)}, figure{"entries", float64(entries)},
+		figure{"evicted", float64(evicted)}, figure{"filled in s", took.Seconds()}, figure{"resident beyond keys and values, B an entry", beyond})
 	if name == record.Sidecar {
-		st, err := s.Stats(ctx)
-		if err != nil {
-			return side, err
-		}
-		m := st.L2.Memory
-		*parts = record.MemoryParts{
-			Payload: m.Payload, Headers: m.Headers, Alignment: m.Alignment, Index: m.Index, Ghosts: m.Ghosts,
-			Open: m.Open, Tails: m.Tails, Dead: m.Dead, Quotas: m.Quotas, Used: m.Used,
-		}
+		b.overhead(ctx, s, p, shape)
 	}
-	return side, nil
+}
+
+// overhead keeps the sidecar's account of its memory.
+func (b *Bench) overhead(ctx context.Context, s *peers.Server, p record.Parameters, shape string) {
+	st := must(s.Stats(ctx))
+	m := st.L2.Memory
+	b.put(shape, record.Sidecar, figure{"overhead by its own account, B an entry", float64(m.Used-m.Payload) / float64(p.Keys)})
+	for _, part := range []struct {
+		name  string
+		bytes int64
+	}{
+		{"entry headers", m.Headers}, {"alignment", m.Alignment}, {"index", m.Index}, {"ghosts", m.Ghosts},
+		{"open segments, not yet written", m.Open}, {"ends of segments", m.Tails}, {"dead entries", m.Dead}, {"queues of quotas", m.Quotas},
+		{"together", m.Used - m.Payload},
+	} {
+		b.put("overhead by part", part.name, figure{"B an entry", float64(part.bytes) / float64(p.Keys)})
+	}
 }

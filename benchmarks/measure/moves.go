@@ -14,62 +14,44 @@ const quiet = 2 * time.Second
 
 // moves restarts all hosts one after the other, and then lets one more join. Meanwhile a
 // set of keys is read for which all hosts have room.
-func (b *Bench) moves(ctx context.Context, p record.ClusterParameters) (rows []record.ClusterRow, err error) {
-	c, err := b.startCluster(ctx, p, p.Hosts, "-move")
-	if err != nil {
-		return nil, err
-	}
-	defer c.Stop()
-	if _, err := fill(ctx, c.Hosts()[0].Server, p.Fixed); err != nil {
-		return nil, err
-	}
-	restart, err := b.watched(ctx, p, c, func(event func(*peers.Host, string)) error {
+func (b *Bench) moves(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	c := b.startCluster(ctx, p, p.Hosts, "-move")
+	fill(ctx, c.Hosts()[0].Server, p.Fixed)
+	b.watch(ctx, p, c, fmt.Sprintf("%d hosts restart, one after the other", p.Hosts), func(event func(*peers.Host, string)) {
 		for _, h := range c.Hosts() {
-			event(h, record.Asked)
+			event(h, "asked to end, s")
 			h.Stop()
-			event(h, record.Ended)
-			if err := arrive(ctx, c, h, event); err != nil {
-				return err
-			}
+			event(h, "ended, s")
+			arrive(ctx, c, h, event)
 		}
-		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("a rolling restart: %w", err)
-	}
-	more, err := c.Place()
-	if err != nil {
-		return nil, err
-	}
-	join, err := b.watched(ctx, p, c, func(event func(*peers.Host, string)) error { return arrive(ctx, c, more, event) })
-	if err != nil {
-		return nil, fmt.Errorf("a join: %w", err)
-	}
-	rows = []record.ClusterRow{{Part: record.Restart, Round: 1, Moves: restart}, {Part: record.Join, Round: 1, Moves: join}}
-	for _, r := range rows {
-		lowest, mean := r.Moves.Ratios()
-		b.logf("%s: hits %.2f %% in the lowest second, %.2f %% in all %d", r.Part, 100*lowest, 100*mean, len(r.Moves.Windows))
-	}
-	return rows, nil
+	more := must(c.Place())
+	b.watch(ctx, p, c, fmt.Sprintf("a host joins %d others", p.Hosts), func(event func(*peers.Host, string)) { arrive(ctx, c, more, event) })
 }
+
+// isIn is the event that all hosts see a host as a member, and no handoff to it is under way.
+const isIn = "in, s"
 
 // arrive starts a host, and waits until all hosts see it as a member.
-func arrive(ctx context.Context, c *peers.Cluster, h *peers.Host, event func(*peers.Host, string)) error {
-	event(h, record.Started)
-	if err := h.Start(ctx); err != nil {
-		return err
-	}
-	event(h, record.Serves)
-	if err := c.Agreed(ctx); err != nil {
-		return err
-	}
-	event(h, record.In)
-	return nil
+func arrive(ctx context.Context, c *peers.Cluster, h *peers.Host, event func(*peers.Host, string)) {
+	event(h, "started, s")
+	check(h.Start(ctx))
+	event(h, "serves, s")
+	check(c.Agreed(ctx))
+	event(h, isIn)
 }
 
-// watched reads while happens runs, and returns whole windows. Reads go through the hosts
+// moment is the time at which something happened to a host, since the reads began.
+type moment struct {
+	at   time.Duration
+	host string
+	what string
+}
+
+// watch reads while happens runs, and keeps the figures of whole seconds. Reads go through the hosts
 // that serve: an app returns to its sidecar as soon as the sidecar answers.
-func (b *Bench) watched(ctx context.Context, p record.ClusterParameters, c *peers.Cluster, happens func(event func(*peers.Host, string)) error) (*record.Moves, error) {
+func (b *Bench) watch(ctx context.Context, p record.Parameters, c *peers.Cluster, shape string, happens func(event func(*peers.Host, string))) {
 	keys := make([]uint64, p.Fixed)
 	for i := range keys {
 		keys[i] = uint64(i)
@@ -84,25 +66,56 @@ func (b *Bench) watched(ctx context.Context, p record.ClusterParameters, c *peer
 		}
 		return nil
 	}
-	m := &record.Moves{}
+	var events []moment
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	done := r.start(reading)
 	time.Sleep(quiet)
-	err := happens(func(h *peers.Host, what string) {
-		m.Events = append(m.Events, record.Event{MS: time.Since(r.begun).Milliseconds(), Host: h.Node(), What: what})
+	err := catch(func() {
+		happens(func(h *peers.Host, what string) { events = append(events, moment{time.Since(r.begun), h.Node(), what}) })
 	})
 	time.Sleep(quiet)
 	stop()
 	<-done
 	if err != nil {
-		return nil, err
+		fail("%s: %w", shape, err)
 	}
-	whole := int(time.Since(r.begun) / time.Second)
-	m.Windows = r.windows()
-	m.Windows = m.Windows[:min(whole, len(m.Windows))]
-	if len(m.Windows) == 0 {
-		return nil, fmt.Errorf("nothing was read")
+	windows := r.windows()
+	windows = windows[:min(int(time.Since(r.begun)/time.Second), len(windows))]
+	if len(windows) == 0 {
+		fail("nothing was read")
 	}
-	return m, ctx.Err()
+	b.putMoves(shape, windows, events)
+	check(ctx.Err())
+}
+
+// putMoves keeps the figures of all reads, of each second, and of each host that came.
+func (b *Bench) putMoves(shape string, windows []window, events []moment) {
+	var sum window
+	for _, w := range windows {
+		sum.add(w)
+		b.put(shape, record.BySecond, figure{"reads", float64(w.reads)}, figure{"hits", float64(w.hits)}, figure{"errors", float64(w.errors)}, figure{"degraded", float64(w.degraded)})
+	}
+	lowest := func(from, to time.Duration) float64 {
+		least := 1.0
+		for i, w := range windows {
+			if begin := time.Duration(i) * time.Second; begin+time.Second > from && begin < to {
+				least = min(least, w.ratio())
+			}
+		}
+		return 100 * least
+	}
+	b.put(shape, "", figure{"hits in the lowest second, %", lowest(0, time.Hour)}, figure{"hits in all seconds, %", 100 * sum.ratio()},
+		figure{"misses of entries that are gone", float64(sum.reads - sum.hits - sum.errors - sum.degraded)},
+		figure{"misses since no owner could be reached in time", float64(sum.degraded)}, figure{"errors of reads", float64(sum.errors)})
+	begun := map[string]time.Duration{}
+	for _, e := range events {
+		if _, ok := begun[e.host]; !ok {
+			begun[e.host] = e.at
+		}
+		b.put(shape, e.host, figure{e.what, e.at.Seconds()})
+		if e.what == isIn {
+			b.put(shape, e.host, figure{"hits until then, lowest second, %", lowest(begun[e.host], e.at)})
+		}
+	}
 }

@@ -27,55 +27,42 @@ const outageSettings = `    default_ttl: %s
 const readsAtOnce = 64
 
 // outage loads keys with a short time to live, takes the origin away, and brings it back.
-func (b *Bench) outage(ctx context.Context, p record.LoadsParameters) (rows []record.LoadsRow, err error) {
-	origin, err := peers.StartOrigin(time.Duration(p.Takes)*time.Millisecond, make([]byte, p.ValueSize))
-	if err != nil {
-		return nil, err
-	}
-	defer origin.Down()
-	o := b.loadsOptions(p)
-	if o.Config, err = b.config(origin, fmt.Sprintf(outageSettings, time.Duration(p.OutTTL)*time.Millisecond, p.Rate)); err != nil {
-		return nil, err
-	}
-	cluster, err := peers.StartCluster(ctx, p.OutHosts, 0, o)
-	if err != nil {
-		return nil, err
-	}
-	defer cluster.Stop()
-	r := &outageReads{p: p, cluster: cluster}
-	if err := r.loadAll(ctx); err != nil {
-		return nil, err
-	}
-	row := record.LoadsRow{Part: record.Outage, Round: 1, Phases: make([]record.OutagePhase, record.Phases)}
-	for phase, seconds := range []int{p.Up, p.Down, p.Back} {
-		switch phase {
-		case record.PhaseDown:
-			origin.Down()
-		case record.PhaseBack:
-			if err := origin.Up(); err != nil {
-				return nil, err
-			}
-		}
+func (b *Bench) outage(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	origin := b.startOrigin(p, 0, time.Duration(p.OriginMS)*time.Millisecond)
+	o := b.options(p, "")
+	o.Config = b.config(origin, fmt.Sprintf(outageSettings, time.Duration(p.OutTTL)*time.Millisecond, p.Rate))
+	r := &outageReads{p: p, cluster: b.startHosts(ctx, p.OutHosts, 0, o)}
+	r.loadAll(ctx)
+	for _, phase := range []struct {
+		name    string
+		begin   func() error
+		seconds int
+	}{
+		{record.OriginUp, func() error { return nil }, p.Up},
+		{record.OriginDown, func() error { origin.Down(); return nil }, p.Down},
+		{record.OriginBack, origin.Up, p.Back},
+	} {
+		check(phase.begin())
 		begun := time.Now()
-		f := r.run(ctx, time.Duration(seconds)*time.Second)
-		f.Calls, f.Busiest = origin.Since(begun, time.Now())
-		row.Phases[phase] = f
-		b.logf("phase %d: %d reads: %d current, %d stale, %d misses, %d errors; p99 %.1f ms, longest %.1f; %d calls of the origin, at most %d in a second",
-			phase+1, f.Reads, f.Current, f.Stale, f.Misses, f.Errors, f.P99MS, f.MaxMS, f.Calls, f.Busiest)
+		list := r.run(ctx, time.Duration(phase.seconds)*time.Second)
+		calls, busiest := origin.Since(begun, time.Now())
+		b.put(fmt.Sprintf("the origin is away for %d s", p.Down), phase.name, append(list, figure{"calls of the origin", float64(calls)},
+			figure{"busiest second", float64(busiest)}, figure{"busiest second / rate", float64(busiest) / float64(p.Rate*p.OutHosts)})...)
 	}
-	return []record.LoadsRow{row}, ctx.Err()
+	check(ctx.Err())
 }
 
 // outageReads read keys and accept stale values.
 type outageReads struct {
-	p       record.LoadsParameters
+	p       record.Parameters
 	cluster *peers.Cluster
 }
 
 func (r *outageReads) key(i int) string { return string(load.Key(nil, uint64(i), r.p.KeySize)) }
 
 // loadAll loads each key once.
-func (r *outageReads) loadAll(ctx context.Context) error {
+func (r *outageReads) loadAll(ctx context.Context) {
 	app := r.cluster.Hosts()[0].App().InNamespace(loadedSpace)
 	for i := range r.p.OutKeys {
 		for end := time.Now().Add(crowdTime); ; {
@@ -85,16 +72,17 @@ func (r *outageReads) loadAll(ctx context.Context) error {
 			}
 			// limits.rate refuses some loads with BUSY.
 			if !errors.Is(err, cachesidecar.ErrBusy) || time.Now().After(end) {
-				return fmt.Errorf("load %s: %w", r.key(i), err)
+				fail("load %s: %w", r.key(i), err)
 			}
 		}
 	}
-	return ctx.Err()
+	check(ctx.Err())
 }
 
 // run reads at the rate, through all hosts, for d.
-func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.OutagePhase) {
-	var mu sync.Mutex
+func (r *outageReads) run(ctx context.Context, d time.Duration) []figure {
+	var mu sync.Mutex // guards what follows
+	var reads, current, stale, misses, errs, late float64
 	latency := hdrhistogram.New(1000, int64(time.Minute), 3)
 	hosts := r.cluster.Hosts()
 	ctx, cancel := context.WithTimeout(ctx, d+crowdTime) // hanging reads become errors
@@ -113,16 +101,16 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 					took := time.Since(begun)
 					mu.Lock()
 					_ = latency.RecordValue(int64(took)) // fails only above one minute
-					f.Reads++
+					reads++
 					switch {
 					case err == nil && it.Stale:
-						f.Stale++
+						stale++
 					case err == nil:
-						f.Current++
+						current++
 					case errors.Is(err, cachesidecar.ErrNotFound):
-						f.Misses++
+						misses++
 					default:
-						f.Errors++
+						errs++
 					}
 					mu.Unlock()
 				}
@@ -141,7 +129,7 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 				case due <- n:
 				default:
 					mu.Lock()
-					f.Late++
+					late++
 					mu.Unlock()
 				}
 			}
@@ -149,6 +137,6 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 	}
 	wg.Wait()
 	at := func(q float64) float64 { return float64(latency.ValueAtQuantile(q)) / float64(time.Millisecond) }
-	f.P50MS, f.P99MS, f.MaxMS = at(50), at(99), at(100)
-	return f
+	return []figure{{"reads", reads}, {"current", current}, {"stale", stale}, {"misses", misses}, {"errors", errs}, {"not made", late},
+		{"p50, ms", at(50)}, {"p99, ms", at(99)}, {"longest, ms", at(100)}, {"reads without a value", misses + errs}}
 }

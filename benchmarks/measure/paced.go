@@ -28,21 +28,16 @@ const (
 	pacedEvery    = time.Millisecond
 )
 
-func openPaced(s *peers.Server, key func(i int) uint64) (*paced, error) {
-	nc, err := s.Dial()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Set.Greet(nc); err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
+func (b *Bench) openPaced(s *peers.Server, key func(i int) uint64) *paced {
+	nc := must(s.Dial())
+	b.closes(func() { _ = nc.Close() })
+	check(s.Set.Greet(nc))
 	w := &paced{nc: nc, protocol: s.Set, buf: make([]byte, 64<<10)}
 	for i := range pacedRequests {
 		w.requests = s.Set.Append(w.requests, i, key(i))
 		w.ends = append(w.ends, len(w.requests))
 	}
-	return w, nil
+	return w
 }
 
 // run writes until ctx ends, and returns how many writes were answered.
@@ -90,12 +85,6 @@ func (w *paced) write(count int) error {
 
 // pacers share a rate.
 type pacers []*paced
-
-func (w pacers) close() {
-	for _, p := range w {
-		_ = p.nc.Close()
-	}
-}
 
 // start begins to write. The returned function stops the writes, and returns their number
 // and the seconds that they took.

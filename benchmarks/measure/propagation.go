@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -12,23 +13,13 @@ import (
 
 // Propagation measures how long an overwritten value lives on in copies: of other hosts,
 // and of clients that redis notifies of changes.
-func (b *Bench) Propagation(ctx context.Context, p record.PropagationParameters) (rows []record.PropagationRow, err error) {
+func (b *Bench) Propagation(ctx context.Context, p record.Parameters) {
 	if p.Rounds > 0 {
-		if rows, err = b.streams(ctx, p); err != nil {
-			return nil, err
-		}
+		b.streams(ctx, p)
 	}
-	for round := range p.Hangs {
-		row := record.PropagationRow{Part: record.Hang, Round: round + 1}
-		if row.Hangs, err = b.hang(ctx, p); err != nil {
-			return nil, fmt.Errorf("a link hangs: %w", err)
-		}
-		for name, h := range row.Hangs {
-			b.logf("hang %d: %s: %d of %d reads brought the old value, the last after %.2f s; %d misses, %d errors", row.Round, name, h.Old, h.Reads, h.OldMS/1000, h.Misses, h.Errors)
-		}
-		rows = append(rows, row)
+	for range p.Hangs {
+		within("a link hangs", func() { b.hang(ctx, p) })
 	}
-	return rows, nil
 }
 
 // stream is a side: writers, and a watched key.
@@ -38,72 +29,44 @@ type stream interface {
 	// answer until the watcher saw the new value. A negative delay means before the
 	// answer; noCopy means that the watcher had no copy.
 	probe(n uint64) ([]time.Duration, error)
-	// counts returns the sidecars' own counts.
-	counts(ctx context.Context) (record.StreamSide, error)
-	close()
 }
 
 // noCopy stands for the delay of a host that had nothing to invalidate.
 const noCopy = time.Duration(-1 << 62)
 
-func (b *Bench) streams(ctx context.Context, p record.PropagationParameters) (rows []record.PropagationRow, err error) {
-	sides := map[string]stream{}
-	defer func() {
-		for _, s := range sides {
-			s.close()
-		}
-	}()
-	if sides[record.Sidecar], err = b.openSidecars(ctx, p); err != nil {
-		delete(sides, record.Sidecar)
-		return nil, err
-	}
-	if sides[record.Redis], err = b.openTracked(ctx, p); err != nil {
-		delete(sides, record.Redis)
-		return nil, err
-	}
-	if sides[record.Fanout], err = b.openFanout(ctx, p); err != nil {
-		delete(sides, record.Fanout)
-		return nil, err
-	}
-	names := []string{record.Sidecar, record.Redis, record.Fanout}
+func (b *Bench) streams(ctx context.Context, p record.Parameters) {
+	defer b.scope()()
+	sides := []struct {
+		name string
+		stream
+	}{{record.Sidecar, b.openSidecars(ctx, p, b.options(p, ""))}, {record.Tracking, b.openTracked(ctx, p)}, {record.BareFanout, b.openFanout(ctx, p)}}
 	for round := range p.Rounds {
 		for _, rate := range []int{p.Rate / 10, p.Rate, 10 * p.Rate} {
-			row := record.PropagationRow{Part: record.Stream, Round: round + 1, Rate: rate, Streams: map[string]record.StreamSide{}}
-			for i := range names {
-				name := names[(round+i)%len(names)]
-				if row.Streams[name], err = b.stream(ctx, p, sides[name], rate); err != nil {
-					return nil, fmt.Errorf("%s, %d writes a second: %w", name, rate, err)
-				}
-				s := row.Streams[name]
-				b.logf("round %d: %6d writes/s (%6.0f made): %-7s p50 %.2f ms, p99 %.2f; to all p50 %.2f, p99 %.2f, max %.2f; %d pairs, %d early, %d had no copy; %d gaps, %d resets",
-					row.Round, rate, s.PerSecond(), name, at(s.PairUS, 50)/1000, at(s.PairUS, 99)/1000, at(s.AllUS, 50)/1000, at(s.AllUS, 99)/1000, at(s.AllUS, 100)/1000, s.Pairs, s.Early, s.NoCopy, s.Gaps, s.Resets)
+			for i := range sides {
+				s := sides[(round+i)%len(sides)]
+				b.stream(ctx, p, s.name, s.stream, rate)
 			}
-			rows = append(rows, row)
 		}
 	}
-	return rows, nil
-}
-
-func at(us []float64, percentile float64) float64 {
-	return record.Side{LatencyUS: us}.At(percentile)
 }
 
 // settle is how long writes go on before the first probe.
 const settle = 200 * time.Millisecond
 
 // stream overwrites watched keys while other keys are overwritten at a rate.
-func (b *Bench) stream(ctx context.Context, p record.PropagationParameters, s stream, rate int) (side record.StreamSide, err error) {
-	before, err := s.counts(ctx)
-	if err != nil {
-		return side, err
+func (b *Bench) stream(ctx context.Context, p record.Parameters, side string, s stream, rate int) {
+	alarms, counted := s.(*sidecars)
+	t := &tally{pair: newDelays(), all: newDelays()}
+	if counted {
+		alarms.count(ctx, t, -1)
 	}
 	seconds := p.Short
 	if rate == p.Rate {
 		seconds = p.Seconds
 	}
 	stop := s.writers().start(ctx, rate)
-	t := tally{pair: newDelays(), all: newDelays()}
 	time.Sleep(settle)
+	var err error
 	for begun := time.Now(); err == nil && time.Since(begun) < time.Duration(seconds)*time.Second; t.probes++ {
 		var delays []time.Duration
 		if err = ctx.Err(); err == nil {
@@ -114,32 +77,25 @@ func (b *Bench) stream(ctx context.Context, p record.PropagationParameters, s st
 		time.Sleep(time.Until(next))
 	}
 	writes, took, werr := stop()
-	if err != nil {
-		return side, err
-	}
-	if werr != nil {
-		return side, werr
+	if err := cmp.Or(err, werr); err != nil {
+		fail("%s, %d writes a second: %w", side, rate, err)
 	}
 	if t.pair.TotalCount() == 0 {
-		return side, fmt.Errorf("none of %d overwrites found a copy", t.probes)
+		fail("%s: none of %d overwrites found a copy", side, t.probes)
 	}
-	if side, err = s.counts(ctx); err != nil {
-		return side, err
+	t.made = float64(writes) / took
+	if counted {
+		alarms.count(ctx, t, 1)
 	}
-	side.Gaps, side.Resets, side.Missed = side.Gaps-before.Gaps, side.Resets-before.Resets, side.Missed-before.Missed
-	side.Writes, side.Seconds, side.Probes = writes, took, t.probes
-	side.Pairs, side.NoCopy, side.Early = t.pair.TotalCount(), t.noCopy, t.early
-	for _, q := range record.Percentiles {
-		side.PairUS = append(side.PairUS, float64(t.pair.ValueAtQuantile(q))/1000)
-		side.AllUS = append(side.AllUS, float64(t.all.ValueAtQuantile(q))/1000)
-	}
-	return side, nil
+	b.put(fmt.Sprintf("%s invalidations/s, %d hosts", record.Commas(rate), p.Hosts), side, t.figures()...)
 }
 
-// tally collects delays, in ns.
+// tally is what the overwrites of watched keys come to. Delays are in ns, and count from the answer to the writer.
 type tally struct {
-	pair, all             *hdrhistogram.Histogram
-	probes, noCopy, early int64
+	made                  float64                 // writes a second
+	pair, all             *hdrhistogram.Histogram // of each watcher of each probe, and of the last one
+	probes, noCopy, early int64                   // early: before the writer was answered; they count as 0
+	alarms                []figure                // of all sidecars
 }
 
 func newDelays() *hdrhistogram.Histogram { return hdrhistogram.New(1000, int64(time.Minute), 3) }
@@ -161,4 +117,13 @@ func (t *tally) add(delays []time.Duration) {
 	if some {
 		_ = t.all.RecordValue(int64(last))
 	}
+}
+
+func (t *tally) figures() []figure {
+	pairs := float64(t.pair.TotalCount())
+	percent := func(n int64) float64 { return 100 * float64(n) / (pairs + float64(t.noCopy)) }
+	list := append([]figure{{"made/s", t.made}}, percentiles("one host, ", "ms", t.pair)...)
+	list = append(list, percentiles("all hosts, ", "ms", t.all)...)
+	list = append(list, figure{"probes", float64(t.probes)}, figure{"pairs", pairs}, figure{"no copy, %", percent(t.noCopy)}, figure{"early, %", percent(t.early)})
+	return append(list, t.alarms...)
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
-	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
@@ -25,9 +24,26 @@ type readers struct {
 
 	mu      sync.Mutex
 	begun   time.Time
-	counts  []record.Window
+	counts  []window
 	slowest time.Duration
 	why     string // the text of the first error
+}
+
+// window is the reads that ended within one second.
+type window struct {
+	reads, hits int64
+	errors      int64 // neither a value nor a miss
+	// degraded are reads that missed because the owner of the key could not be asked in
+	// time. Other misses are of entries that are gone.
+	degraded int64
+}
+
+// ratio returns the share of hits among the reads.
+func (w window) ratio() float64 { return float64(w.hits) / float64(max(w.reads, 1)) }
+
+// add adds another window.
+func (w *window) add(o window) {
+	w.reads, w.hits, w.errors, w.degraded = w.reads+o.reads, w.hits+o.hits, w.errors+o.errors, w.degraded+o.degraded
 }
 
 // readersAtOnce readers keep up the pace even if some wait for a host that is gone.
@@ -94,26 +110,26 @@ func (r *readers) read() {
 	}
 	at := int(end.Sub(r.begun) / time.Second)
 	for len(r.counts) <= at {
-		r.counts = append(r.counts, record.Window{})
+		r.counts = append(r.counts, window{})
 	}
 	w := &r.counts[at]
-	w.Reads++
+	w.reads++
 	switch {
 	case err == nil:
-		w.Hits++
+		w.hits++
 	case !errors.Is(err, cachesidecar.ErrNotFound):
-		if w.Errors++; r.why == "" {
+		if w.errors++; r.why == "" {
 			r.why = err.Error()
 		}
 	case err != cachesidecar.ErrNotFound: // it wraps ErrNotFound, with the reason
-		w.Degraded++
+		w.degraded++
 	}
 	r.slowest = max(r.slowest, end.Sub(start))
 }
 
 // windows returns the seconds so far. The last one is incomplete.
-func (r *readers) windows() []record.Window {
+func (r *readers) windows() []window {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]record.Window(nil), r.counts...)
+	return append([]window(nil), r.counts...)
 }

@@ -57,68 +57,37 @@ func (s *scraped) scrape() error {
 // scrapes compares hits of a sidecar whose metrics are asked for each second with hits of
 // one that has no HTTP port, in turns. Each round has new processes: two processes of one
 // program differ by some per cent for as long as they live.
-func (b *Bench) scrapes(ctx context.Context, p record.OverloadParameters, kind string, _ []int) (rows []record.OverloadRow, err error) {
+func (b *Bench) scrapes(ctx context.Context, p record.Parameters) {
+	p.WarmUpMS = 10
 	for round := range p.ScrapeRounds {
-		more, err := b.scrapesRound(ctx, p, kind, round)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, more...)
+		b.scrapesRound(ctx, p, round)
 	}
-	return rows, nil
 }
 
-func (b *Bench) scrapesRound(ctx context.Context, p record.OverloadParameters, kind string, round int) (rows []record.OverloadRow, err error) {
-	address, err := peers.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	sides := map[string]*peers.Server{}
-	names := []string{record.HTTPOff, record.Scraped}
-	for i := range names {
-		name := names[(round+i)%len(names)]
-		o := peers.Options{Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize, Label: "-" + name}
-		if name == record.Scraped {
-			o.HTTP = address
+func (b *Bench) scrapesRound(ctx context.Context, p record.Parameters, round int) {
+	defer b.scope()()
+	address := must(peers.FreeAddress())
+	var sides [2]entrant
+	for i := range sides {
+		at := (round + i) % len(sides)
+		o := b.options(p, fmt.Sprint("-", at))
+		name := record.HTTPOff
+		if at == 0 {
+			name, o.HTTP = record.Scraped, address
 		}
-		s, err := b.start(ctx, record.Sidecar, o)
-		if err != nil {
-			return nil, err
-		}
-		defer s.Stop()
-		if _, err := fill(ctx, s, p.Keys); err != nil {
-			return nil, err
-		}
-		sides[name] = s
+		s := b.start(ctx, record.Sidecar, o)
+		fill(ctx, s, p.Keys)
+		sides[at] = ownEntrant(name, s)
 	}
 	for _, depth := range []int{1, 64} {
-		row := record.OverloadRow{Kind: kind, Round: round + 1, Depth: depth}
-		if row.Sides, err = scrapesOnce(ctx, sides[record.Scraped], sides[record.HTTPOff], address, p, round, depth); err != nil {
-			return nil, err
-		}
-		b.logf("  round %d: 16 × %d, scraped / without HTTP: %.3f", row.Round, depth,
-			row.Sides[record.Scraped].PerSecond()/row.Sides[record.HTTPOff].PerSecond())
-		rows = append(rows, row)
+		b.scrapesShape(ctx, sides[:], address, p, round, shape{op: "GET", conns: 16, pipeline: depth})
 	}
-	return rows, nil
 }
 
-func scrapesOnce(ctx context.Context, on, off *peers.Server, address string, p record.OverloadParameters, round, depth int) (map[string]record.Side, error) {
-	const conns = 16
+func (b *Bench) scrapesShape(ctx context.Context, sides []entrant, address string, p record.Parameters, round int, sh shape) {
 	c := &contest{}
 	defer c.close()
-	for _, s := range []struct {
-		name   string
-		server *peers.Server
-	}{{record.Scraped, on}, {record.HTTPOff, off}} {
-		err := c.enter(s.name, load.Config{
-			Dial: s.server.Dial, Protocol: s.server.Get, Conns: conns, Pipeline: depth,
-			Batches: batches(p.Cycle, conns, depth), Key: uniform(uint64(round), p.Keys),
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	c.loads[0] = &scraped{side: c.loads[0], url: "http://" + address + "/metrics", next: 100 * time.Millisecond}
-	return c.play(ctx, record.Turns{Turns: p.Turns, TurnMS: p.TurnMS, WarmUpMS: 10}, round)
+	c.enterAll(sides, &p, sh, round)
+	c.sides[0].side = &scraped{side: c.sides[0].side, url: "http://" + address + "/metrics", next: 100 * time.Millisecond}
+	b.play(ctx, c, &p, round, sh.String())
 }

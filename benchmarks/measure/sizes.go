@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
@@ -13,18 +15,15 @@ import (
 )
 
 // Sizes runs whole sidecars on a network in memory and in virtual time, by a test of
-// their own module, and returns the test's counts.
-func (b *Bench) Sizes(ctx context.Context, p record.SizesParameters) (rows []record.SizesRow, err error) {
-	root, err := peers.Root(ctx)
-	if err != nil {
-		return nil, err
-	}
+// their own module, and keeps the test's counts, by the names that it gives them.
+func (b *Bench) Sizes(ctx context.Context, p record.Parameters) {
+	root := must(peers.Root(ctx))
 	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=0", "-run=^TestVirtualTraffic$", "./sidecar",
 		"-traffic.nodes="+p.Nodes, "-traffic.rates="+p.Rates, fmt.Sprintf("-traffic.for=%dms", p.WindowMS))
 	cmd.Dir = root
 	said, err := cmd.CombinedOutput()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, said)
+		fail("%s: %w\n%s", strings.Join(cmd.Args, " "), err, said)
 	}
 	lines := bufio.NewScanner(strings.NewReader(string(said)))
 	for lines.Scan() {
@@ -32,16 +31,17 @@ func (b *Bench) Sizes(ctx context.Context, p record.SizesParameters) (rows []rec
 		if !ok {
 			continue
 		}
-		var r record.SizesRow
-		if err := json.Unmarshal([]byte(text), &r); err != nil {
-			return nil, fmt.Errorf("TestVirtualTraffic prints %q: %w", text, err)
+		var counts map[string]float64
+		if err := json.Unmarshal([]byte(text), &counts); err != nil {
+			fail("TestVirtualTraffic prints %q: %w", text, err)
 		}
-		b.logf("%3d nodes, %6d writes/s: %.0f bytes/s of events, %.0f of polls, %.0f of gossip; p99 %.2f ms",
-			r.Nodes, r.Rate, r.Followed, r.Polled, r.Gossip, r.P99US/1000)
-		rows = append(rows, r)
+		shape := fmt.Sprintf("%.0f nodes, %s writes/s", counts["nodes"], record.Commas(counts["rate"]))
+		for _, name := range slices.Sorted(maps.Keys(counts)) {
+			b.rows.Add(shape, "", name, counts[name])
+		}
+		b.logf("%s: %s", shape, text)
 	}
-	if len(rows) == 0 {
-		return nil, fmt.Errorf("TestVirtualTraffic prints no figures:\n%s", said)
+	if len(b.rows) == 0 {
+		fail("TestVirtualTraffic prints no figures:\n%s", said)
 	}
-	return rows, nil
 }

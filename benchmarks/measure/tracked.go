@@ -10,7 +10,6 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
@@ -18,56 +17,43 @@ import (
 // tracked is a redis that notifies clients of every written key (CLIENT TRACKING ON BCAST
 // over RESP3), with as many clients as there are hosts.
 type tracked struct {
-	server *peers.Server
-	write  pacers
-	subs   []*subscriber
-	app    rueidis.Client // overwrites, and keeps no copies
-	size   int            // of keys
-	value  string
-	first  uint64
+	write pacers
+	subs  []*subscriber
+	app   rueidis.Client // overwrites, and keeps no copies
+	size  int            // of keys
+	value string
+	first uint64
 }
 
 // subscriber records when it is notified of the watched key.
 type subscriber struct {
-	client rueidis.Client
-	key    atomic.Pointer[string] // the watched key
-	told   chan time.Time         // of one notification
+	key  atomic.Pointer[string] // the watched key
+	told chan time.Time         // of one notification
 }
 
-func (b *Bench) openTracked(ctx context.Context, p record.PropagationParameters) (stream, error) {
-	server, err := b.start(ctx, record.Redis, b.watchOptions(p, ""))
-	if err != nil {
-		return nil, err
-	}
-	t := &tracked{server: server, size: p.KeySize, value: string(make([]byte, p.ValueSize)), first: uint64(p.Keys)}
-	if err := t.open(p); err != nil {
-		t.close()
-		return nil, err
-	}
-	return t, nil
-}
-
-func (t *tracked) open(p record.PropagationParameters) error {
+func (b *Bench) openTracked(ctx context.Context, p record.Parameters) stream {
+	server := b.start(ctx, record.Redis, b.options(p, ""))
+	t := &tracked{size: p.KeySize, value: string(make([]byte, p.ValueSize)), first: uint64(p.Keys)}
 	for i := range p.Hosts {
 		draw := uniform(uint64(i), p.Keys)
-		w, err := openPaced(t.server, func(n int) uint64 { return draw(0, n) })
-		if err != nil {
-			return err
-		}
-		t.write = append(t.write, w)
+		t.write = append(t.write, b.openPaced(server, func(n int) uint64 { return draw(0, n) }))
 		s := &subscriber{told: make(chan time.Time, 1)}
-		o := redisClient(t.server.Socket)
+		o := redisClient(server.Socket)
 		o.OnInvalidations = s.invalidated
-		if s.client, err = rueidis.NewClient(o); err != nil {
-			return fmt.Errorf("a client of redis: %w", err)
-		}
+		b.openRedis(o)
 		t.subs = append(t.subs, s)
 	}
-	o := redisClient(t.server.Socket)
+	o := redisClient(server.Socket)
 	o.ClientTrackingOptions, o.DisableCache = nil, true
-	var err error
-	t.app, err = rueidis.NewClient(o)
-	return err
+	t.app = b.openRedis(o)
+	return t
+}
+
+// openRedis makes a client of redis.
+func (b *Bench) openRedis(o rueidis.ClientOption) rueidis.Client {
+	c := must(rueidis.NewClient(o))
+	b.closes(c.Close)
+	return c
 }
 
 // redisClient returns the options of a client with one connection that is notified of all
@@ -96,19 +82,6 @@ func (s *subscriber) invalidated(keys []rueidis.RedisMessage) {
 }
 
 func (t *tracked) writers() pacers { return t.write }
-
-func (t *tracked) counts(context.Context) (record.StreamSide, error) { return record.StreamSide{}, nil }
-
-func (t *tracked) close() {
-	t.write.close()
-	for _, s := range t.subs {
-		s.client.Close()
-	}
-	if t.app != nil {
-		t.app.Close()
-	}
-	t.server.Stop()
-}
 
 // probe counts all subscribers except the first, which stands for the host whose app
 // writes.

@@ -38,36 +38,14 @@ type watched struct {
 	seq   uint64
 }
 
-func (b *Bench) openSidecars(ctx context.Context, p record.PropagationParameters) (stream, error) {
-	return b.watchSidecars(ctx, p, b.watchOptions(p, ""))
-}
-
-func (b *Bench) watchSidecars(ctx context.Context, p record.PropagationParameters, o peers.Options) (stream, error) {
-	s := &sidecars{watched: watched{bound: time.Duration(p.Bound) * time.Millisecond}}
-	var err error
-	if s.c, err = peers.StartCluster(ctx, p.Hosts, s.bound, o); err != nil {
-		return nil, err
-	}
-	if err := s.open(ctx, p); err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
-}
-
-func (b *Bench) watchOptions(p record.PropagationParameters, label string) peers.Options {
-	return peers.Options{Dir: b.dir, Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize, Label: label}
-}
-
-// open connects to the hosts. Each host's own keys are written through it, so that the
+// openSidecars starts hosts. Each host's own keys are written through it, so that the
 // load consists of invalidations and not of forwarded writes. The watched keys come after
 // all of these.
-func (s *sidecars) open(ctx context.Context, p record.PropagationParameters) error {
+func (b *Bench) openSidecars(ctx context.Context, p record.Parameters, o peers.Options) stream {
+	s := &sidecars{watched: watched{bound: time.Duration(p.Bound) * time.Millisecond}}
+	s.c = b.startHosts(ctx, p.Hosts, s.bound, o)
 	hosts := s.c.Hosts()
-	owners, err := s.c.Owners(ctx, hosts[0], p.Keys+4*watchedKeys*len(hosts))
-	if err != nil {
-		return err
-	}
+	owners := must(s.c.Owners(ctx, hosts[0], p.Keys+4*watchedKeys*len(hosts)))
 	for i, h := range hosts {
 		var own []uint64
 		for _, k := range owners[h.Node()] {
@@ -79,78 +57,56 @@ func (s *sidecars) open(ctx context.Context, p record.PropagationParameters) err
 			}
 		}
 		if len(own) == 0 {
-			return fmt.Errorf("%s owns none of %d keys: give more", h.Node(), p.Keys)
+			fail("%s owns none of %d keys: give more", h.Node(), p.Keys)
 		}
-		if err := s.connect(h.Server, p, own); err != nil {
-			return err
-		}
+		s.connect(b, h.Server, p, own)
 	}
 	if len(s.keys) == 0 {
-		return fmt.Errorf("%s owns no key that could be watched: give more hosts or keys", hosts[0].Node())
+		fail("%s owns no key that could be watched: give more hosts or keys", hosts[0].Node())
 	}
-	return s.begin()
+	s.writeFirst()
+	return s
 }
 
 // connect opens a host. The first one is the owner of the watched keys. own are the keys
 // that are overwritten through the host.
-func (s *watched) connect(h *peers.Server, p record.PropagationParameters, own []uint64) error {
+func (s *watched) connect(b *Bench, h *peers.Server, p record.Parameters, own []uint64) {
 	draw := uniform(uint64(len(s.write)), len(own))
-	w, err := openPaced(h, func(n int) uint64 { return own[draw(0, n)] })
-	if err != nil {
-		return err
-	}
-	s.write = append(s.write, w)
-	l, err := openLine(h, p.KeySize, p.ValueSize)
-	if err != nil {
-		return err
-	}
+	s.write = append(s.write, b.openPaced(h, func(n int) uint64 { return own[draw(0, n)] }))
+	l := b.openLine(h, "", p)
 	if s.owner == nil {
 		s.owner = l
 	} else {
 		s.read = append(s.read, l)
 	}
-	return nil
 }
 
-// begin writes the watched keys for the first time.
-func (s *watched) begin() error {
+// writeFirst writes the watched keys for the first time.
+func (s *watched) writeFirst() {
 	s.seq = 1
 	for _, k := range s.keys {
-		if err := s.owner.set(k, s.seq); err != nil {
-			return err
-		}
+		check(s.owner.set(k, s.seq))
 	}
-	return nil
-}
-
-func (s *watched) close() {
-	s.write.close()
-	for _, l := range s.read {
-		l.close()
-	}
-	if s.owner != nil {
-		s.owner.close()
-	}
-}
-
-func (s *sidecars) close() {
-	s.watched.close()
-	s.c.Stop()
 }
 
 func (s *watched) writers() pacers { return s.write }
 
-func (s *sidecars) counts(ctx context.Context) (side record.StreamSide, err error) {
+// count adds what the sidecars have counted of gaps, resets and missed polls, or takes it away.
+func (s *sidecars) count(ctx context.Context, t *tally, sign float64) {
+	sums := []figure{{"gaps", 0}, {"resets", 0}, {"polls missed", 0}}
 	for _, h := range s.c.Hosts() {
-		st, err := h.Stats(ctx)
-		if err != nil {
-			return side, err
-		}
-		side.Gaps += st.Cluster.Invalidations.Gaps
-		side.Resets += st.Cluster.Invalidations.Resets
-		side.Missed += st.Cluster.PollFailures
+		st := must(h.Stats(ctx))
+		sums[0].value += float64(st.Cluster.Invalidations.Gaps)
+		sums[1].value += float64(st.Cluster.Invalidations.Resets)
+		sums[2].value += float64(st.Cluster.PollFailures)
 	}
-	return side, nil
+	for i := range sums {
+		sums[i].value *= sign
+		if t.alarms != nil {
+			sums[i].value += t.alarms[i].value
+		}
+	}
+	t.alarms = sums
 }
 
 func (s *watched) probe(n uint64) ([]time.Duration, error) {

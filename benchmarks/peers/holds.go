@@ -8,12 +8,18 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
+// Held is what a sidecar's process holds.
+type Held struct {
+	Resident    int64 // bytes
+	Goroutines  int64
+	Descriptors int64
+}
+
 // Holds returns what a sidecar's process holds.
-func (s *Server) Holds(ctx context.Context) (h record.Held, err error) {
+func (s *Server) Holds(ctx context.Context) (h Held, err error) {
 	c, err := client.Dial(ctx, client.Config{Socket: s.Socket, RequestTimeout: stopTime, DialTimeout: stopTime})
 	if err != nil {
 		return h, err
@@ -24,7 +30,7 @@ func (s *Server) Holds(ctx context.Context) (h record.Held, err error) {
 }
 
 // holds raises the figures of h to those of now.
-func (s *Server) holds(ctx context.Context, c *client.Client, h *record.Held) error {
+func (s *Server) holds(ctx context.Context, c *client.Client, h *Held) error {
 	st, err := c.Stats(ctx)
 	if err != nil {
 		return fmt.Errorf("stats: %w", err)
@@ -34,7 +40,7 @@ func (s *Server) holds(ctx context.Context, c *client.Client, h *record.Held) er
 }
 
 // fromOutside is the part of holds that asks the kernel alone.
-func (s *Server) fromOutside(h *record.Held) error {
+func (s *Server) fromOutside(h *Held) error {
 	proc := fmt.Sprintf("/proc/%d/", s.cmd.Process.Pid)
 	files, err := os.ReadDir(proc + "fd")
 	if err != nil {
@@ -59,10 +65,10 @@ const watchEvery = 50 * time.Millisecond
 // Watch looks at a sidecar's process until stop is called, which returns the most that
 // the process has held. It asks for the goroutines over a connection that it has had from the start,
 // like any app of the same user.
-func (s *Server) Watch(ctx context.Context) (stop func() (record.Held, error)) {
+func (s *Server) Watch(ctx context.Context) (stop func() (Held, error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	var most record.Held
+	var most Held
 	c, err := client.Dial(ctx, client.Config{Socket: s.Socket, RequestTimeout: stopTime, DialTimeout: stopTime})
 	if err == nil {
 		err = s.holds(ctx, c, &most)
@@ -84,7 +90,7 @@ func (s *Server) Watch(ctx context.Context) (stop func() (record.Held, error)) {
 			}
 		}
 	}()
-	return func() (record.Held, error) {
+	return func() (Held, error) {
 		cancel()
 		<-done
 		if c != nil {

@@ -23,23 +23,17 @@ type Origin struct {
 	ended  chan struct{}    // closed when the server has ended
 }
 
-// StartOrigin starts an origin whose answers take the given time.
-func StartOrigin(takes time.Duration, value []byte) (*Origin, error) {
+// StartOrigin starts an origin whose answers take the given time. It works on so many calls at once, and others wait;
+// zero: on any number.
+func StartOrigin(places int, takes time.Duration, value []byte) (*Origin, error) {
 	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
 	o := &Origin{takes: takes, value: value, address: address, calls: map[string]int64{}}
-	return o, o.Up()
-}
-
-// StartOriginOf starts an origin that works on so many calls at once. Other calls wait.
-func StartOriginOf(places int, takes time.Duration, value []byte) (*Origin, error) {
-	address, err := FreeAddress()
-	if err != nil {
-		return nil, err
+	if places > 0 {
+		o.places = make(chan struct{}, places)
 	}
-	o := &Origin{takes: takes, places: make(chan struct{}, places), value: value, address: address, calls: map[string]int64{}}
 	return o, o.Up()
 }
 

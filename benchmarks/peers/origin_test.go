@@ -11,7 +11,7 @@ import (
 )
 
 func TestOrigin(t *testing.T) {
-	o, err := StartOrigin(0, []byte("v"))
+	o, err := StartOrigin(0, 0, []byte("v"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,17 +2,22 @@
 // over the rounds with least and most, each next to its target, met or missed.
 //
 // Input is the folder of package record's files. Outputs are files by name. The same
-// figures give the same bytes. The package starts no goroutine and measures nothing.
+// figures give the same bytes. goals.go has what is compared, and the targets; page.md has
+// the prose, and says where tables and plots stand. The package starts no goroutine and
+// measures nothing.
 package report
 
 import (
+	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"text/template"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/plot"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
@@ -25,51 +30,91 @@ const (
 	PlotsDir  = "plots"
 )
 
-// section is the page's section on one measurement.
-type section struct {
-	title string
-	head  record.Head
-	rows  []row
-	body  string // Markdown, below the rows
-	plots map[string]plot.Chart
+// sections are the measurements in the order of the page, with the titles there.
+var sections = []struct{ what, title string }{
+	{record.Socket, "Throughput and latency on the socket"},
+	{record.Endpoint, "The endpoint for memcached's protocol"},
+	{record.Cost, "What a request costs"},
+	{record.Clients, "Go clients"},
+	{record.Languages, "Clients in other languages"},
+	{record.Memory, "Memory"},
+	{record.GC, "Garbage collection"},
+	{record.Idle, "Idle connections"},
+	{record.Cluster, "Several hosts"},
+	{record.Propagation, "Invalidations"},
+	{record.Changes, "Rows that change in PostgreSQL"},
+	{record.Sizes, "By the number of hosts"},
+	{record.Loads, "Loads"},
+	{record.Overload, "Overload"},
+	{record.Hits, "Hit ratios"},
 }
 
-// sections are the measurements in the order of the page.
-var sections = []struct {
-	what   string
-	derive func(rounds string) (section, error)
-}{
-	{record.Socket, socketSection},
-	{record.Endpoint, endpointSection},
-	{record.Cost, costSection},
-	{record.Clients, clientsSection},
-	{record.Languages, languagesSection},
-	{record.Memory, memorySection},
-	{record.GC, gcSection},
-	{record.Idle, idleSection},
-	{record.Cluster, clusterSection},
-	{record.Propagation, propagationSection},
-	{record.Changes, changesSection},
-	{record.Sizes, sizesSection},
-	{record.Loads, loadsSection},
-	{record.Overload, overloadSection},
-	{record.Hits, hitsSection},
+// further derive rows from the raw ones before anything is printed.
+var further = map[string]func(*record.File) error{record.Cost: relateCosts, record.Sizes: modelSizes, record.Hits: compareHits}
+
+//go:embed page.md
+var prose string
+
+// section is the page's section on one measurement.
+type section struct {
+	record.File
+	results []result
+	plots   map[string]plot.Chart
+	text    string
 }
+
+// newSection derives a section from the rounds of a measurement.
+func newSection(f record.File) (s section, err error) {
+	s.File = f
+	s.Rows = slices.Clone(f.Rows)
+	if f := further[f.What]; f != nil {
+		if err := f(&s.File); err != nil {
+			return s, err
+		}
+	}
+	if s.results, err = compare(&s.File); err != nil {
+		return s, err
+	}
+	s.plots = charts(&s.File)
+	page, err := template.New("page.md").Funcs(s.functions()).Parse(prose)
+	if err != nil {
+		return s, err
+	}
+	var b strings.Builder
+	if err := page.ExecuteTemplate(&b, f.What, s.Parameters); err != nil {
+		return s, err
+	}
+	s.text = fmt.Sprintf("Measured on %s at commit %s, with `%s`.\n\n", s.Date.UTC().Format("2006-01-02"), s.Commit, s.Command)
+	if len(s.results) > 0 {
+		s.text += resultsTable(s.results) + "\n"
+	}
+	s.text += strings.TrimSpace(blankLines.ReplaceAllString(b.String(), "\n\n")) + "\n\n"
+	return s, nil
+}
+
+// blankLines are what parts that are left out leave behind.
+var blankLines = regexp.MustCompile(`\n{3,}`)
 
 // Derive returns the page and the plots by name, from the rounds in the folder of the
 // benchmarks. A measurement without rounds is left out.
 func Derive(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	var page []section
+	text := ""
 	for _, s := range sections {
-		sec, err := s.derive(filepath.Join(dir, RoundsDir))
+		f, err := record.Read(filepath.Join(dir, RoundsDir), s.what)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
+		sec, err := newSection(f)
+		if err != nil {
+			return nil, err
+		}
 		page = append(page, sec)
+		text += "## " + s.title + "\n\n" + sec.text
 		for name, chart := range sec.plots {
 			if files[plotPath(name)], err = chart.SVG(); err != nil {
 				return nil, err
@@ -79,99 +124,70 @@ func Derive(dir string) (map[string][]byte, error) {
 	if len(page) == 0 {
 		return nil, fmt.Errorf("there are no rounds in %s: measure with \"go run ./cmd/bench all\"", filepath.Join(dir, RoundsDir))
 	}
-	var b strings.Builder
-	b.WriteString("# Results\n\nWritten by `go run ./cmd/bench report` from the raw figures in [rounds](rounds); do not edit.\n" +
+	text = "# Results\n\nWritten by `go run ./cmd/bench report` from the raw figures in [rounds](rounds); do not edit.\n" +
 		"[README.md](README.md) says what is measured, and how.\n\n" +
 		"A figure is the median over the rounds, beside the least and the most. A ratio is taken within each round,\n" +
-		"whose sides took turns on the same machine. A target is compared with the median.\n\n")
-	b.WriteString(overview(page))
-	b.WriteString(machines(page))
-	for _, s := range page {
-		b.WriteString("## " + s.title + "\n\n" + s.String())
-	}
-	files[Page] = []byte(strings.TrimRight(b.String(), "\n") + "\n")
+		"whose sides took turns on the same machine. A target is compared with the median.\n\n" +
+		overview(page) + machines(page) + text
+	files[Page] = []byte(strings.TrimRight(text, "\n") + "\n")
 	return files, nil
 }
 
-// Section returns the page's section on one measurement.
-func Section(dir, what string) (string, error) {
-	for _, s := range sections {
-		if s.what == what {
-			sec, err := s.derive(filepath.Join(dir, RoundsDir))
-			return sec.String(), err
-		}
-	}
-	return "", fmt.Errorf("%q is not measured", what)
+// Text returns the page's section on one measurement.
+func Text(f record.File) (string, error) {
+	s, err := newSection(f)
+	return s.text, err
 }
 
 func plotPath(name string) string { return PlotsDir + "/" + name + ".svg" }
-
-// String returns the section without its title.
-func (s section) String() string {
-	text := fmt.Sprintf("Measured on %s at commit %s, with `%s`.\n\n", s.head.Date.UTC().Format("2006-01-02"), s.head.Commit, s.head.Command)
-	if len(s.rows) > 0 {
-		text += rowsTable(s.rows)
-	}
-	return text + s.body
-}
-
-// image embeds a plot.
-func image(name, text string) string { return fmt.Sprintf("![%s](%s)\n\n", text, plotPath(name)) }
 
 // overview counts the targets and lists the missed ones.
 func overview(page []section) string {
 	var all, met int
 	missed := table{head: []string{"what", "figure", "median", "target", ""}, left: 2}
 	for _, s := range page {
-		for _, r := range s.rows {
-			if r.target == nil {
+		for _, r := range s.results {
+			if r.target == "" {
 				continue
 			}
-			if all++; r.target.met(r.spread.median) {
+			if all++; meets(r.target, r.median) {
 				met++
 				continue
 			}
-			missed.add(r.what, r.figure, minus(fmt.Sprintf(r.format, r.spread.median)), r.target.String(), r.target.verdict(r.spread.median))
+			missed.add(r.what, r.figure, r.print(r.median), r.target, verdict(r.target, r.median))
 		}
 	}
 	text := fmt.Sprintf("%d of %d targets are met", met, all)
 	if len(missed.rows) == 0 {
 		return text + ".\n\n"
 	}
-	return text + "; missed are:\n\n" + missed.String()
+	return text + "; missed are:\n\n" + missed.String() + "\n"
 }
 
 // machines describes the machine and the versions. Equal descriptions appear once.
 func machines(page []section) string {
-	text := "## Machine and versions\n\n"
 	var told []string
+	versions := map[string][]string{}
+	load := table{head: []string{"measurement", "commit", "date (UTC)", "load average before"}, left: 3}
 	for _, s := range page {
-		m := s.head.Machine
-		line := fmt.Sprintf("%s, %d cores, %s of memory; %s, kernel %s, transparent huge pages: %s.", orUnknown(m.CPU), m.Cores, gib(m.Memory), m.OS, m.Kernel, orUnknown(m.HugePages))
+		m := s.Machine
+		line := fmt.Sprintf("%s, %d cores, %.1f GiB of memory; %s, kernel %s, transparent huge pages: %s.",
+			orUnknown(m.CPU), m.Cores, float64(m.Memory)/(1<<30), m.OS, m.Kernel, orUnknown(m.HugePages))
 		if !slices.Contains(told, line) {
 			told = append(told, line)
 		}
-	}
-	text += strings.Join(told, "\n\n") + "\n\n"
-	versions := map[string][]string{}
-	for _, s := range page {
-		for name, v := range s.head.Versions {
+		for name, v := range s.Versions {
 			if !slices.Contains(versions[name], v) {
 				versions[name] = append(versions[name], v)
 			}
 		}
+		load.add(s.What, s.Commit, s.Date.UTC().Format("2006-01-02 15:04"), fmt.Sprintf("%.2f", m.Load))
 	}
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(versions)) {
 		list = append(list, name+" "+strings.Join(versions[name], " and "))
 	}
-	text += "Versions: " + strings.Join(list, ", ") + ".\n\n"
-	load := table{head: []string{"measurement", "commit", "date (UTC)", "load average before"}, left: 3}
-	for _, s := range page {
-		h := s.head
-		load.add(h.What, h.Commit, h.Date.UTC().Format("2006-01-02 15:04"), fmt.Sprintf("%.2f", h.Machine.Load))
-	}
-	return text + load.String()
+	return "## Machine and versions\n\n" + strings.Join(told, "\n\n") + "\n\nVersions: " + strings.Join(list, ", ") + ".\n\n" + load.String() + "\n"
 }
 
 func orUnknown(s string) string {
@@ -180,5 +196,3 @@ func orUnknown(s string) string {
 	}
 	return s
 }
-
-func gib(n int64) string { return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30)) }

@@ -3,6 +3,9 @@ package main
 import (
 	"flag"
 	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
@@ -24,30 +27,25 @@ func newFlags(p *program, what string) *flags {
 	return f
 }
 
-// count defines a flag for a whole number of at least least.
-func (f *flags) count(to *int, name string, usual, least int, usage string) {
-	f.IntVar(to, name, usual, usage)
-	f.least[name] = least
-}
-
-// rounds defines how often each side is measured.
-func (f *flags) rounds(to *int) {
-	f.count(to, "rounds", 5, 1, "how often each side is measured")
-}
-
-// data defines the number and the sizes of keys and values.
-func (f *flags) data(to *record.Data, keys int) {
-	f.count(&to.Keys, "entries", keys, 1000, "how many keys there are")
-	f.count(&to.KeySize, "key-size", 16, 16, "of keys, in bytes")
-	f.count(&to.ValueSize, "value-size", 100, 1, "of values, in bytes")
-}
-
-// turns defines how the sides of a round take turns.
-func (f *flags) turns(to *record.Turns, usual int) {
-	f.rounds(&to.Rounds)
-	f.count(&to.Turns, "turns", usual, 1, "each side's in a round")
-	f.count(&to.TurnMS, "turn", 100, 1, "the length of a turn, in ms")
-	f.count(&to.WarmUpMS, "warm-up", 10, 0, "load before each turn, in ms")
+// parameters defines a flag for each parameter that has a default, and for those that also names.
+func (f *flags) parameters(to *record.Parameters, also ...string) {
+	v := reflect.ValueOf(to).Elem()
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag
+		name, usage := tag.Get("flag"), tag.Get("usage")
+		if name == "" || v.Field(i).IsZero() && !slices.Contains(also, name) {
+			continue
+		}
+		switch p := v.Field(i).Addr().Interface().(type) {
+		case *int:
+			f.IntVar(p, name, *p, usage)
+			f.least[name], _ = strconv.Atoi(tag.Get("least"))
+		case *string:
+			f.StringVar(p, name, *p, usage)
+		case *bool:
+			f.BoolVar(p, name, *p, usage)
+		}
+	}
 }
 
 func (f *flags) parse(args []string) error {

@@ -14,10 +14,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/measure"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/benchmarks/report"
 )
 
 func main() {
@@ -33,32 +40,6 @@ func main() {
 	}
 }
 
-// command is one of bench's subcommands.
-type command struct {
-	name, does string
-	run        func(ctx context.Context, p *program, args []string) error
-}
-
-var commands = []command{
-	{"socket", "throughput and latency against echo, redis and memcached", socket},
-	{"memcached", "the endpoint for memcached's protocol, against the sidecar's own socket and memcached", endpoint},
-	{"cost", "the processor time of a request that is alone on its connection, on an idle and on busy machines", cost},
-	{"clients", "Go clients: this one's, gomemcache, go-redis and rueidis", clients},
-	{"languages", "clients in Python and Node: this project's, and those of redis and memcached", languages},
-	{"memory", "memory of a filled sidecar and a filled memcached", memory},
-	{"gc", "what many entries cost the garbage collector and the slowest reads", gc},
-	{"idle", "memory of idle connections", idle},
-	{"cluster", "several hosts: reads of others' keys, a host that dies, hosts that come and go", cluster},
-	{"propagation", "how long an overwritten value lives on in copies, beside redis' client tracking", propagation},
-	{"changes", "how fast a row that changes in PostgreSQL ends its cached values, and what that costs the database", changes},
-	{"tls", "what encryption between hosts costs, beside none", encryption},
-	{"sizes", "what sidecars say to each other, by their number, in virtual time", sizes},
-	{"loads", "a key that many miss at once, hits where misses are loaded, an origin that is away", loads},
-	{"overload", "one sidecar at three times the rate that saturates it", overload},
-	{"hits", "hit ratios of the traces in a folder", hitRatios},
-	{"report", "write RESULTS.md and the plots from rounds/*.json", writeReport},
-}
-
 // program is the command's outputs.
 type program struct {
 	out, log io.Writer
@@ -67,19 +48,23 @@ type program struct {
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	p := &program{out, log}
 	if len(args) > 0 {
-		if args[0] == "all" {
+		switch args[0] {
+		case "all":
 			return all(ctx, p, args[1:])
+		case "report":
+			return writeReport(p, args[1:])
 		}
-		for _, c := range commands {
-			if c.name == args[0] {
-				return c.run(ctx, p, args[1:])
+		for i := range measurements {
+			if m := &measurements[i]; m.name == args[0] {
+				return m.measure(ctx, p, args[1:])
 			}
 		}
 	}
 	fmt.Fprintf(log, "usage: go run ./cmd/bench WHAT [flags]; WHAT -h lists the flags\n\n")
-	for _, c := range commands {
-		fmt.Fprintf(log, "  %-11s %s\n", c.name, c.does)
+	for _, m := range measurements {
+		fmt.Fprintf(log, "  %-11s %s\n", m.name, m.does)
 	}
+	fmt.Fprintf(log, "  %-11s write RESULTS.md and the plots from rounds/*.json\n", "report")
 	fmt.Fprintf(log, "  %-11s all of these in turn; hits if -traces is given\n", "all")
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		return fmt.Errorf("%q is not measured: give one of the words above", args[0])
@@ -94,19 +79,122 @@ func all(ctx context.Context, p *program, args []string) error {
 	if err := f.parse(args); err != nil {
 		return err
 	}
-	rest := []string{"-dir", f.dir}
-	for _, c := range commands {
-		own := rest
-		if c.name == "hits" {
+	for i := range measurements {
+		m := &measurements[i]
+		own := []string{"-dir", f.dir}
+		if m.name == record.Hits {
 			if *traces == "" {
 				continue
 			}
 			own = append(own, "-traces", *traces)
 		}
-		fmt.Fprintf(p.log, "== %s: %s\n", c.name, c.does)
-		if err := c.run(ctx, p, own); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+		fmt.Fprintf(p.log, "== %s: %s\n", m.name, m.does)
+		if err := m.measure(ctx, p, own); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
+	return writeReport(p, []string{"-dir", f.dir})
+}
+
+// measure runs the measurement, keeps its rows in a file, and prints its section of the page.
+func (m *measurement) measure(ctx context.Context, p *program, args []string) error {
+	f, v := newFlags(p, m.name), m.usual
+	f.parameters(&v, m.also...)
+	maps.Copy(f.least, m.least)
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if m.check != nil {
+		if err := m.check(&v); err != nil {
+			return fmt.Errorf("%s %w", m.name, err)
+		}
+	}
+	dir := filepath.Join(f.dir, report.RoundsDir)
+	kept, err := m.kept(dir, &v)
+	if err != nil {
+		return err
+	}
+	file := record.File{Head: f.head(), Parameters: v, Rows: kept.Rows} // first: head records the load average before the run
+	maps.Copy(file.Versions, kept.Versions)
+	rows, err := m.rows(ctx, p, v, file.Versions)
+	if err != nil {
+		return err
+	}
+	file.Rows.Join(rows)
+	if m.name != record.TLS { // it is not on the page, because it compares sidecars with each other
+		if err := record.Write(dir, file); err != nil {
+			return err
+		}
+	}
+	text, err := report.Text(file)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(p.out, text)
+	if m.name == record.TLS {
+		return nil
+	}
+	fmt.Fprintf(p.log, "kept in %s; \"go run ./cmd/bench report\" writes %s from it\n", filepath.Join(dir, f.what+".json"), report.Page)
+	return nil
+}
+
+// kept returns the rounds that stay.
+func (m *measurement) kept(dir string, p *record.Parameters) (record.File, error) {
+	if p.Parts == "" && !p.More {
+		return record.File{}, nil
+	}
+	var measured []string
+	if p.Parts != "" {
+		measured = strings.Split(p.Parts, ",")
+	}
+	f, err := record.Kept(dir, m.name, measured...)
+	if !p.More && errors.Is(err, fs.ErrNotExist) {
+		return record.File{}, nil
+	}
+	if len(f.Rows) == 0 {
+		f.Versions = nil
+	}
+	return f, err
+}
+
+// rows measures, and adds the versions of what was measured.
+func (m *measurement) rows(ctx context.Context, p *program, v record.Parameters, versions map[string]string) (record.Rows, error) {
+	if m.name == record.Hits {
+		return measure.Hits(ctx, v, p.log)
+	}
+	b, err := measure.Open(ctx, p.log)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	err = b.Run(ctx, v, m.run)
+	maps.Copy(versions, b.Versions())
+	return b.Rows(), err
+}
+
+// writeReport writes the page and the plots.
+func writeReport(p *program, args []string) error {
+	f := newFlags(p, "report")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	files, err := report.Derive(f.dir)
+	if err != nil {
+		return err
+	}
+	// Plots of former measurements are removed.
+	if err := os.RemoveAll(filepath.Join(f.dir, report.PlotsDir)); err != nil {
+		return err
+	}
+	for name, content := range files {
+		path := filepath.Join(f.dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(p.log, "wrote %s and %d plots\n", filepath.Join(f.dir, report.Page), len(files)-1)
 	return nil
 }
