@@ -32,7 +32,7 @@ type ClusterState struct {
 	AloneOK bool `json:"alone_ok"`
 	// This host may own partitions.
 	In bool `json:"in"`
-	// This host was drained, or is leaving: it owns nothing, and serves through others.
+	// This host was drained, or is leaving, and owns nothing.
 	Drained bool `json:"drained" metric:"drained"`
 	// Partitions that this host owns.
 	Owned int `json:"held" metric:"partitions_held"`
@@ -42,7 +42,7 @@ type ClusterState struct {
 	Ended int64 `json:"ended" metric:"holdings_total{event=ended}"`
 	// Ownerships that the ring ended.
 	Retired int64 `json:"retired" metric:"holdings_total{event=retired}"`
-	// Times that it gave up its ownerships because it had not run for too long.
+	// Times that it gave up its ownerships after it had not run.
 	Pauses int64 `json:"pauses" metric:"pauses_total"`
 	// Time in which it did not run, in gaps above a sixteenth of the bound.
 	StoppedMS int64 `json:"stopped_ms" metric:"stopped_seconds_total"`

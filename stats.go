@@ -114,8 +114,7 @@ type ConnectionStats struct {
 	Dropped int64       `json:"dropped" metric:"frames_dropped_total"`
 	Buffers BufferStats `json:"buffers"`
 
-	// Requests refused, by the missing right: "read", "write" or "admin"; by
-	// "token", HELLOs with an unknown token.
+	// Requests refused, by the missing right, "read", "write" or "admin"; "token": HELLOs with an unknown one.
 	Denied map[string]int64 `json:"unauthorized" metric:"requests_unauthorized_total{right=*}"`
 	// Times that the socket's file was gone and was made again.
 	Remade int64 `json:"socket_remade" metric:"socket_remade_total"`
@@ -156,8 +155,8 @@ func (b BufferStats) Total() int64 { return b.Frames + b.Requests + b.Answers + 
 type ShareStats struct {
 	// Name of the resource.
 	Name string `json:"name" label:"resource"`
-	// Places in use, by resource: "connections", "waiting" (requests, LEASEs), "lease_tokens", "watches",
-	// "descriptors", "flushes" and "namespaces".
+	// Places in use: "connections", "waiting" (requests, LEASEs), "lease_tokens", "watches", "descriptors",
+	// "flushes" or "namespaces".
 	Used int64 `json:"used" metric:"shared_places"`
 	// The most that may be used.
 	Limit int64 `json:"limit" metric:"shared_places_limit"`
@@ -372,7 +371,7 @@ type ChangesStats struct {
 	LagMS int64 `json:"lag_ms" metric:"changes_lag_seconds" sum:"-"`
 	// The bound of the lag; 0: there is none.
 	MaxLagMS int64 `json:"max_lag_ms"`
-	// Age of the last certificate: all that readers of the origin saw by then is deleted; 0: there is none.
+	// Age of the last certificate; 0: there is none.
 	CertifiedMS int64 `json:"certified_ms" metric:"changes_age_seconds" sum:"-"`
 	// That is above the bound: no loaded values of the feed's namespaces are served.
 	Late bool `json:"late" metric:"changes_late"`
