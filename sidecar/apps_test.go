@@ -186,7 +186,7 @@ func served(s *Sidecar, q *wire.Request) wire.Reply {
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
-	return s.serve(context.Background(), q, &b, s.engine.Deadlines.Of(q, now))
+	return s.engine.Serve(context.Background(), q, &b, s.engine.Deadlines.Of(q, now))
 }
 
 func (w *world) read(rnd *rand.Rand, k *vkey) {

@@ -277,25 +277,3 @@ func TestWaitingIsBounded(t *testing.T) {
 		t.Errorf("%d are counted after it, want %d", w, session.MaxWaiting)
 	}
 }
-
-// TestPressure checks that the pressure is a number, whatever the system reports about
-// its own pressure.
-func TestPressure(t *testing.T) {
-	s, err := New(Config{NoSocket: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.engine.Store.Close()
-	if p := s.pressure(); p < 0 || p > 20 {
-		t.Errorf("pressure %v", p)
-	}
-	s.batches.add(3 * fullBatch)
-	s.batches.add(5 * fullBatch)
-	if p := s.pressure(); p < 4 {
-		t.Errorf("with batches that take four times as long as they may it is %v", p)
-	}
-	s.engine.Waiting.Add(2 * fullWaiting)
-	if p := s.pressure(); p < 2 {
-		t.Errorf("with twice the requests waiting that may it is %v", p)
-	}
-}

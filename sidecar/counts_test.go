@@ -59,7 +59,7 @@ func TestCountedOnce(t *testing.T) {
 		bb := namespaces.Pins{Table: a.engine.Namespaces}
 		defer bb.Release()
 		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 60_000}
-		r := a.serve(ctx, q, &bb, a.engine.Deadlines.Of(q, a.engine.Clock.Read()))
+		r := a.engine.Serve(ctx, q, &bb, a.engine.Deadlines.Of(q, a.engine.Clock.Read()))
 		if err := wire.UnmarshalBody(r.Body, &all); err != nil {
 			t.Fatal(err)
 		}

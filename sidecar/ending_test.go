@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -213,7 +214,11 @@ func TestLengthyVirtualDrainUndoneLarge(t *testing.T) {
 func TestVirtualLeaveTime(t *testing.T) {
 	t.Parallel()
 	for _, leaveTime := range []time.Duration{time.Second, time.Minute} {
-		withNodes(t, 2, nil, Namespace{}, func(w *world) {
+		var log lockedText
+		logs := func(w *world) {
+			w.nodes[1].edit = func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) }
+		}
+		withEdited(t, 2, nil, Namespace{}, logs, func(w *world) {
 			const keys = 1000
 			v, value := w.nodes[1], strings.Repeat("value", 4<<10/5) // 2 MB on the host, fetched by 256 KiB
 			for i := range keys {
@@ -222,8 +227,6 @@ func TestVirtualLeaveTime(t *testing.T) {
 				}
 			}
 			w.net.SetDelay(150*time.Millisecond, 150*time.Millisecond)
-			var log strings.Builder
-			v.s.ending.log = slog.New(slog.NewTextHandler(&log, nil))
 			v.s.engine.Node.SetLeaveTime(leaveTime)
 			d, err := v.s.Drain(context.Background(), cachesidecar.DrainOptions{})
 			took := time.Duration(d.TookMS) * time.Millisecond
@@ -236,7 +239,7 @@ func TestVirtualLeaveTime(t *testing.T) {
 				}
 				return
 			}
-			if took < progressEvery || !strings.Contains(log.String(), `msg="handing over" entries=`) {
+			if took < engine.ProgressEvery || !strings.Contains(log.String(), `msg="handing over" entries=`) {
 				w.fail("after %v, log: %s", took, log.String())
 			}
 			for i := range keys {

@@ -384,7 +384,7 @@ func ackedByAll(s *scene) {
 
 // verifying: VERIFY finds what is broken.
 func verifying(s *scene) {
-	r := s.reader.s.verify(&wire.Request{WaitMS: 3000}, s.reader.clock.Read().Boot+time.Minute)
+	r := s.reader.s.engine.Admin.Verify(&wire.Request{WaitMS: 3000}, s.reader.clock.Read().Boot+time.Minute)
 	var v cachesidecar.Verified
 	s.need(r.Status == wire.OK && wire.UnmarshalBody(r.Body, &v) == nil, "a check: %v", r.Err())
 	s.need(len(v.Inconclusive) == 0, "a conclusion: %v", v.Inconclusive)

@@ -37,7 +37,7 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
-	r := s.serve(context.Background(), &q, &b, s.engine.Deadlines.Of(&q, now))
+	r := s.engine.Serve(context.Background(), &q, &b, s.engine.Deadlines.Of(&q, now))
 	return r.Err()
 }
 
@@ -340,7 +340,7 @@ func flushAs(v *vnode, m *quota.Client, name string) error {
 	s := v.s
 	b := namespaces.Pins{Table: s.engine.Namespaces, Client: m}
 	defer b.Release()
-	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.engine.Clock.Read().Boot+5*time.Second)
+	r := s.engine.Serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.engine.Clock.Read().Boot+5*time.Second)
 	return r.Err()
 }
 

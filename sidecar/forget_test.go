@@ -262,7 +262,7 @@ func TestVirtualRefusedHostIsWaitedForByNone(t *testing.T) {
 			if r := a.s.engine.Changes.FlushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: session.DefaultNamespace}, &namespaces.Pins{Table: a.s.engine.Namespaces}, a.s.engine.Clock.Read().Boot+5*time.Second); r.Status != wire.OK {
 				t.Errorf("%s: flush of the cluster: %v %s", when, r.Status, r.Message)
 			}
-			if v := newCheck(a.s); v.Hosts() != 2 || len(v.Trouble()) > 0 {
+			if v := a.s.engine.Admin.NewCheck(); v.Hosts() != 2 || len(v.Trouble()) > 0 {
 				t.Errorf("%s: verify: %d hosts, %q", when, v.Hosts(), v.Trouble())
 			}
 		}

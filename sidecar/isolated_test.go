@@ -70,7 +70,7 @@ func (l locked) Write(b []byte) (int, error) {
 }
 
 // verdict returns why a check of the cluster by this host proves nothing.
-func (v *vnode) verdict() string { return strings.Join(newCheck(v.s).Trouble(), "; ") }
+func (v *vnode) verdict() string { return strings.Join(v.s.engine.Admin.NewCheck().Trouble(), "; ") }
 
 const (
 	aloneFor = "not ready: alone: no other host answers "

@@ -89,9 +89,18 @@ func (d *database) Load(ctx context.Context, key []byte) (loader.Value, error) {
 // has the settings ns. With voters the policy is consistent.
 func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world), voters ...string) {
 	t.Helper()
+	withEdited(t, n, o, ns, nil, f, voters...)
+}
+
+// withEdited is withNodes with nodes that edit changes before they start.
+func withEdited(t *testing.T, n int, o *database, ns Namespace, edit, f func(w *world), voters ...string) {
+	t.Helper()
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, firstSeed(), n)
 		w.origin, w.ns, w.voters = o, ns, voters
+		if edit != nil {
+			edit(w)
+		}
 		for _, v := range w.nodes {
 			v.start()
 		}
@@ -194,7 +203,7 @@ func TestVirtualLoadOnce(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // until all hosts have heard of it
 		if b, deadline := (namespaces.Pins{Table: w.nodes[3].s.engine.Namespaces}), time.Second; true {
 			q.Namespace = session.DefaultNamespace
-			r := w.nodes[3].s.serve(context.Background(), q, &b, w.nodes[3].clock.Read().Boot+deadline)
+			r := w.nodes[3].s.engine.Serve(context.Background(), q, &b, w.nodes[3].clock.Read().Boot+deadline)
 			b.Release()
 			for i := range r.Items {
 				is(t, "MGET", r.Items[i], wire.OK, fmt.Sprint("value", i))

@@ -47,12 +47,12 @@ func (v *vnode) hookedText(h hooked) *textConn {
 	s := v.s
 	h.Host = thisHost{s}
 	doors := session.New(session.Config{
-		Engine: s.engine, Host: h, Limits: func() server.Limits { return s.server.Limits() }, Memory: &s.memory,
+		Engine: s.engine, Host: h, Limits: func() server.Limits { return s.server.Limits() },
 	})
 	cfg := s.cfg
 	cfg.Memcached, cfg.MemcachedDelimiter = "virtual", h.delimiter
 	var m memcachedDoor
-	openMemcached(&m, &cfg, 10, doors)
+	m.open(&cfg, appLimits(&cfg, 10, s.engine.Budget), doors)
 	ln, err := v.host.Listen(0)
 	if err != nil {
 		v.w.t.Fatal(err)

@@ -37,17 +37,16 @@ func (v *vnode) attach(s *Sidecar) {
 			v.w.t.Fatal(err)
 		}
 	}
-	m := &s.memory
-	m.begin(context.Background(), &s.cfg, v.socket)
-	f, body, bad := m.Open(theApp(s))
+	m := s.engine.Regions
+	m.MakeRoom(context.Background(), v.socket, int64(s.cfg.SharedSize))
+	f, body, bad := m.OpenRegion(theApp(s))
 	if bad != nil {
 		v.w.t.Fatal(bad)
 	}
 	defer f.Close()
-	file := m.find(theApp(s)).file
 	v.w.t.Cleanup(func() { // all that used it has ended
 		s.engine.SharedMemory.Abandon()
-		_ = file.Remove()
+		m.Close()
 	})
 	r, err := shm.Map(f)
 	if err != nil || !r.Is(uint64(s.engine.Node.Self().Epoch), body.ID, body.Counter) {
@@ -76,7 +75,7 @@ func (w *world) readToShare(s *Sidecar, k *vkey, times int) {
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
 	q := &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, Options: wire.Share, App: true}
-	q.Region = s.memory.Region(theApp(s))
+	q.Region = s.engine.Regions.RegionOf(theApp(s))
 	for range times {
 		var r wire.Reply
 		s.engine.Local.Value(nil, &b, q, k.name, math.MaxInt, now, 0, &r)

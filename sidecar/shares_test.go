@@ -23,7 +23,7 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
 		bo := namespaces.Pins{Table: h.engine.Namespaces}
 		defer bo.Release()
-		return h.serve(t.Context(), &q, &bo, h.engine.Deadlines.Of(&q, h.engine.Clock.Read()))
+		return h.engine.Serve(t.Context(), &q, &bo, h.engine.Deadlines.Of(&q, h.engine.Clock.Read()))
 	}
 	keyIn := func(h *host, ns string) []byte { return b(keysIn(h.Sidecar, ns, "k", true, 1)[0]) }
 	for i := 0; ; i++ {

@@ -29,7 +29,7 @@ func TestSoftDelete(t *testing.T) {
 		if op == wire.OpMGet {
 			b := namespaces.Pins{Table: h.engine.Namespaces}
 			defer b.Release()
-			return h.serve(ctx, q, &b, h.engine.Clock.Read().Boot+time.Minute)
+			return h.engine.Serve(ctx, q, &b, h.engine.Clock.Read().Boot+time.Minute)
 		}
 		r, err := h.execute(ctx, q)
 		if err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {

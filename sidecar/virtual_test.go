@@ -296,7 +296,7 @@ func (v *vnode) leave() {
 	if err := <-v.done; err != nil {
 		v.w.fail("%s: Run: %v", v.name, err)
 	}
-	s.memory.end()
+	s.engine.Regions.Close()
 	v.w.note(s)
 	v.host.Kill()
 }

@@ -202,7 +202,7 @@ func TestVirtualAttest(t *testing.T) {
 				if !app {
 					return a.s.engine.ServePeer(ctx, q, &bo, a.s.engine.Deadlines.Of(q, now))
 				}
-				r = a.s.serve(ctx, q, &bo, a.s.engine.Deadlines.Of(q, now))
+				r = a.s.engine.Serve(ctx, q, &bo, a.s.engine.Deadlines.Of(q, now))
 			}
 			return r
 		}

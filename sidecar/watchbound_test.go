@@ -42,7 +42,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 				return r
 			}
 			bo.Release()
-			return a.s.serve(ctx, q, &bo, a.s.engine.Deadlines.Of(q, now))
+			return a.s.engine.Serve(ctx, q, &bo, a.s.engine.Deadlines.Of(q, now))
 		}
 		time.Sleep(time.Second)
 		get()

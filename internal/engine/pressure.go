@@ -1,7 +1,8 @@
-package sidecar
+package engine
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -16,9 +17,19 @@ const (
 	adaptEvery  = time.Second
 )
 
-// adapt adjusts the host's weight to its pressure until ctx ends.
-func (s *Sidecar) adapt(ctx context.Context) {
-	full := s.weight.Load()
+// Pressure tells how near this host is to what it can bear, and can lower its weight by it.
+type Pressure struct {
+	*deps
+	waiting *atomic.Int64 // Engine.Waiting
+	batches meanTime      // since the last reading
+}
+
+// NoteBatch notes how long a batch took.
+func (p *Pressure) NoteBatch(took time.Duration) { p.batches.add(took) }
+
+// Adapt adjusts the host's weight to its pressure until ctx ends. weight returns what is configured now.
+func (p *Pressure) Adapt(ctx context.Context, weight func() uint32) {
+	full := weight()
 	a := cluster.NewAdaptiveWeight(full)
 	t := time.NewTicker(adaptEvery)
 	defer t.Stop()
@@ -28,25 +39,25 @@ func (s *Sidecar) adapt(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if now := s.weight.Load(); now != full {
+		if now := weight(); now != full {
 			full, a = now, cluster.NewAdaptiveWeight(now)
-			s.engine.Node.SetWeight(now)
+			p.Node.SetWeight(now)
 		}
-		p := s.pressure()
-		if a.Step(s.engine.Clock.Read().Boot, p) {
-			s.cfg.Log.Info("this host's weight follows its pressure",
-				"weight", a.Weight(), "of", full, "pressure", p)
-			s.engine.Node.SetWeight(a.Weight())
+		highest := p.highest()
+		if a.Step(p.Clock.Read().Boot, highest) {
+			p.Config.Log.Info("this host's weight follows its pressure",
+				"weight", a.Weight(), "of", full, "pressure", highest)
+			p.Node.SetWeight(a.Weight())
 		}
 	}
 }
 
-// pressure returns the highest pressure on this host, as a fraction of what the host can
+// highest returns the highest pressure on this host, as a fraction of what the host can
 // bear.
-func (s *Sidecar) pressure() float64 {
+func (p *Pressure) highest() float64 {
 	return max(
-		float64(s.engine.Waiting.Load())/fullWaiting,
-		float64(s.batches.take())/float64(fullBatch),
+		float64(p.waiting.Load())/fullWaiting,
+		float64(p.batches.takeMean())/float64(fullBatch),
 		machinePressure(),
 	)
 }
@@ -72,4 +83,20 @@ func machinePressure() (p float64) {
 		}
 	}
 	return p
+}
+
+// meanTime is a mean that starts anew each time it is taken.
+type meanTime struct{ n, sum atomic.Int64 }
+
+func (m *meanTime) add(d time.Duration) {
+	m.n.Add(1)
+	m.sum.Add(int64(d))
+}
+
+func (m *meanTime) takeMean() time.Duration {
+	n, sum := m.n.Swap(0), m.sum.Swap(0)
+	if n == 0 {
+		return 0
+	}
+	return time.Duration(sum / n)
 }

@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -12,43 +12,43 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// verify answers VERIFY.
-func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
+// Verify answers VERIFY.
+func (h *Admin) Verify(q *wire.Request, deadline time.Duration) wire.Reply {
 	duration := time.Duration(q.WaitMS) * time.Millisecond
-	if left := deadline - s.engine.Clock.Read().Boot; duration+verify.ProbeTimeout > left {
+	if left := deadline - h.Clock.Read().Boot; duration+verify.ProbeTimeout > left {
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest,
 			"a check of %v takes up to %v longer: give a timeout_ms above that, it is %d",
 			duration, verify.ProbeTimeout, q.TimeoutMS))
 	}
-	if !s.verifying.CompareAndSwap(false, true) {
+	if !h.verifying.CompareAndSwap(false, true) {
 		return wire.ErrorReply(wire.Errorf(wire.Busy, "this host is being checked already: wait for that to end"))
 	}
-	defer s.verifying.Store(false)
+	defer h.verifying.Store(false)
 	ctx, cancel := context.WithTimeout(context.Background(), duration)
 	defer cancel()
 	go func() { // ends with the check
 		select {
-		case <-s.ending.begun:
+		case <-h.Config.Program.Ending:
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
-	return wire.BodyReply(newCheck(s).Run(ctx))
+	return wire.BodyReply(h.NewCheck().Run(ctx))
 }
 
-// newCheck returns a check of the cluster as it is now.
-func newCheck(s *Sidecar) *verify.Live {
-	view := s.engine.Node.View()
-	hosts, trouble := verified(s.engine.Node.Members())
-	if isolated := s.engine.Node.Stats().Isolated; isolated != "" && !s.aloneOK.Load() {
+// NewCheck returns a check of the cluster as it is now.
+func (h *Admin) NewCheck() *verify.Live {
+	view := h.Node.View()
+	hosts, trouble := verified(h.Node.Members())
+	if isolated := h.Node.Stats().Isolated; isolated != "" && !h.Config.Program.AloneOK() {
 		trouble = append([]string{"this host is alone: " + isolated}, trouble...)
 	}
 	return verify.NewLive(verify.LiveConfig{
-		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Hosts: hosts, Trouble: trouble,
-		Now:     func() time.Duration { return s.engine.Clock.Read().Boot },
-		Execute: s.execute, Probe: s.probe,
+		Self: h.Node.Self(), Bound: h.Config.Cluster.Bound, Hosts: hosts, Trouble: trouble,
+		Now:     func() time.Duration { return h.Clock.Read().Boot },
+		Execute: h.answer, Probe: h.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {
-			o := view.Owner(s.engine.Namespaces.Hash([]byte(verify.Namespace), key).Partition())
+			o := view.Owner(h.Namespaces.Hash([]byte(verify.Namespace), key).Partition())
 			if o == nil {
 				return id, false
 			}
@@ -72,9 +72,9 @@ func verified(members []cluster.Member) (hosts []kv.Process, trouble []string) {
 }
 
 // probe asks a host to read a key.
-func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wire.Probed, err error) {
-	if id == s.engine.Node.Self() {
-		return probed(s, p), nil
+func (h *Admin) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wire.Probed, err error) {
+	if id == h.Node.Self() {
+		return h.Probed(p), nil
 	}
 	body, err := wire.MarshalBody(p)
 	if err != nil {
@@ -83,7 +83,7 @@ func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wi
 	var got peer.Answer
 	defer got.Release()
 	q := wire.Request{Op: wire.OpProbe, Body: body}
-	if err = s.engine.Node.Do(ctx, id, verify.ProbeTimeout, &q, &got); err == nil {
+	if err = h.Node.Do(ctx, id, verify.ProbeTimeout, &q, &got); err == nil {
 		err = got.Err()
 	}
 	if err == nil {
@@ -92,13 +92,13 @@ func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wi
 	return a, err
 }
 
-// probed answers PROBE: it reads a key of VERIFY as an app of this host would.
-func probed(s *Sidecar, p *wire.Probe) wire.Probed {
+// Probed answers PROBE: it reads a key of VERIFY as an app of this host would.
+func (h *Admin) Probed(p *wire.Probe) wire.Probed {
 	q := &wire.Request{Op: wire.OpGet, Namespace: []byte(verify.Namespace), Key: p.Key, TTLMS: wire.TTLDefault}
 	if p.Fresh {
 		q.Options = wire.Fresh
 	}
-	r, err := s.execute(context.Background(), q)
+	r, err := h.answer(context.Background(), q)
 	if err != nil && r.Status == wire.OK { // the read was not executed
 		r.Status = wire.Unavailable
 	}
