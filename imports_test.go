@@ -92,8 +92,10 @@ var allowed = []struct {
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/engine", "internal/logs", "internal/namespaces", "internal/peer", "internal/rpc/server", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/telemetry", "internal/transport"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"internal/inside", []string{"internal/cluster", "internal/engine", "internal/kv", "internal/peer", "internal/rpc/server", "internal/session", "internal/telemetry", "internal/wire"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/inside", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
+	{"internal/testing/hosts", nil}, // only tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{".", "client", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/telemetry", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }

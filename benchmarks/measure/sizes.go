@@ -19,7 +19,7 @@ func (b *Bench) Sizes(ctx context.Context, p record.SizesParameters) (rows []rec
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=0", "-run=^TestVirtualTraffic$", "./sidecar",
+	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=0", "-run=^TestVirtualTraffic$", "./internal/testing/hosts",
 		"-traffic.nodes="+p.Nodes, "-traffic.rates="+p.Rates, fmt.Sprintf("-traffic.for=%dms", p.WindowMS))
 	cmd.Dir = root
 	said, err := cmd.CombinedOutput()
