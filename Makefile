@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The modules beside the one of the program.
 MODULES = benchmarks checks clients/conformance
 
-.PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-sidecar race-full bench-tests bench-tests-nightly checks checks-nightly clients clients-build \
+.PHONY: build conversations install man test lengthy lengthy-nightly static race race-most race-hosts race-full bench-tests bench-tests-nightly checks checks-nightly clients clients-build \
 	clients-go clients-python clients-node clients-packages nightly-packages peers-suites soak-clients deb release vet staticcheck hundred failpoints random random-ci fuzz corpus model \
 	model-check model-quick clocks faults soak soak-changes soak-steady soak-memcached attacks bench bench-hits golden cross mutants weigh contents nightly
 
@@ -26,8 +26,11 @@ man:              ## the manual page, into man/cachesidecar.1
 test:             ## what the README says
 	TEST_COMMAND= $(GO) test ./...
 
+# Whole sidecars, mostly several, in one process.
+HOSTS = ./internal/testing/hosts
+
 # Where tests are named TestLengthy….
-LENGTHY = . ./cmd/cachesidecar ./internal/testing/faults ./internal/testing/attacks ./sidecar
+LENGTHY = . ./cmd/cachesidecar ./internal/testing/faults ./internal/testing/attacks $(HOSTS)
 
 # Of these, attacks that need many attackers, and what costs most: not run by CI.
 NIGHTLY = '^TestLengthy(VirtualRelayRestarts|VirtualReadBehindAckAll|VirtualSlander|VirtualVotersRestartInTurn|Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
@@ -49,22 +52,21 @@ clocks:           ## list the tests that read the machine's clock, each with the
 RACE = CGO_ENABLED=1 $(GO) test -race -vet=off -ldflags=-w -timeout 60m # vet has a target, and no debugger comes
 UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c internal/testing/faults internal/testing/attacks \
 	internal/testing/mutants l2/ownership l2/segment
-SIDECAR = cachesidecar/sidecar
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|KeyFilterFlood|FloorsWithTheirAges|Texts|FeedUnfit|FeedSlots)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))
 
-race: race-most race-sidecar ## the tests under the race detector, which needs a C compiler
+race: race-most race-hosts ## the tests under the race detector, which needs a C compiler
 
 race-most:
-	$(RACE) -skip $(REPEATS) $(call BUT,$(UNRACED) $(SIDECAR))
+	$(RACE) -skip $(REPEATS) $(call BUT,$(UNRACED) $(HOSTS:./%=%))
 	$(RACE) -run '^Test(Concurrent|ExpiredMemoryComesBack|KeptLargePages)$$' ./l2/segment
 
-race-sidecar:     # after the others, and alone in its lane: its hosts must not stand still
-	$(RACE) -skip $(REPEATS) ./sidecar
+race-hosts:       # after the others, and alone in its lane: its hosts must not stand still
+	$(RACE) -skip $(REPEATS) $(HOSTS)
 
 race-full:        ## all packages, and all tests of go test ./... (an hour)
-	$(RACE) $(call BUT,$(SIDECAR))
-	$(RACE) ./sidecar
+	$(RACE) $(call BUT,$(HOSTS:./%=%))
+	$(RACE) $(HOSTS)
 	cd clients/conformance && $(RACE) ./...
 
 static: vet staticcheck cross ## all that only compiles
@@ -140,25 +142,25 @@ staticcheck:      ## staticcheck on all modules
 	for m in $(MODULES); do (cd $$m && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
 hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of lengthy-nightly)
-	LONG_TESTS=1 $(GO) test ./sidecar -run TestLengthyVirtualHundred -virtual.many 100 -v -count=1
+	LONG_TESTS=1 $(GO) test $(HOSTS) -run TestLengthyVirtualHundred -virtual.many 100 -v -count=1
 
 failpoints:       ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
-	$(GO) vet -tags failpoint ./sidecar ./l2/ownership ./internal/failpoint
-	$(GO) test -tags failpoint -timeout 60m ./sidecar ./l2/ownership -run TestFailpoint
+	$(GO) vet -tags failpoint $(HOSTS) ./l2/ownership ./internal/failpoint
+	$(GO) test -tags failpoint -timeout 60m $(HOSTS) ./l2/ownership -run TestFailpoint
 	$(GO) build -o $(or $(TMPDIR),/tmp)/cachesidecar-failpoints ./cmd/cachesidecar
 	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints | grep internal/failpoint
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints
 
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
-	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
+	$(GO) test $(HOSTS) -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
 random-ci:        # the same 40 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
-	$(GO) test ./sidecar -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -virtual.random 40 -virtual.seed 1 -timeout 60m
+	$(GO) test $(HOSTS) -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -virtual.random 40 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
 	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
 conversations:    ## 300 random conversations with memcached's endpoint, and with memcached
-	$(GO) test ./internal/memcached ./sidecar -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m
+	$(GO) test ./internal/memcached $(HOSTS) -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m
 
 fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz
 	./.ci/fuzz decide $(FUZZTIME)
@@ -236,7 +238,7 @@ bench-hits:       ## replay the traces in the folder TRACES
 	cd benchmarks && $(GO) run ./cmd/bench hits -traces $(abspath $(TRACES))
 
 golden:           ## rewrite the golden bytes and pages, docs/METRICS.md and the tables of docs/CONFIG.md; look at the difference
-	$(GO) test ./internal/wire ./internal/shm ./internal/telemetry ./sidecar ./internal/configfile ./cmd/cachesidecar -run TestGolden -update
+	$(GO) test ./internal/wire ./internal/shm ./internal/telemetry $(HOSTS) ./internal/configfile ./cmd/cachesidecar -run TestGolden -update
 
 cross:            ## the platforms that are built but not tested
 	GOOS=linux GOARCH=arm64 $(GO) build ./...

@@ -87,7 +87,7 @@ var allowed = []struct {
 	{"internal/origin", []string{".", "internal/keyfilter", "internal/settings", "loader"}},
 	{"internal/namespaces", []string{".", "internal/failpoint", "internal/flight", "internal/inspect", "internal/keyfilter", "internal/kv", "internal/origin", "internal/quota", "internal/shm", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
-	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/inspect", "internal/kv", "internal/namespaces", "internal/origin", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/transport", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
+	{"internal/engine", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/inspect", "internal/kv", "internal/namespaces", "internal/origin", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/shm", "internal/transport", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/changes", []string{".", "internal/failpoint", "internal/kv", "loader"}},
 	{"internal/testing/onehost", []string{"internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/namespaces", "internal/quota", "internal/testing/testenv", "internal/wire", "loader"}},
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/inspect", "internal/transport", "internal/verify", "internal/wire", "unixsock"}},
@@ -96,8 +96,10 @@ var allowed = []struct {
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/rpc/server", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/telemetry", "internal/transport"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/origin", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"internal/inside", []string{"internal/cluster", "internal/engine", "internal/kv", "internal/peer", "internal/rpc/server", "internal/session", "internal/telemetry", "internal/wire"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/inside", "internal/keyfilter", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/origin", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
+	{"internal/testing/hosts", nil}, // only tests
 	// Floor 4: the command.
 	{"internal/configfile", []string{"internal/logs", "internal/settings", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar"}},
 	{"internal/top", []string{".", "client", "internal/logs", "internal/table", "internal/telemetry"}},

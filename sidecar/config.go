@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Config describes a sidecar. The zero value works: one host, 256 MiB, the default
@@ -191,4 +192,53 @@ type Config struct {
 	passed  []*os.File      // by systemd, for tests
 
 	readPatience time.Duration // how long a read waits for an owner, for tests; default 250 ms
+}
+
+// Grants lists the callers that may read, write and administer a namespace through the
+// socket. Admin includes the rights of Write, and Write the rights of Read. Each entry
+// is one of
+//
+//	user:NAME, user:1000, 1000   a user
+//	group:NAME, group:100        the members of a group
+//	token:NAME                   a connection that has shown this token of Config.Tokens
+//	anyone                       every user that may open the socket
+type Grants struct {
+	Read  []string `yaml:"read"`
+	Write []string `yaml:"write"`
+	Admin []string `yaml:"admin"`
+}
+
+// Token is a secret that a connection may show in HELLO. It adds rights to the rights of
+// the connection's user. It is meant for containers that share a user.
+type Token struct {
+	// File is the path of the file with the secret: one line of 16 to 256 bytes. Only
+	// this process's user, its group and root may be able to read the file.
+	File string `yaml:"file"`
+}
+
+// Others is the name in Config.Access of all namespaces without a line of their own.
+const Others = "*"
+
+// TLSFiles are the paths of certificate files in PEM. Give all three or none. They
+// require a cluster key file.
+type TLSFiles struct {
+	// Cert is this host's certificate chain; the first names this node in a DNS name.
+	// Form: path. Default: none. Bounds: absolute, up to 64KiB.
+	Cert string `yaml:"cert"`
+	// Key is the private key of Cert. Form: path. Default: none. Bounds: absolute, up
+	// to 64KiB.
+	Key string `yaml:"key"`
+	// CA are the authorities whose certificates are accepted. Form: path. Default: none.
+	// Bounds: absolute, up to 64KiB.
+	CA string `yaml:"ca"`
+}
+
+// Feed is a feed of changes.
+type Feed struct {
+	// Source is where it comes from: the FeedConfig of package loader/postgres is one kind. Required.
+	Source loader.FeedConfig `yaml:"-" answers:"yes"`
+	// MaxLag bounds for how long a value is served that was loaded before its row changed; 0 is no bound.
+	// While the feed is later, its namespaces serve and keep no loaded values. Form: time.
+	// Default: 0. Bounds: at least four times MaxStaleness, up to 1h.
+	MaxLag time.Duration `yaml:"max_lag" answers:"yes"`
 }

@@ -40,6 +40,8 @@ const (
 	minNamespaceBound = 200 * time.Millisecond
 	maxClusterName    = 64 // bytes
 	maxConnections    = 1 << 20
+	maxShared         = 1 << 30
+	defaultShared     = 32 << 20
 )
 
 // withDefaults returns a copy with every field set. The error joins all that is wrong.
@@ -111,6 +113,14 @@ func (c *Config) sizeDefaults() error {
 			c.BufferSize, c.MaxValue, longest)
 	}
 	return wrong.Err()
+}
+
+// sharedDefault returns the default of shared_size.
+func (c *Config) sharedDefault() Size {
+	if !shm.Supported || c.NoSocket {
+		return Off
+	}
+	return min(max(c.L2Size/8, shm.MinSize), defaultShared)
 }
 
 // namespaceDefaults checks the namespaces, and adds the default one.

@@ -1,16 +1,11 @@
 package sidecar
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
-	"github.com/cachesidecar/cachesidecar/internal/engine"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -43,7 +38,7 @@ func (s *Sidecar) GetMulti(
 // many makes a call of many keys. Each request may be passed on to another host.
 func many(
 	ctx context.Context, s *Sidecar, namespace string, q wire.Request, keys []string,
-	take func(key string, r *wire.Reply),
+	each func(key string, r *wire.Reply),
 ) error {
 	return calls.Many(keys, func(some []string, tell func(string, *wire.Reply)) error {
 		q := q
@@ -55,7 +50,7 @@ func many(
 			}
 		}
 		return err
-	}, take)
+	}, each)
 }
 
 // Set stores a value and returns its version. The caller may reuse value after Set has
@@ -253,75 +248,16 @@ func (s *Sidecar) call(ctx context.Context, namespace string, q wire.Request) (w
 	return s.execute(ctx, &q)
 }
 
-// execute executes a request in any namespace.
+// execute executes a request in any namespace while the store is open. After Run has returned, it returns ErrClosed.
 func (s *Sidecar) execute(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
-	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
-		s.engine.Node.CheckPause(now.Boot)
-		deadline, until := s.engine.Deadlines.Of(q, now), now.Boot+s.engine.Deadlines.Timeout(q)
-		if d, ok := ctx.Deadline(); ok {
-			left := time.Until(d)
-			deadline = now.Boot + left
-			until = deadline
-			q.TimeoutMS = uint32(min(max(left.Milliseconds(), 1), wire.MaxTimeout))
-		}
-		s.engine.Deadlines.Limit(q, until)
-		// Other hosts may own some of several keys.
-		many := q.Op == wire.OpMGet || q.Op == wire.OpDelete && !s.engine.Node.SingleNode()
-		if r = engine.Moved(); !many && !s.engine.Acks.Wanted(q) {
-			r = s.engine.Execute(q, b, now, 0)
-		}
-		if r.Status == wire.Moved {
-			if err := loadsItself(ctx, q); err != nil {
-				return err
-			}
-			r = s.serve(ctx, q, b, deadline)
-			unshare(&r)
-		}
-		s.engine.Count(q, &r)
-		return calls.Err(&r)
-	})
-	return r, err
-}
-
-// loadsItself returns an error if an origin asks for a key that it loads.
-func loadsItself(ctx context.Context, q *wire.Request) error {
-	if !q.Op.Lookup() || q.Has(wire.NoLoad) {
-		return nil
-	}
-	keys := q.Keys
-	if q.Op != wire.OpMGet {
-		keys = [][]byte{q.Key}
-	}
-	for _, key := range keys {
-		if namespaces.Within(ctx, q.Namespace, key) {
-			return fmt.Errorf("%w: the origin of %s asks the sidecar for the key %q that it loads, and would wait for "+
-				"itself: let it return the value", cachesidecar.ErrBadRequest, q.Namespace, key)
-		}
-	}
-	return nil
-}
-
-// unshare gives the caller its own values: those of the slow way may be those of a copy,
-// or of other readers that have waited for the same load.
-func unshare(r *wire.Reply) {
-	r.Value = bytes.Clone(r.Value)
-	for i := range r.Items {
-		r.Items[i].Value = bytes.Clone(r.Items[i].Value)
-	}
-}
-
-// embedded runs f while the store is open. After Run has returned, it returns ErrClosed.
-func (s *Sidecar) embedded(ctx context.Context, f func(*namespaces.Pins, kv.Moment) error) error {
 	if err := ctx.Err(); err != nil {
-		return calls.ContextErr(err)
+		return r, calls.ContextErr(err)
 	}
 	if !s.enter() {
-		return cachesidecar.ErrClosed
+		return r, cachesidecar.ErrClosed
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.engine.Namespaces}
-	defer b.Release()
-	return f(&b, s.engine.Clock.Read())
+	return s.engine.Answer(ctx, q)
 }
 
 // enter reports whether the store is open, and keeps it open until inUse.Done.

@@ -11,21 +11,12 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/changes"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
-
-// Feed is a feed of changes.
-type Feed struct {
-	// Source is where it comes from: the FeedConfig of package loader/postgres is one kind. Required.
-	Source loader.FeedConfig `yaml:"-" answers:"yes"`
-	// MaxLag bounds for how long a value is served that was loaded before its row changed; 0 is no bound.
-	// While the feed is later, its namespaces serve and keep no loaded values. Form: time.
-	// Default: 0. Bounds: at least four times MaxStaleness, up to 1h.
-	MaxLag time.Duration `yaml:"max_lag" answers:"yes"`
-}
 
 // check returns what is wrong with the settings of a feed that concern the sidecar.
 func (f *Feed) check(staleness time.Duration) error {
@@ -147,25 +138,25 @@ func (c *Config) keyForms(ctx context.Context, name string) ([]string, error) {
 // followers follow the feeds of a sidecar.
 type followers []*changes.Follower
 
-func newFollowers(s *Sidecar, feeds map[string]loader.Feed) (list followers) {
-	giveForms(feeds, s.engine.Namespaces.KeyForms)
+func newFollowers(c *Config, e *engine.Engine, feeds map[string]loader.Feed) (list followers) {
+	giveForms(feeds, e.Namespaces.KeyForms)
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		hide := origin.Secrets(feeds[name].Secrets())
-		times := changes.Times{MaxLag: s.cfg.Feeds[name].MaxLag, Heard: 2 * s.cfg.MaxStaleness}
-		list = append(list, changes.New(name, feeds[name], times, s.engine, s.cfg.Log, hide.Hide))
+		times := changes.Times{MaxLag: c.Feeds[name].MaxLag, Heard: 2 * c.MaxStaleness}
+		list = append(list, changes.New(name, feeds[name], times, e, c.Log, hide.Hide))
 	}
 	return list
 }
 
-// feedStats returns the feeds' part of STATS.
-func feedStats(s *Sidecar) (list []cachesidecar.ChangesStats) {
-	for _, one := range s.followers {
-		c := one.Stats()
-		if age, late, bounded := s.engine.Node.FeedLag(c.Name); bounded {
-			c.MaxLagMS, c.Late = s.cfg.Feeds[c.Name].MaxLag.Milliseconds(), late
-			c.CertifiedMS = (age + time.Millisecond - 1).Milliseconds()
+// stats returns the feeds' part of STATS.
+func (f followers) stats(c *Config, node *cluster.Node) (list []cachesidecar.ChangesStats) {
+	for _, one := range f {
+		st := one.Stats()
+		if age, late, bounded := node.FeedLag(st.Name); bounded {
+			st.MaxLagMS, st.Late = c.Feeds[st.Name].MaxLag.Milliseconds(), late
+			st.CertifiedMS = (age + time.Millisecond - 1).Milliseconds()
 		}
-		list = append(list, c)
+		list = append(list, st)
 	}
 	return list
 }

@@ -15,14 +15,12 @@ type thisHost struct{ s *Sidecar }
 func (h thisHost) Stats() cachesidecar.Stats { return h.s.telemetry.Stats() }
 
 func (h thisHost) Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
-	return h.s.serveNow(ctx, q, b, deadline)
+	return h.s.engine.ServeNow(ctx, q, b, deadline)
 }
-
-func (h thisHost) Probed(p *wire.Probe) wire.Probed { return probed(h.s, p) }
 
 func (h thisHost) Enter() (leave func(), ok bool) { return h.s.inUse.Done, h.s.enter() }
 
 func (h thisHost) Batch(took time.Duration) {
 	h.s.telemetry.Batch(took)
-	h.s.batches.add(took)
+	h.s.engine.Pressure.NoteBatch(took)
 }

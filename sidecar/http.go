@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -115,13 +114,6 @@ func httpStats(s *Sidecar) func() cachesidecar.HTTPStats {
 // wordsLast is how long the words of a host that is ready are kept. Anybody may ask for them, as
 // often as he likes, and to find out what is wrong costs more than an answer.
 const wordsLast = time.Second
-
-// readyWords are the last words of /readyz while the host was ready.
-type readyWords struct {
-	mu   sync.Mutex
-	at   time.Duration // on the boot clock
-	text string
-}
 
 // readiness returns the state of this host in words, and whether it is ready.
 func (s *Sidecar) readiness() (words string, ready bool) {

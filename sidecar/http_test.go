@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/memcached"
@@ -103,7 +105,7 @@ func TestPprofWithoutProfiles(t *testing.T) {
 // TestHTTPWarned checks that the log of Run warns of an address that everybody may reach.
 func TestHTTPWarned(t *testing.T) {
 	for address, warns := range map[string]bool{":0": true, "127.0.0.1:0": false} {
-		var log lockedText
+		var log testenv.Text
 		start(t, Config{HTTP: address, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if strings.Contains(log.String(), "http listens on all addresses") != warns {
 			t.Errorf("http %s is to warn: %v; the log: %s", address, warns, log.String())
@@ -207,6 +209,36 @@ func TestFileShares(t *testing.T) {
 					t.Errorf("%q lacks %s", log.String(), want)
 				}
 			}
+		}
+	}
+}
+
+// TestMetricsPage checks the form of some lines of /metrics.
+func TestMetricsPage(t *testing.T) {
+	s := start(t, Config{HTTP: "127.0.0.1:0"})
+	c, err := client.Dial(t.Context(), client.Config{Socket: s.SocketPath(), NoSharedMemory: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Set(t.Context(), "a", b("1"), cachesidecar.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(t.Context(), "a", cachesidecar.GetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, page := httpAnswer(t, s.http.Load().Addr().String(), "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	for _, line := range []string{
+		`cachesidecar_requests_total{namespace="default",op="GET",result="hit",tier="l2"} 1`,
+		`cachesidecar_requests_total{namespace="default",op="SET",result="ok",tier=""} 1`,
+		`cachesidecar_memory_limit_bytes{tier="l2"} 8.388608e+06`,
+		`cachesidecar_entries{tier="l2"} 1`,
+		`cachesidecar_connections 1`,
+		`cachesidecar_build_info{`,
+		`go_goroutines`,
+	} {
+		if !strings.Contains(page, line) {
+			t.Errorf("/metrics has no %s", line)
 		}
 	}
 }

@@ -79,36 +79,11 @@ func (c *Config) connections() int {
 	return s.connections
 }
 
-// warnLimits logs a warning if there are not descriptors, or not memory, for all connections.
-func warnLimits(s *Sidecar) {
-	s.files.warn(s.cfg.Log)
-	c := &s.cfg
-	for _, text := range c.Warnings() {
-		c.Log.Warn("what is configured is allowed, and dangerous", "warning", text)
-	}
-	if n := c.connections(); n < c.MaxConnections {
-		have, what := memoryLimit()
-		c.Log.Warn("there is not memory for max_connections, so fewer apps can connect: "+
-			"raise the limit of memory, or lower max_connections or the sizes",
-			"max_connections", c.MaxConnections, "connections", n, "memory", fmt.Sprint(what, " ", Size(have)))
-	}
-}
-
 // Memory returns what the configuration needs, in bytes: a limit of the process's memory.
 func (c Config) Memory() (Size, error) {
 	c, err := c.withDefaults()
 	s := c.sizes()
 	return Size(s.need().total()), err
-}
-
-// HeapLimit returns a limit in bytes for the memory of Go's runtime
-// (debug.SetMemoryLimit). The limit suits a process that only runs this sidecar. L2 is not in
-// the runtime's memory.
-func (s *Sidecar) HeapLimit() int64 {
-	s.applying.Lock()
-	defer s.applying.Unlock()
-	sizes, _ := s.present.withMemory()
-	return sizes.need().heap
 }
 
 // shareFiles shares out the descriptors that this process may have.

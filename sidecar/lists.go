@@ -7,8 +7,12 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
+
+// maxLifetime is the maximum of all settings that say how long something is kept.
+const maxLifetime = wire.MaxTTL * time.Millisecond
 
 // ExistingKeys has the settings of a namespace's key filter.
 type ExistingKeys struct {

@@ -73,8 +73,8 @@ func (c *Config) checkMemcachedAddress() error {
 // isPath says whether an address is the path of a Unix socket.
 func isPath(address string) bool { return strings.Contains(address, "/") }
 
-// openMemcached makes the endpoint, if there is one. It does not listen yet.
-func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.Sessions) {
+// open makes the endpoint, if there is one. It does not listen yet.
+func (m *memcachedDoor) open(cfg *Config, limits server.Limits, doors *session.Sessions) {
 	if cfg.Memcached == "" {
 		return
 	}
@@ -85,7 +85,6 @@ func openMemcached(m *memcachedDoor, cfg *Config, maxConns int, doors *session.S
 	if cfg.MemcachedDelimiter != "" {
 		m.door.Delimiter = cfg.MemcachedDelimiter[0]
 	}
-	limits := appLimits(cfg, maxConns, doors.Engine.Budget)
 	limits.Framing, limits.MaxFrame = m.door, m.door.Longest()
 	m.server = server.New(limits, cfg.Log, m.door.Handler)
 }

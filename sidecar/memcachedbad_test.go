@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 )
 
 // TestMemcachedReload changes the rules and the namespaces under a connection that stands. Each
@@ -12,7 +14,7 @@ import (
 func TestMemcachedReload(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m")
 	r := newReloaded(t, Config{Memcached: path, MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"open": {}}})
-	c := dialText(t, "unix", path)
+	c := memcachedtest.Dial(t, "unix", path)
 	c.Ask("set open:k 0 0 1\r\nx", "STORED")
 	c.Ask("get open:k", "VALUE open:k 0 1", "x", "END")
 	r.apply(func(c *Config) {
@@ -49,7 +51,7 @@ func TestMemcachedReload(t *testing.T) {
 func TestMemcachedNamesStay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m")
 	r := newReloaded(t, Config{Memcached: path, MemcachedDelimiter: ":", Namespaces: map[string]Namespace{"open": {}}})
-	c := dialText(t, "unix", path)
+	c := memcachedtest.Dial(t, "unix", path)
 	c.Ask("set open:k 0 0 1\r\nx\r\nset k 0 0 1\r\ny\r\nset open/k 0 0 1\r\nz", "STORED", "STORED", "STORED")
 	_, restart := r.apply(func(c *Config) { c.MemcachedDelimiter, c.MemcachedNamespace = "/", "open" })
 	for _, setting := range []string{"memcached_delimiter", "memcached_namespace"} {
@@ -57,7 +59,7 @@ func TestMemcachedNamesStay(t *testing.T) {
 			t.Errorf("no word of a restart for %s: %q", setting, restart)
 		}
 	}
-	for _, c := range []*textConn{c, dialText(t, "unix", path)} {
+	for _, c := range []*memcachedtest.Conn{c, memcachedtest.Dial(t, "unix", path)} {
 		c.Ask("get open:k k open/k", "VALUE open:k 0 1", "x", "VALUE k 0 1", "y", "VALUE open/k 0 1", "z", "END")
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -99,9 +98,6 @@ const (
 	DefaultRefreshEarly = 1.0
 	DefaultLeaseTime    = 10 * time.Second
 )
-
-// maxLifetime is the maximum of all settings that say how long something is kept.
-const maxLifetime = wire.MaxTTL * time.Millisecond
 
 // maxPattern is the maximum length of key_pattern, in bytes.
 const maxPattern = 1024

@@ -32,6 +32,12 @@ var aCustom = loader.Custom{Source: loader.SourceFunc(aSource)}
 
 func aSource(context.Context, []byte) (loader.Value, error) { return loader.Value{}, nil }
 
+// aStore lists keys and takes writes; nothing calls it.
+type aStore struct {
+	loader.Lister
+	loader.Writer
+}
+
 func TestNamespaceDefaults(t *testing.T) {
 	n := Namespace{}.spec()
 	want := namespaces.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
@@ -112,7 +118,7 @@ func TestNamespaceRefused(t *testing.T) {
 		{"no list of memcached", Namespace{Origin: memcachedOrigin, ExistingKeys: &ExistingKeys{Keys: 1}}, "existing_keys: this kind of origin cannot list its keys"},
 		{"no list of a Source", Namespace{Origin: aCustom, ExistingKeys: &ExistingKeys{Keys: 1}}, "existing_keys: this kind of origin cannot list its keys"},
 		{"a list for redis", Namespace{Origin: redisOrigin, ExistingKeys: &ExistingKeys{Keys: 1, List: loader.List{URL: "http://h"}}}, "existing_keys: url is for another kind of origin"},
-		{"a Lister and a list", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, List: loader.List{URL: "http://h", Lister: newDatabase(nil)}}}, "existing_keys: url is for another kind"},
+		{"a Lister and a list", Namespace{Origin: http, ExistingKeys: &ExistingKeys{Keys: 1, List: loader.List{URL: "http://h", Lister: aStore{}}}}, "existing_keys: url is for another kind"},
 
 		{"warm_on_start alone", Namespace{WarmOnStart: &Warm{}}, "warm_on_start is for loads from an origin"},
 		{"rate of warming", Namespace{Origin: redisOrigin, WarmOnStart: &Warm{Rate: -1}}, "warm_on_start.rate -1: give 0 to"},
@@ -120,7 +126,7 @@ func TestNamespaceRefused(t *testing.T) {
 		{"list's timeout of warming", Namespace{Origin: redisOrigin, WarmOnStart: &Warm{List: loader.List{Timeout: -1}}}, "warm_on_start: timeout -1ns"},
 		{"no list to warm", Namespace{Origin: memcachedOrigin, WarmOnStart: &Warm{}}, "warm_on_start: this kind of origin cannot list its keys"},
 
-		{"Writer alone", Namespace{Origin: loader.Custom{Source: loader.SourceFunc(aSource), Writer: &store{}}}, "origin.source: there are settings of writes, and write_through is off"},
+		{"Writer alone", Namespace{Origin: loader.Custom{Source: loader.SourceFunc(aSource), Writer: aStore{}}}, "origin.source: there are settings of writes, and write_through is off"},
 		{"no Writer", Namespace{Origin: aCustom, WriteThrough: true}, "write_through: a Source takes no writes: give a Writer too"},
 		{"no statements", Namespace{Origin: postgresOrigin, WriteThrough: true}, "its statement to store must have $1, the key, and $2, the value"},
 		{"a method", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Write: httporigin.WriteConfig{StoreMethod: "A B"}}, WriteThrough: true}, `method "A B" is not a method`},

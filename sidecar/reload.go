@@ -6,7 +6,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Apply puts another configuration into effect while the sidecar runs, as far as that is
@@ -59,7 +58,7 @@ func (s *Sidecar) Apply(ctx context.Context, cfg Config) (changes cachesidecar.C
 	}
 
 	if s.engine.Access.Replace(rules) {
-		s.memory.endAll()
+		s.engine.Regions.EndAll()
 	}
 	begun := s.engine.Reload(plan)
 	s.use.RLock()
@@ -128,15 +127,7 @@ func (s *Sidecar) setLimits() {
 	}
 }
 
-// answerReload answers RELOAD with Config.Reload.
-func answerReload(ctx context.Context, reload func(context.Context) (cachesidecar.Changes, error)) wire.Reply {
-	if reload == nil {
-		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "the program that this sidecar is embedded in "+
-			"has no configuration that could be read again: reload it by the program's own means"))
-	}
-	changes, err := reload(ctx)
-	if err != nil {
-		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "%v", err))
-	}
-	return wire.BodyReply(changes)
-}
+// Reload reads the cluster key file and the certificate files again. The watch of the
+// files does the same within 5 s of a change. An error says why the new contents are not
+// taken; then nothing has changed. Without such files Reload does nothing.
+func (s *Sidecar) Reload() error { return s.keys.Reload() }

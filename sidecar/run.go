@@ -54,7 +54,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	if listener != nil {
 		defer listener.Close()
-		s.memory.begin(ctx, &s.cfg, s.path)
+		s.engine.Regions.MakeRoom(ctx, s.path, int64(max(s.cfg.SharedSize, 0)))
 		defer endRegions(s)
 	}
 	if err := s.memcached.listen(&s.cfg); err != nil {
@@ -165,7 +165,7 @@ func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Serv
 	if !s.engine.Node.SingleNode() {
 		back.run(func(ctx context.Context) { s.engine.Handoff.Run(ctx, s.engine.Node) })
 		if s.cfg.AdaptiveWeight {
-			back.run(s.adapt)
+			back.run(func(ctx context.Context) { s.engine.Pressure.Adapt(ctx, s.weight.Load) })
 		}
 	}
 	s.applying.Lock()
@@ -201,7 +201,7 @@ func (s *Sidecar) startFront(front *layer, l *unixsock.Listener, back, cluster *
 	s.engine.Serving()
 	if l != nil {
 		front.Go(func() error { return s.server.Serve(front.ctx, s.server.Sparing(l)) })
-		front.run(func(ctx context.Context) { s.keepSocket(ctx, l) })
+		front.run(func(ctx context.Context) { s.socket.keep(ctx, l, s.cfg.Log) })
 	}
 	s.memcached.serve(front)
 }
@@ -212,4 +212,25 @@ func joined(err, more error) error {
 		return err
 	}
 	return errors.Join(err, more)
+}
+
+// endRegions ends the shared memory of a sidecar that has no connection any more.
+func endRegions(s *Sidecar) {
+	s.sessions.Close()
+	s.engine.Regions.Close()
+}
+
+// warnLimits logs a warning if there are not descriptors, or not memory, for all connections.
+func warnLimits(s *Sidecar) {
+	s.files.warn(s.cfg.Log)
+	c := &s.cfg
+	for _, text := range c.Warnings() {
+		c.Log.Warn("what is configured is allowed, and dangerous", "warning", text)
+	}
+	if n := c.connections(); n < c.MaxConnections {
+		have, what := memoryLimit()
+		c.Log.Warn("there is not memory for max_connections, so fewer apps can connect: "+
+			"raise the limit of memory, or lower max_connections or the sizes",
+			"max_connections", c.MaxConnections, "connections", n, "memory", fmt.Sprint(what, " ", Size(have)))
+	}
 }

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -17,9 +18,9 @@ type socketState struct {
 	remade atomic.Int64           // how often the file was made anew
 }
 
-// keepSocket watches the socket's file until ctx ends, and makes it anew if it is gone.
+// keep watches the socket's file until ctx ends, and makes it anew if it is gone.
 // Another program may delete it, and apps that connect later would not find the sidecar.
-func (s *Sidecar) keepSocket(ctx context.Context, l *unixsock.Listener) {
+func (s *socketState) keep(ctx context.Context, l *unixsock.Listener, log *slog.Logger) {
 	t := time.NewTicker(socketEvery)
 	defer t.Stop()
 	for {
@@ -29,21 +30,21 @@ func (s *Sidecar) keepSocket(ctx context.Context, l *unixsock.Listener) {
 		case <-t.C:
 		}
 		made, err := l.Keep()
-		before := s.socket.gone.Load()
+		before := s.gone.Load()
 		switch {
 		case err != nil:
 			why := err.Error()
-			s.socket.gone.Store(&why)
+			s.gone.Store(&why)
 			if before == nil || *before != why {
-				s.cfg.Log.Error("apps do not find the socket; trying again", "socket", s.path, "error", err)
+				log.Error("apps do not find the socket; trying again", "socket", l.Path(), "error", err)
 			}
 			continue
 		case made:
-			s.socket.remade.Add(1)
-			s.cfg.Log.Warn("the socket's file was gone, and is made anew", "socket", s.path)
+			s.remade.Add(1)
+			log.Warn("the socket's file was gone, and is made anew", "socket", l.Path())
 		case before != nil:
-			s.cfg.Log.Info("apps find the socket again", "socket", s.path)
+			log.Info("apps find the socket again", "socket", l.Path())
 		}
-		s.socket.gone.Store(nil)
+		s.gone.Store(nil)
 	}
 }

@@ -18,7 +18,7 @@ import (
 // their own module, and keeps the test's counts, by the names that it gives them.
 func (b *Bench) Sizes(ctx context.Context, p record.Parameters) {
 	root := must(peers.Root(ctx))
-	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=0", "-run=^TestVirtualTraffic$", "./sidecar",
+	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=0", "-run=^TestVirtualTraffic$", "./internal/testing/hosts",
 		"-traffic.nodes="+p.Nodes, "-traffic.rates="+p.Rates, fmt.Sprintf("-traffic.for=%dms", p.WindowMS))
 	cmd.Dir = root
 	said, err := cmd.CombinedOutput()

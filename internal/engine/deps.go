@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"log/slog"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
@@ -60,9 +62,20 @@ type Config struct {
 	Access *access.Rules
 	Places *quota.Places
 	Budget *quota.Budget
+
+	Program Program
 	// Peer returns the handler of another sidecar's requests. It is called while
 	// Node.Run runs.
 	Peer func(kv.Process) server.Handler
+}
+
+// Program is the program around the engine, as operators' requests need it.
+type Program struct {
+	Stats   func() cachesidecar.Stats                           // of this host
+	Reload  func(context.Context) (cachesidecar.Changes, error) // reads the configuration again; nil: there is none
+	Stop    func()                                              // makes it end in order
+	Ending  <-chan struct{}                                     // closed when it begins to end
+	AloneOK func() bool                                         // whether this host may be alone
 }
 
 // MaxLeases bounds the keys whose token is out.

@@ -25,7 +25,9 @@
 //	Tokens     loads by apps
 //	Local      keys of this host
 //	Acks       the wait until all hosts have applied a write
-//	Admin      requests about hosts, and about what this one stores and does
+//	Regions    the shared memory of this host's apps
+//	Pressure   how near this host is to what it can bear
+//	Admin      requests of operators: about hosts, about what this one stores and does, VERIFY, DRAIN, RELOAD
 //
 // All methods may be called concurrently. A request of many keys, or to many hosts, uses
 // goroutines that end with it. A write-through uses one that may outlive its request; it

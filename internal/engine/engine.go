@@ -35,6 +35,8 @@ type Engine struct {
 	Tokens   *Tokens
 	Local    *Local
 	Acks     *Acks
+	Regions  *Regions
+	Pressure *Pressure
 	Admin    *Admin
 	origins  memory
 	kept     kept
@@ -113,6 +115,14 @@ func (e *Engine) ServeNow(
 		return e.Admin.ringOfOwner(ctx, q)
 	case wire.OpForget:
 		return e.Admin.ForgetEverywhere(ctx, q)
+	case wire.OpStats:
+		return e.Admin.Stats(ctx, q, e.Config.Program.Stats())
+	case wire.OpVerify:
+		return e.Admin.Verify(q, deadline)
+	case wire.OpReload:
+		return e.Admin.reload(ctx)
+	case wire.OpDrain:
+		return e.Admin.drain(ctx, q, deadline)
 	}
 	r := e.serve(ctx, q, pins, deadline)
 	if e.Loads.unsaid(q, &r) {

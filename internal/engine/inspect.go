@@ -2,7 +2,9 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
@@ -12,13 +14,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// Admin answers requests of operators: about hosts (hosts.go), and about what this one stores and does.
+// Admin answers requests of operators: about hosts (hosts.go), about what this one stores and does, and VERIFY,
+// DRAIN and RELOAD.
 type Admin struct {
 	*deps
-	hot      *inspect.Sketch
-	loads    *inspect.SlowList
-	Requests inspect.SlowList // of apps, over the socket
-	Listing  chan struct{}    // has a place for the one request that lists keys
+	hot       *inspect.Sketch
+	loads     *inspect.SlowList
+	answer    func(context.Context, *wire.Request) (wire.Reply, error) // Engine.Answer
+	verifying atomic.Bool
+	Requests  inspect.SlowList // of apps, over the socket
+	Listing   chan struct{}    // has a place for the one request that lists keys
 }
 
 // Hot answers HOT. may reports whether the caller may know a namespace's keys.

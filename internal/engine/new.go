@@ -121,7 +121,9 @@ func (e *Engine) makeParts() {
 		deps: b, barriers: e.Barriers, remote: e.Remote, loads: e.Loads, tokens: e.Tokens, hot: hot,
 	}
 	e.Acks = &Acks{deps: b}
-	e.Admin = &Admin{deps: b, hot: hot, loads: loads, Listing: make(chan struct{}, 1)}
+	e.Regions = &Regions{deps: b, access: e.Access}
+	e.Pressure = &Pressure{deps: b, waiting: &e.Waiting}
+	e.Admin = &Admin{deps: b, hot: hot, loads: loads, answer: e.Answer, Listing: make(chan struct{}, 1)}
 }
 
 // Close frees what the engine stands on, after Node.Run has returned and the last request

@@ -64,7 +64,7 @@ func (c *Handler) answerPeer(conn *server.Conn) {
 	case wire.OpFetch:
 		answerBody(c, conn, func(f *wire.Fetch) wire.Reply { return core.Handoff.ServeFetch(c.from, f) })
 	case wire.OpProbe:
-		answerBody(c, conn, func(p *wire.Probe) wire.Reply { return wire.BodyReply(c.Sessions.Host.Probed(p)) })
+		answerBody(c, conn, func(p *wire.Probe) wire.Reply { return wire.BodyReply(core.Admin.Probed(p)) })
 	case wire.OpApplied:
 		deadline := core.Deadlines.Of(c.Req, c.Now)
 		answerBody(c, conn, func(a *wire.Applied) wire.Reply {

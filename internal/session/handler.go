@@ -92,7 +92,7 @@ func (c *Handler) welcome() wire.Reply {
 
 // features lists the operations that are served: without shared memory one fewer.
 func (c *Handler) features() []string {
-	if m := c.Sessions.Memory; m != nil && m.Offered() {
+	if c.Core.Regions.Offered() {
 		return wire.Features
 	}
 	return slices.DeleteFunc(slices.Clone(wire.Features), func(name string) bool { return name == "shared" })

@@ -151,7 +151,6 @@ type Config struct {
 	Version   string               // of the program, for HELLO
 	BootClock string               // the boot clock's name; "": none that apps can read
 	Limits    func() server.Limits // of the socket
-	Memory    Memory               // that apps share; nil: none
 }
 
 // Host is the sidecar, as its sessions see it.
@@ -161,8 +160,6 @@ type Host interface {
 	// Serve answers a request wherever its keys are. The pins are released while it
 	// waits.
 	Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
-	// Probed reads a key for another host's VERIFY.
-	Probed(p *wire.Probe) wire.Probed
 	// Enter keeps the store open until leave is called; false means that it is closed.
 	Enter() (leave func(), ok bool)
 	// Batch is told how long a batch took, for one batch in batchSample.

@@ -1,11 +1,9 @@
 package session
 
 import (
-	"os"
 	"slices"
 	"sync"
 
-	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -15,23 +13,12 @@ import (
 // system refuses to send one above the limit of open files, to any app.
 const MaxDescriptors = 512
 
-// Memory is the regions that apps read.
-type Memory interface {
-	// Offered reports whether there are any.
-	Offered() bool
-	// Region returns the region of a principal, for wire.Request; nil: none.
-	Region(of *access.Principal) any
-	// Open opens the region of a principal, which is made if there is none. The caller closes
-	// the file.
-	Open(of *access.Principal) (*os.File, wire.Shared, *wire.Error)
-}
-
 var errNoMemory = wire.Errorf(wire.Unsupported,
 	"this sidecar shares no memory with apps: see shared_size, or read over the socket")
 
 // share answers SHARED: the descriptor of the region goes with the answer.
 func (c *Handler) share(conn *server.Conn) {
-	if m := c.Sessions.Memory; m == nil || !m.Offered() {
+	if !c.Core.Regions.Offered() {
 		c.answerError(conn, errNoMemory)
 		return
 	}
@@ -42,7 +29,7 @@ func (c *Handler) share(conn *server.Conn) {
 		c.answerError(conn, err)
 		return
 	}
-	file, body, bad := c.Sessions.Memory.Open(c.By.Principal())
+	file, body, bad := c.Core.Regions.OpenRegion(c.By.Principal())
 	if bad != nil {
 		c.client.Release(quota.Descriptors)
 		c.answerError(conn, bad)
@@ -125,10 +112,10 @@ func (d *Sessions) Close() {
 // regionOf returns the shared memory that the app of a read has, if the request asks for values
 // there; nil: none.
 func regionOf(c *Handler, q *wire.Request) any {
-	if !q.App || !q.Has(wire.Share) || c.Sessions.Memory == nil {
+	if !q.App || !q.Has(wire.Share) {
 		return nil
 	}
-	return c.Sessions.Memory.Region(c.By.Principal())
+	return c.Core.Regions.RegionOf(c.By.Principal())
 }
 
 // hits counts reads that an app has answered itself.

@@ -72,8 +72,7 @@ func Virtually(t *testing.T, cfg onehost.Config, f func(t *testing.T, h *Host)) 
 // itself is what the sessions of a host need of a sidecar.
 type itself struct{ *Host }
 
-func (itself) Probed(*wire.Probe) wire.Probed { return wire.Probed{} }
-func (itself) Batch(time.Duration)            {}
+func (itself) Batch(time.Duration) {}
 
 func (i itself) Stats() cachesidecar.Stats {
 	return cachesidecar.Stats{Node: "host", L2: i.Store.Stats().L2Stats, Namespaces: i.Namespaces.Stats()}
