@@ -75,7 +75,9 @@ async function twice(t: TestContext, first: (socket: net.Socket, q: Request) => 
     const mine = sockets.push(socket) === 1;
     const peer = new Peer(socket, (q) => {
       if (q.op === 1) {
-        peer.answer(q.id, 0, { ...welcome, features: [] });
+        peer.answer(q.id, 0, welcome);
+      } else if (q.op === 23) {
+        // LEAVING waits
       } else if (mine) {
         first(socket, q);
       } else {

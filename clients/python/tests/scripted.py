@@ -15,7 +15,7 @@ import msgpack
 from cachesidecar import _wire
 
 WELCOME = {
-    "v": 1, "node": "n", "server": "t", "epoch": 7, "features": ["get", "set", "watch"], "boot": {"id": "", "now_ns": 0},
+    "v": 1, "node": "n", "server": "t", "epoch": 7, "features": [], "boot": {"id": "", "now_ns": 0},
     "limits": {"key": 1024, "value": 1000, "frame": 70000}, "hash": {"name": "xxh3", "seed": 0, "partitions": 16384},
 }
 
@@ -33,7 +33,7 @@ class Peer:
         sock.settimeout(20)
 
     def request(self) -> List[Any]:
-        """Return the next request; an empty list at the end. The PING of a doubt is answered here."""
+        """Return the next request; an empty list at the end. The PING of a doubt is answered here, LEAVING waits."""
         while True:
             request = self.next()
             if request[:2] != [_wire.PING_ID, _wire.PING]:
@@ -49,9 +49,12 @@ class Peer:
                 self.answer(_wire.PING_ID, 0)
 
     def next(self) -> List[Any]:
-        """Return the next request, whatever it is; an empty list at the end."""
-        head = self.exactly(4)
-        return list(msgpack.unpackb(self.exactly(int.from_bytes(head, "big")))) if head else []
+        """Return the next request, whatever it is but LEAVING, which waits; an empty list at the end."""
+        while head := self.exactly(4):
+            request = list(msgpack.unpackb(self.exactly(int.from_bytes(head, "big"))))
+            if request[:2] != [_wire.LEAVING_ID, _wire.LEAVING]:
+                return request
+        return []
 
     def exactly(self, n: int) -> bytes:
         data = b""
