@@ -83,7 +83,7 @@ func messages() []golden {
 	events, held := testEvents(), testEvents()
 	held.Add(EventBarrier, 0x1122334455667788, 8, &EventDetail{LagMS: 500})
 	held.Add(EventChanged, 0x1122334455667788, 9, nil)
-	floors := []Floor{{Namespace: "users", Version: 5, AgeMS: []uint32{70_000}}, {Version: 4}}
+	floors := []Floor{{Namespace: "users", Version: 5, AgeMS: 70_000}, {Version: 4}}
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []kv.NodeID{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: kv.Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4, Settings: 1<<63 + 5}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60, Floors: floors}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
