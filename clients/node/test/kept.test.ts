@@ -164,6 +164,8 @@ def hit(c, id, v):
     say(c, id, 8, b'\\0\\xc4' + bytes([len(v)]) + v + b'\\x10\\x07\\0\\x02\\0')
 def serve(c, n):
     for id, op, value in frames(c):
+        if op == 23:
+            continue
         print('op %d %d%s' % (op, n, value.decode()), flush=True)
         if op == 1:
             say(c, id, 3, b'\\0\\x80')
