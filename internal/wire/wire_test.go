@@ -80,9 +80,7 @@ func messages() []golden {
 	process := kv.Process{Node: "host-a", Epoch: 99}
 	ballot := kv.Ballot{Clock: 1 << 50, Process: process}
 	promise := Promise{Ballot: ballot, Partitions: []byte{1, 0, 0, 128}}
-	events, held := testEvents(), testEvents()
-	held.Add(EventBarrier, 0x1122334455667788, 8, &EventDetail{LagMS: 500})
-	held.Add(EventChanged, 0x1122334455667788, 9, nil)
+	events := testEvents()
 	floors := []Floor{{Namespace: "users", Version: 5, AgeMS: 70_000}, {Version: 4}}
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []kv.NodeID{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: kv.Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4, Settings: 1<<63 + 5}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60, Floors: floors}
@@ -184,7 +182,7 @@ func messages() []golden {
 		}}}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
-		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9, Tell: true}),
+		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: events, WallMS: 7, Clock: 9, Tell: true}),
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6, Floors: floors}),
 		withBody("settings", OpSettings, Settings{Names: []string{"audit"}, Of: []SettingsOf{{Of: "namespaces.*", Digests: []byte{1, 2, 3, 4, 5, 6, 7, 8}}}}),
 		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []kv.Process{process}, Voter: true, Owners: []kv.Process{process}}),

@@ -33,7 +33,7 @@ class Peer:
         sock.settimeout(20)
 
     def request(self) -> List[Any]:
-        """Return the next request; an empty list at the end. The PING of a doubt is answered here, LEAVING waits."""
+        """Return the next request; an empty list at the end. The PING of a doubt is answered here."""
         while True:
             request = self.next()
             if request[:2] != [_wire.PING_ID, _wire.PING]:
@@ -49,12 +49,9 @@ class Peer:
                 self.answer(_wire.PING_ID, 0)
 
     def next(self) -> List[Any]:
-        """Return the next request, whatever it is but LEAVING, which waits; an empty list at the end."""
-        while head := self.exactly(4):
-            request = list(msgpack.unpackb(self.exactly(int.from_bytes(head, "big"))))
-            if request[:2] != [_wire.LEAVING_ID, _wire.LEAVING]:
-                return request
-        return []
+        """Return the next request, whatever it is; an empty list at the end."""
+        head = self.exactly(4)
+        return list(msgpack.unpackb(self.exactly(int.from_bytes(head, "big")))) if head else []
 
     def exactly(self, n: int) -> bytes:
         data = b""
@@ -113,6 +110,8 @@ class Server:
             hello = peer.request()
             if hello:
                 peer.answer(hello[0], 0, WELCOME)
+                leaving = peer.next()  # it waits
+                assert leaving[:2] in ([_wire.LEAVING_ID, _wire.LEAVING], []), leaving
                 self.serve(peer, n)
 
     def __enter__(self) -> "Server":
