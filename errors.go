@@ -37,8 +37,8 @@ var (
 	// ErrUnauthorized means that the caller has no right to do this in the namespace.
 	// Change the sidecar's settings access or tokens.
 	ErrUnauthorized = errors.New("unauthorized")
-	// ErrUnsupported means that the sidecar is of an older version and does not know the
-	// call. Update it.
+	// ErrUnsupported means that the sidecar does not know the call, or speaks another
+	// version of the protocol. Update the older of the two.
 	ErrUnsupported = errors.New("unsupported")
 
 	// ErrUnavailable means that the sidecar cannot be reached, or ErrNoOwner. The call was

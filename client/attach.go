@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 	"syscall"
 
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -31,7 +30,7 @@ func (s *shared) welcome(path, token string, w *wire.Welcome) {
 // its own. Without a region all reads go over the socket.
 func attach(ctx context.Context, s *shared, path, token string, w *wire.Welcome) {
 	m := &s.memory
-	if s.cfg.NoSharedMemory || !shm.Supported || !slices.Contains(w.Features, "shared") || !m.attaching.TryLock() {
+	if s.cfg.NoSharedMemory || !shm.Supported || !w.Serves(wire.OpShared) || !m.attaching.TryLock() {
 		return
 	}
 	defer m.attaching.Unlock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -57,8 +56,8 @@ func call(
 		if timeout, err = a.from.settle(ctx, a.conn, timeout); err != nil {
 			return a, err
 		}
-		if err := supports(a.from.welcomeOf(a.conn), q); err != nil {
-			return a, err
+		if w := a.from.welcomeOf(a.conn); w != nil && !w.Serves(q.Op) {
+			return a, fmt.Errorf("%w: the sidecar serves no %s", cachesidecar.ErrUnsupported, q.Op)
 		}
 		q.TimeoutMS = uint32(min(max(timeout.Milliseconds(), 1), wire.MaxTimeout))
 		if q.UntilNS = 0; q.Writes() && a.from.oneClock(a.conn) {
@@ -83,23 +82,6 @@ func call(
 		a.conn, a.call = nil, nil
 		timeout = max(all-time.Since(began), time.Millisecond)
 	}
-}
-
-// supports returns ErrUnsupported if a sidecar's version of the protocol does not have a call.
-// nil is a sidecar that is not known.
-func supports(w *wire.Welcome, q *wire.Request) error {
-	if q.Op == wire.OpHits && (w == nil || !slices.Contains(w.Features, "hits")) {
-		return fmt.Errorf("%w: the sidecar takes no report of hits: upgrade the sidecar", cachesidecar.ErrUnsupported)
-	}
-	since := 1
-	if q.Op == wire.OpMetaGet || q.Mode >= wire.ModeAppend || q.Has(wire.Unsigned|wire.CacheOnly) {
-		since = 2
-	}
-	if w == nil || w.Version >= since {
-		return nil
-	}
-	return fmt.Errorf("%w: the sidecar speaks version %d of the protocol, and this call needs version %d: "+
-		"upgrade the sidecar", cachesidecar.ErrUnsupported, w.Version, since)
 }
 
 // reach is connect, but waits for a sidecar that has said that it closes, until it is

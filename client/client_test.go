@@ -418,8 +418,8 @@ func BenchmarkGet(b *testing.B) {
 	})
 }
 
-// TestAdditions calls what version 2 of the protocol has added.
-func TestAdditions(t *testing.T) {
+// TestMemcachedOperations makes the calls that memcached's protocol has too.
+func TestMemcachedOperations(t *testing.T) {
 	c := dial(t, client.Config{})
 	ctx := t.Context()
 	if _, err := c.Append(ctx, "a", []byte("5"), cachesidecar.AppendOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {

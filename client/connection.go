@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -89,9 +88,6 @@ const moveAgain = 5 * time.Millisecond
 // follow makes the client move on when the sidecar says that it closes: calls in flight
 // get their answers, and later ones go over another connection.
 func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
-	if !slices.Contains(w.Features, "leaving") {
-		return nil
-	}
 	return c.Await(&wire.Request{Op: wire.OpLeaving}, func(frame []byte) {
 		var r wire.Reply
 		if wire.DecodeReply(wire.OpLeaving, frame, &r) == nil && r.Status == wire.OK {

@@ -1,6 +1,10 @@
 package client
 
-import "context"
+import (
+	"context"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
 
 // Joined returns how many calls of GetOrLoad wait for a question that has no answer yet.
 func (c *Client) Joined() (n int) {
@@ -13,6 +17,13 @@ func (c *Client) Joined() (n int) {
 		}
 	}
 	return n
+}
+
+// Call makes a call that has no method.
+func (c *Client) Call(ctx context.Context, q *wire.Request) error {
+	a, err := c.do(ctx, c.anySlot(), q)
+	a.release()
+	return err
 }
 
 // Doubted says whether a connection is in doubt.

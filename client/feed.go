@@ -86,9 +86,9 @@ func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 	}
 	if conn != f.conn {
 		f.conn, f.epoch, f.seq = conn, 0, 0
-		if f.welcome = f.slot.welcomeOf(conn); f.welcome == nil || !slices.Contains(f.welcome.Features, "watch") {
-			return w, fmt.Errorf("%w: the sidecar knows no WATCH: it is of an older version",
-				cachesidecar.ErrUnsupported)
+		if f.welcome = f.slot.welcomeOf(conn); f.welcome == nil {
+			f.conn = nil
+			return w, fmt.Errorf("%w: the connection has ended", cachesidecar.ErrUnavailable)
 		}
 	}
 	if err = f.ask(ctx, &w); errors.Is(err, rpc.ErrRetiring) {

@@ -136,16 +136,9 @@ func TestAbsentKeysAreCounted(t *testing.T) {
 	}
 }
 
-// A sidecar gets HITS if it says that it takes them. An older one is never asked, and what was
-// counted for it is not kept for the next one.
-func TestHitsAreForSidecarsThatTakeThem(t *testing.T) {
-	old := newScripted(t, client.Config{})
-	old.CountNear("k")
-	old.SendHits(t.Context())
-	if n := len(old.asked); n > 0 || !old.AllReported() {
-		t.Errorf("an older sidecar: %d requests came, and all is reported: %v", n, old.AllReported())
-	}
-	s := newScripted(t, client.Config{}, "hits")
+// What was reported is not kept for the next report.
+func TestHitsAreReportedOnce(t *testing.T) {
+	s := newScripted(t, client.Config{})
 	for range 200 {
 		s.CountNear("k")
 	}

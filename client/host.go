@@ -23,7 +23,7 @@ func (c *Client) Ping(ctx context.Context) error {
 type Sidecar struct {
 	Node     string   // its name
 	Version  string   // of its build
-	Features []string // the ops that it serves, in lower case
+	Features []string // the ops that it serves and others may not, in lower case
 }
 
 // Sidecar returns which sidecar answers. It asks nothing if there is a connection.

@@ -50,7 +50,7 @@ func newScripted(t *testing.T, cfg client.Config, features ...string) *scripted 
 func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock, features ...string) *scripted {
 	t.Helper()
 	s := &scripted{
-		boot: boot, features: append(features, "leaving"), t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64),
+		boot: boot, features: features, t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64),
 		full: new(atomic.Bool), shed: new(atomic.Int64), leave: make(chan *asked, 1000),
 	}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
@@ -173,6 +173,20 @@ func value(v string) wire.Reply {
 }
 
 func refused(s wire.Status) wire.Reply { return wire.Reply{Status: s, Message: []byte("scripted")} }
+
+// TestFeature checks that a call is sent only to a sidecar that serves it, if not every one does.
+func TestFeature(t *testing.T) {
+	q := wire.Request{Op: wire.OpShared}
+	s := newScripted(t, client.Config{})
+	if err := s.Call(t.Context(), &q); !errors.Is(err, cachesidecar.ErrUnsupported) || len(s.asked) > 0 {
+		t.Errorf("a sidecar without shared memory: %v, %d requests", err, len(s.asked))
+	}
+	s = newScripted(t, client.Config{NoSharedMemory: true}, "shared")
+	go func() { s.wants(wire.OpShared).answer(refused(wire.Busy)) }()
+	if err := s.Call(t.Context(), &q); !errors.Is(err, cachesidecar.ErrBusy) {
+		t.Errorf("a sidecar with shared memory: %v", err)
+	}
+}
 
 // TestAnswersToOtherKeys checks that an answer with too few or too many keys is
 // ErrInternal.

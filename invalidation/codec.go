@@ -1,8 +1,6 @@
 package invalidation
 
 import (
-	"time"
-
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -22,19 +20,14 @@ var (
 
 // kinds are the kinds on the wire.
 var kinds = [...]uint8{
-	Changed: wire.EventChanged, FloorRaised: wire.EventRaised, Flushed: wire.EventFlushed, Barrier: wire.EventBarrier,
+	Changed: wire.EventChanged, FloorRaised: wire.EventRaised, Flushed: wire.EventFlushed,
 }
 
 // Append appends an event to those of a message.
 func (c Codec) Append(w *wire.Events, e *Event) {
 	var d *wire.EventDetail
 	if e.Detail != nil {
-		lag := (e.Detail.Lag + time.Millisecond - 1) / time.Millisecond
-		d = &wire.EventDetail{
-			Partitions: c.EncodeSet(e.Detail.Partitions),
-			Namespace:  e.Detail.Namespace,
-			LagMS:      uint32(lag),
-		}
+		d = &wire.EventDetail{Partitions: c.EncodeSet(e.Detail.Partitions), Namespace: e.Detail.Namespace}
 	}
 	w.Add(kinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
 }
@@ -45,7 +38,7 @@ func (c Codec) Each(w *wire.Events, f func(Event)) error {
 	return w.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
 		e := Event{Kind: Kind(kind), Hash: kv.Hash(hash), Version: kv.Version(version)}
 		if d != nil {
-			e.Detail = &Detail{Namespace: d.Namespace, Lag: time.Duration(d.LagMS) * time.Millisecond}
+			e.Detail = &Detail{Namespace: d.Namespace}
 			if len(d.Partitions) > 0 {
 				e.Detail.Partitions = c.DecodeSet(d.Partitions)
 			}

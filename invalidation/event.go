@@ -1,25 +1,20 @@
 package invalidation
 
-import (
-	"time"
-
-	"github.com/cachesidecar/cachesidecar/internal/kv"
-)
+import "github.com/cachesidecar/cachesidecar/internal/kv"
 
 // Event is one change, at its place in a Log.
 type Event struct {
 	Kind    Kind
-	Hash    kv.Hash // of the key, of Changed and of Barrier
+	Hash    kv.Hash // of the key, of Changed
 	Version kv.Version
 	Detail  *Detail // of all kinds but Changed; shared, never modified
 }
 
 // Detail has the fields that few events need.
 type Detail struct {
-	Partitions kv.PartitionSet // of FloorRaised; of a Barrier for whole partitions
+	Partitions kv.PartitionSet // of FloorRaised
 	CopiesOnly bool            // of FloorRaised: no key has changed; not sent
 	Namespace  string          // of Flushed; "": all
-	Lag        time.Duration   // of a Barrier for a single key
 }
 
 // Kind says what an event outdates.
@@ -35,10 +30,6 @@ const (
 	FloorRaised
 	// Flushed outdates a namespace's entries that were written before Version.
 	Flushed
-	// Barrier outdates nothing. It is a load barrier: loads of a key are not kept
-	// for a while, or loads of partitions for as long as their namespaces say. It
-	// precedes the Changed event of its deletion.
-	Barrier
 )
 
 // Reset is what a Log tells a reader whose place in it is gone.
@@ -52,5 +43,5 @@ type Reset struct {
 type Mark struct {
 	Partition uint16
 	Changed   uint64
-	Raised    uint64 // or a barrier, for the partition or a key of it
+	Raised    uint64
 }

@@ -42,9 +42,6 @@ func (l *Log) Append(e Event) uint64 {
 	case e.Kind == Changed:
 		l.marks[e.Hash.Partition()].Changed = l.head
 	case e.Kind == Flushed: // a Reset comes with the floors
-	// The change that a barrier is for may come later.
-	case e.Detail.Partitions == nil:
-		l.marks[e.Hash.Partition()].Raised = l.head
 	default:
 		for p := range e.Detail.Partitions.All() {
 			l.marks[p].Raised = l.head

@@ -38,10 +38,6 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 			case 0, 1:
 				e = Event{Kind: FloorRaised, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)), uint16(rnd.IntN(8)))}}
 			case 2:
-				e = Event{Kind: Barrier, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)))}}
-			case 3: // its deletion may be lost, or yet to come
-				e = Event{Kind: Barrier, Hash: e.Hash, Version: e.Version, Detail: &Detail{Lag: time.Second}}
-			case 4:
 				e = Event{Kind: Flushed, Version: e.Version, Detail: &Detail{Namespace: "ns"}}
 			}
 			all = append(all, e)
@@ -55,9 +51,6 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 			}
 			if !ok {
 				r := l.Reset(place)
-				if e.Kind == Barrier && place < uint64(len(all)) && len(r.Since) == 0 {
-					t.Fatalf("reset after %d: %+v is not in it", place, e)
-				}
 				want := map[uint16]Mark{}
 				for i, e := range all {
 					switch e.Kind {
@@ -65,12 +58,8 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 						m := want[e.Hash.Partition()]
 						m.Partition, m.Changed = e.Hash.Partition(), uint64(i+1)
 						want[m.Partition] = m
-					case FloorRaised, Barrier:
-						set := e.Detail.Partitions
-						if set == nil {
-							set = setOf(e.Hash.Partition())
-						}
-						for p := range set.All() {
+					case FloorRaised:
+						for p := range e.Detail.Partitions.All() {
 							m := want[p]
 							m.Partition, m.Raised = p, uint64(i+1)
 							want[p] = m

@@ -48,13 +48,11 @@ type act struct {
 
 // hello is what the server answers to HELLO.
 type hello struct {
-	Features []string `json:"features"`
-	Version  int      `json:"version"` // of the protocol; left out: the highest
-	Value    int      `json:"value"`   // max_value
-	Boot     bool     `json:"boot"`    // show the boot clock
-	Silent   bool     `json:"silent"`  // do not answer
-	Reply    *reply   `json:"reply"`   // an error in place of the greeting
-	Raw      string   `json:"raw"`     // other bytes in place of the greeting
+	Value  int    `json:"value"`  // max_value
+	Boot   bool   `json:"boot"`   // show the boot clock
+	Silent bool   `json:"silent"` // do not answer
+	Reply  *reply `json:"reply"`  // an error in place of the greeting
+	Raw    string `json:"raw"`    // other bytes in place of the greeting
 }
 
 // asks says what a request has. What is left out may be anything, but for options: only

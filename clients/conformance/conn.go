@@ -127,8 +127,10 @@ func (c *conn) take(a *asked) bool {
 		return true
 	case a.Op == wire.OpWatch && own.NearCache:
 		return true
-	case a.Op == wire.OpShared && own.SharedMemory:
-		_ = c.send(a, &wire.Reply{Status: wire.Unsupported, Message: []byte("scripted")})
+	case a.Op == wire.OpHits && own.NearCache:
+		if !a.Has(wire.Quiet) {
+			_ = c.send(a, &wire.Reply{})
+		}
 		return true
 	case a.Op == wire.OpPing && !c.s.of.pings(): // after a call without an answer
 		_ = c.send(a, &wire.Reply{})
@@ -301,19 +303,13 @@ func (c *conn) greet(h *hello) error {
 	if !ok {
 		return fmt.Errorf("the client speaks none of the versions %v\n    got  %s", wire.Versions, message(a.frame))
 	}
-	if h.Version != 0 {
-		version = h.Version
-	}
 	w := wire.Welcome{
-		Version: version, Node: "scripted", Server: "conformance", Epoch: 1, Features: h.Features,
+		Version: version, Node: "scripted", Server: "conformance", Epoch: 1, Features: []string{},
 		Hash: wire.Hashing{Name: wire.HashName, Partitions: 1 << 14},
 		Limits: wire.Limits{
 			Key: 1024, Value: 1 << 20, Frame: 1<<20 + wire.FrameSlack, Keys: wire.MaxKeys, InFlight: 1024,
 			TTLMS: wire.MaxTTL, TimeoutMS: 1000,
 		},
-	}
-	if h.Features == nil {
-		w.Features = usual
 	}
 	if h.Value > 0 {
 		w.Limits.Value = h.Value
@@ -326,12 +322,6 @@ func (c *conn) greet(h *hello) error {
 		return err
 	}
 	return c.send(a, &wire.Reply{Body: body})
-}
-
-// usual are the ops of a scripted server: all but SHARED, and HITS, which may come at any time.
-var usual = []string{
-	"hello", "ping", "get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members",
-	"ring", "watch", "leaving", "metaget",
 }
 
 // answer answers a request that has come over any connection.

@@ -110,7 +110,7 @@ func explain(c *cli.Context, err error) error {
 		return fmt.Errorf("%w (--timeout is %v: wait longer with it; \"cachesidecar slow\" says what calls wait for)",
 			err, c.Duration("timeout"))
 	case errors.Is(err, cachesidecar.ErrUnsupported):
-		return fmt.Errorf("%w: the sidecar runs an older version: restart it with this one (%s)",
+		return fmt.Errorf("%w: if the sidecar runs an older version, restart it with this one (%s)",
 			err, buildVersion())
 	case errors.Is(err, cachesidecar.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)

@@ -174,7 +174,7 @@ func TestLengthySharedMemoryOfMany(t *testing.T) {
 	var flood sync.WaitGroup
 	for range 4 {
 		r := p.dial()
-		q := &wire.Request{Op: wire.OpHits, Keys: slices.Repeat([][]byte{[]byte("k")}, wire.MaxKeys)}
+		q := &wire.Request{Op: wire.OpHits, Keys: slices.Repeat([][]byte{[]byte("k")}, wire.MaxKeys), Hits: wire.Hits{Shared: 16 * wire.MaxKeys}}
 		flood.Go(func() {
 			for ctx.Err() == nil {
 				if _, err := r.try(q); err != nil {

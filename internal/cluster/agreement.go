@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -167,10 +166,9 @@ func (ag *Agreement) answered(id kv.Process, pair [2]uint64, w *wire.Settings, e
 	ag.mu.Lock()
 	defer ag.mu.Unlock()
 	o := ag.others[id]
-	var refused *wire.Error
 	switch {
 	case o == nil || pair != [2]uint64{ag.sum, o.sum}: // the next poll tells
-	case errors.As(err, &refused) && refused.Status == wire.Unsupported, err == nil && !ok:
+	case err == nil && !ok:
 		o.pair = pair
 		ag.found(id, o, nil)
 	case err == nil:

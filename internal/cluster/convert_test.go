@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"reflect"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -24,18 +23,16 @@ func TestEventBytes(t *testing.T) {
 	list := []invalidation.Event{
 		{Kind: invalidation.FloorRaised, Version: 3, Detail: &invalidation.Detail{Partitions: setOf(1, 4)}},
 		{Kind: invalidation.Flushed, Version: 4, Detail: &invalidation.Detail{Namespace: "users"}},
-		{Kind: invalidation.Barrier, Hash: 5, Version: 6, Detail: &invalidation.Detail{Lag: 7 * time.Millisecond}},
 	}
 	w := toEvents(list)
 	b, err := wire.MarshalBody(&w)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "92" + "c433" +
+	want := "92" + "c422" +
 		"01" + "0000000000000000" + "0000000000000003" +
 		"02" + "0000000000000000" + "0000000000000004" +
-		"03" + "0000000000000005" + "0000000000000006" +
-		"93" + "93c402" + "0012" + "a000" + "93c0a5" + "7573657273" + "00" + "93c0a007"
+		"92" + "92c402" + "0012" + "a0" + "92c0a5" + "7573657273"
 	if got := hex.EncodeToString(b); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

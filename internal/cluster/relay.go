@@ -42,7 +42,7 @@ func (rl *relay) run(ctx context.Context, g *gossip.Gossip) {
 			place = head - most
 		}
 		if events, ok := rl.cfg.Events.After(place, int(most), nil); ok {
-			rl.send(g, place, events)
+			rl.send(g, events)
 		}
 		place = head
 		kv.Sleep(ctx, relayEvery)
@@ -50,8 +50,8 @@ func (rl *relay) run(ctx context.Context, g *gossip.Gossip) {
 }
 
 // send sends events in one datagram: those from the first on that fit.
-func (rl *relay) send(g *gossip.Gossip, after uint64, events []invalidation.Event) {
-	w := wire.Relay{From: rl.cfg.Self, After: after}
+func (rl *relay) send(g *gossip.Gossip, events []invalidation.Event) {
+	w := wire.Relay{From: rl.cfg.Self}
 	details := 0
 	for i := range events {
 		if d := events[i].Detail; d != nil {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"reflect"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -276,10 +275,6 @@ func (c *checker) unknown(k *yaml.Node, f field) {
 	c.path = append(c.path, k.Value)
 	defer func() { c.path = c.path[:len(c.path)-1] }()
 	names := settingNames(f.typ)
-	if now := renamed[k.Value]; slices.Contains(names, now) {
-		c.report(k.Line, "%q is %s now", k.Value, now)
-		return
-	}
 	whose, there := "", "; there are"
 	if f.part != "" {
 		whose = " of " + f.part

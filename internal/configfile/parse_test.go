@@ -191,8 +191,6 @@ var badConfigs = []struct{ name, text, want string }{
 	{"merge of a number", "node: a\n<<: 5\n", `line 2: <<: map merge requires map or sequence of maps as the value`},
 	{"merge of a list of texts", "namespaces:\n  a:\n    <<: [x]\n", `line 3: <<: map merge requires map or sequence of maps as the value`},
 	{"merge of a list's alias", "namespaces:\n  a: &a {<<: &b [{}]}\n  b: {<<: *b}\n", `line 3: <<: map merge requires map or sequence of maps as the value`},
-	{"a setting of before in another place", "hold: 5m\n", `line 1: "hold" is no setting; there are node,`},
-	{"a setting of before", "namespaces:\n  a:\n    hold: 5m\n    known: {}\n", "line 3: \"hold\" is replica_lag now\nline 4: \"known\" is existing_keys now"},
 	{"two unknown keys", "a: 1\nb: 2\n", `line 2: "b" is no setting`},
 	{"keys of the program's own", "version: 1\nlog: 2\nclock: 3\nnosocket: 4\n", `line 4: "nosocket" is no setting`},
 	{"no map", "hello", `line 1: give settings, such as node, socket, socket_mode, not "hello"`},

@@ -12,9 +12,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// renamed maps the former names of settings to their present names.
-var renamed = map[string]string{"hold": "replica_lag", "known": "existing_keys"}
-
 // foreign maps the names that a setting has in Redis, memcached and other caches, without their dashes and
 // underlines, to the settings that are meant.
 var foreign = map[string][]string{

@@ -33,9 +33,7 @@ import (
 // Only the owner of a key must know: it asks Barred. In its first answer to PULL a host
 // that has released partitions hands over when their keys have changed (HandOver, TakeOver).
 // If nothing is handed over, as after a crash, or if that host has noted changes for another
-// replica_lag, any key of the partition may have changed until its ownership began. Deletions and
-// crashes are events in the log too, for hosts of before, which hand nothing over. This host
-// leaves them unread: a log may tell a host that has just come of changes long ago.
+// replica_lag, any key of the partition may have changed until its ownership began.
 
 // Barriers are the load barriers that this host knows of. Times are on the boot clock; zero
 // is never.
@@ -95,34 +93,15 @@ func (b *Barriers) raise(ns *namespaces.Namespace, h kv.Hash, q *wire.Request, n
 	if !failpoint.Out(failpoint.DeleteBars) {
 		b.keys.Note(h, now.Boot+hold-lag)
 	}
-	if b.Log != nil {
-		b.Log.Append(invalidation.Event{
-			Kind: invalidation.Barrier, Hash: h, Version: b.HLC.Next(now.Wall), Detail: &invalidation.Detail{Lag: hold},
-		})
-	}
 }
 
-// begun is called when ownerships of partitions begin. If no process has released one, its
-// last owner has crashed, or was an earlier process of this host. Hosts of before are told,
-// since one of them may be the next owner.
+// begun is called when ownerships of partitions begin.
 func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
-	if b.Namespaces.MostReplicaLag() == 0 {
+	if b.Namespaces.MostReplicaLag() == 0 || failpoint.Out(failpoint.BegunBars) {
 		return
 	}
-	taken := kv.NewPartitionSet(kv.Partitions)
 	for p := range begun.Partitions.All() {
-		if !failpoint.Out(failpoint.BegunBars) {
-			raiseTo(&b.begins[p], now)
-		}
-		if begun.ReleasedBy(p) == 0 {
-			taken.Add(p)
-		}
-	}
-	if b.Log != nil && !taken.Empty() {
-		b.Log.Append(invalidation.Event{
-			Kind: invalidation.Barrier, Version: b.HLC.Next(b.Clock.Read().Wall),
-			Detail: &invalidation.Detail{Partitions: taken},
-		})
+		raiseTo(&b.begins[p], now)
 	}
 }
 

@@ -343,8 +343,8 @@ func TestFloorsWithTheirAges(t *testing.T) {
 		}()
 		for told := 0; ; told++ {
 			for _, f := range d.Floors() {
-				if f.AgeMS[0] > 0 {
-					t.Fatalf("answer %d: a flush of %q is %d ms old", told, f.Namespace, f.AgeMS[0])
+				if f.AgeMS > 0 {
+					t.Fatalf("answer %d: a flush of %q is %d ms old", told, f.Namespace, f.AgeMS)
 				}
 			}
 			select {

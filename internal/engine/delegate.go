@@ -153,11 +153,7 @@ func (t *Delegate) NoteFlush(f wire.Floor) error {
 func (t *Delegate) LearnFlushes(floors []wire.Floor) {
 	now := t.Clock.Read().Boot
 	for _, f := range floors {
-		at := now
-		if len(f.AgeMS) > 0 {
-			at = ago(now, f.AgeMS[0])
-		}
-		t.changes.noteFlush(f.Namespace, kv.Version(f.Version), at)
+		t.changes.noteFlush(f.Namespace, kv.Version(f.Version), ago(now, f.AgeMS))
 	}
 }
 
@@ -165,7 +161,7 @@ func (t *Delegate) LearnFlushes(floors []wire.Floor) {
 func (t *Delegate) Floors() (list []wire.Floor) {
 	now := t.Clock.Read().Boot
 	for name, f := range t.Namespaces.Floors() {
-		list = append(list, wire.Floor{Namespace: name, Version: uint64(f.Version), AgeMS: []uint32{ageMS(now, f.At)}})
+		list = append(list, wire.Floor{Namespace: name, Version: uint64(f.Version), AgeMS: ageMS(now, f.At)})
 	}
 	return list
 }

@@ -169,9 +169,6 @@ func (c *Local) Reported(q *wire.Request, pins *namespaces.Pins, now kv.Moment) 
 		return
 	}
 	n := q.Hits
-	if n == (wire.Hits{}) { // a client of before, which does not count
-		n.Shared = uint32(sampleOf * len(q.Keys))
-	}
 	counts := &ns.Counts[wire.OpGet]
 	namespaces.AddReported(&counts[namespaces.HitShared], n.Shared)
 	namespaces.AddReported(&counts[namespaces.MissShared], n.Absent)

@@ -79,17 +79,16 @@ func TestBase(t *testing.T) {
 			}
 		}, nil, 0, "", ""},
 		{"lost copies", nil, func(k on) { k.event(invalidation.FloorRaised, true, half) }, nil, kv.Partitions, "", "own"},
-		{"a load barrier", nil, func(k on) { k.event(invalidation.Barrier, false, half) }, nil, kv.Partitions, "", "own"},
 		{"lost before", func(k on) { k.event(invalidation.FloorRaised, false, half) }, nil, nil, kv.Partitions, "", "own"},
 		{"lost after", nil, nil, func(k on) { k.event(invalidation.FloorRaised, false, half) }, kv.Partitions, "", "own"},
 		{"a log that is full", nil, func(k on) {
 			for range logEvents - 1 { // and that of the key "own"
-				k.event(invalidation.Barrier, false, half)
+				k.event(invalidation.FloorRaised, true, half)
 			}
 		}, nil, kv.Partitions, "", "own"},
 		{"a log that is too short", nil, func(k on) {
 			for range logEvents {
-				k.event(invalidation.Barrier, false, half)
+				k.event(invalidation.FloorRaised, true, half)
 			}
 		}, nil, 0, "", "handed own"},
 		{"part of them", nil, nil, func(k on) { k.kept[0].Partitions = half.Bytes() }, kv.Partitions / 2, "", "handed own"},

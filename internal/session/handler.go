@@ -90,7 +90,7 @@ func (c *Handler) welcome() wire.Reply {
 	})
 }
 
-// features lists the operations that are served: without shared memory one fewer.
+// features lists what not every sidecar serves, and this one does: without shared memory one less.
 func (c *Handler) features() []string {
 	if c.Core.Regions.Offered() {
 		return wire.Features

@@ -9,8 +9,8 @@ const batchHelp = "Seconds from the read of a batch of requests to the write of 
 // helpOf has the help text of each other metric. The tags of cachesidecar.Stats, and of page,
 // say where its values come from.
 var helpOf = map[string]string{
-	"ready": "1 if this host is ready: /readyz is 200.",
-	"requests_total": "Requests, by namespace, op, result and where the value was: tier shared and near are GETs in apps.",
+	"ready":                       "1 if this host is ready: /readyz is 200.",
+	"requests_total":              "Requests, by namespace, op, result and where the value was: tier shared and near are GETs in apps.",
 	"requests_in_flight":          "Requests that wait for an answer from elsewhere.",
 	"requests_unauthorized_total": "Requests refused, by the missing right; by token: unknown tokens.",
 	"overdue_writes_total":        "Writes refused because their callers had given up.",

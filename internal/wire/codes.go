@@ -6,10 +6,10 @@ import (
 )
 
 // Version is the newest protocol version that this package implements.
-const Version = 2
+const Version = 1
 
 // Versions lists the protocol versions of clients that a sidecar serves, the newest first.
-var Versions = []int{Version, 1}
+var Versions = []int{Version}
 
 // Common returns the newest of Versions that a client speaks too. It returns false if there
 // is none.

@@ -23,7 +23,6 @@ type EventDetail struct {
 
 	Partitions []byte // a set, as in Promise
 	Namespace  string
-	LagMS      uint32
 }
 
 // The kinds of events.
@@ -31,9 +30,6 @@ const (
 	EventChanged uint8 = iota // a key changed; without details
 	EventRaised               // floors of partitions were raised
 	EventFlushed              // a namespace was flushed; "" means all
-	// A load barrier: of a key, with a time, or of partitions, without one; between
-	// sidecars.
-	EventBarrier
 	eventKinds
 )
 

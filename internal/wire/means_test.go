@@ -40,7 +40,7 @@ func TestCommon(t *testing.T) {
 		want   int
 		ok     bool
 	}{
-		{[]int{1}, 1, true}, {[]int{2}, 2, true}, {[]int{1, 2}, 2, true}, {[]int{9, 1}, 1, true}, {[]int{9}, 0, false}, {nil, 0, false},
+		{[]int{1}, 1, true}, {[]int{1, 2}, 1, true}, {[]int{9, 1}, 1, true}, {[]int{9}, 0, false}, {nil, 0, false},
 	} {
 		if got, ok := Common(tc.theirs); got != tc.want || ok != tc.ok {
 			t.Errorf("%v: %d, %v, want %d, %v", tc.theirs, got, ok, tc.want, tc.ok)

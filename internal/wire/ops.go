@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -85,6 +86,7 @@ const (
 	watched                 // see Op.Watched
 	again                   // see Op.Repeatable
 	local                   // see Op.OfApps
+	feature                 // see Features
 )
 
 // row is what is known of an op. Whoever asks something about ops in general asks this table: a new op is a row, its
@@ -131,7 +133,7 @@ var ops = [OpCount]row{
 	OpHot:     {name: "HOT", is: local, need: NeedInspect, options: All, with: All, then: NeedInspectAny},
 	OpSlow:    {name: "SLOW", is: local, need: NeedInspect, options: All, with: All, then: NeedInspectAny},
 	OpLeaving: {name: "LEAVING", is: local, need: NeedNone},
-	OpShared:  {name: "SHARED", is: local, need: NeedReadAny},
+	OpShared:  {name: "SHARED", is: local | feature, need: NeedReadAny},
 	OpHits:    {name: "HITS", is: local, need: NeedRead, options: Quiet},
 	OpMetaGet: {name: "METAGET", is: reads | writesIf | oneKey | watched, need: NeedRead,
 		options: NoLoad | Touch | Unread | NoValue | Claim | Create | CacheOnly,
@@ -171,12 +173,23 @@ func (o Op) Watched() bool { return ops[o].is&watched != 0 }
 // Repeatable reports whether a client may send the op again if it does not know whether it was executed.
 func (o Op) Repeatable() bool { return ops[o].is&again != 0 }
 
-// Features lists the ops of apps, as HELLO names them.
+// Features lists the ops that not every sidecar of this version of the protocol serves, as HELLO names them: those
+// that a machine may lack, and those that were added to the version.
 var Features = features()
 
 func features() (names []string) {
-	for o := OpHello + 1; o < opsOfApps; o++ {
-		names = append(names, strings.ToLower(o.String()))
+	for o := OpHello; o < opsOfApps; o++ {
+		if ops[o].is&feature != 0 {
+			names = append(names, o.feature())
+		}
 	}
 	return names
+}
+
+// feature returns the name of an op in Features.
+func (o Op) feature() string { return strings.ToLower(o.String()) }
+
+// Serves reports whether a sidecar serves an op of apps, by its answer to HELLO.
+func (w *Welcome) Serves(o Op) bool {
+	return ops[o].is&feature == 0 || slices.Contains(w.Features, o.feature())
 }

@@ -1,6 +1,9 @@
 package wire
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // TestRowsOfAllOps: the row of each op of apps says what its caller needs; without that it is refused to all.
 func TestRowsOfAllOps(t *testing.T) {
@@ -16,7 +19,17 @@ func TestRowsOfAllOps(t *testing.T) {
 			t.Errorf("%s is %x", op, f.is)
 		}
 	}
-	if n := len(Features); n != int(opsOfApps)-2 || Features[0] != "ping" || Features[n-1] != "metaget" {
+}
+
+// TestFeatures: an op that not every sidecar serves is served by one whose HELLO names it, all others by every one.
+func TestFeatures(t *testing.T) {
+	if !slices.Equal(Features, []string{"shared"}) {
 		t.Errorf("HELLO names the ops %v", Features)
+	}
+	for _, names := range [][]string{nil, {"other"}, {"other", "shared"}} {
+		w := &Welcome{Features: names}
+		if w.Serves(OpShared) != slices.Contains(names, "shared") || !w.Serves(OpHits) {
+			t.Errorf("with the features %v SHARED is served: %v, HITS: %v", names, w.Serves(OpShared), w.Serves(OpHits))
+		}
 	}
 }

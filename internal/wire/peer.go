@@ -80,8 +80,8 @@ type Poll struct {
 	Others     []Standing  // what other members told the sender, unless acknowledged
 	OthersAt   uint64      // counts the changes of Others
 	OthersHave uint64      // the last OthersAt of the receiver that the sender has
-	Certified  []Certified `wire:"later"` // in answers
-	Settings   uint64      `wire:"later"` // in answers: a digest of those that change an answer; zero: not told
+	Certified  []Certified // in answers
+	Settings   uint64      // in answers: a digest of those that change an answer; zero: not told
 }
 
 // AskSettings is the body of SETTINGS, which asks for the digests of single settings.
@@ -156,8 +156,8 @@ type Acquired struct {
 
 	Floors []Floor // the flushes that the sender knows of, after it granted
 
-	Passed []byte `wire:"later"` // partitions for which it has granted a higher ballot
-	Keeps  bool   `wire:"later"` // the sender leaves, and a later process may have the released entries again
+	Passed []byte // partitions for which it has granted a higher ballot
+	Keeps  bool   // the sender leaves, and a later process may have the released entries again
 }
 
 // Auth asks a voter to acknowledge the ownerships that the sender has or is about to
@@ -210,7 +210,7 @@ type Pull struct {
 	Partitions []byte // a set, part of the partitions released to the ballot; empty: all
 
 	// Kept says which of them the sender's host has kept, by the ballots that it released them to.
-	Kept []Kept `wire:"later"`
+	Kept []Kept
 }
 
 // Kept is a set of partitions, encoded as in Pull, whose entries a host has kept since it released them to a
@@ -232,11 +232,11 @@ type Pulled struct {
 
 	// Of Kept: the partitions that only the receiver of the request has owned since, under that ballot,
 	// and the hashes of all keys that have changed there. The entries that were kept are not sent.
-	Base    []byte `wire:"later"`
-	Changed []byte `wire:"later"` // 8 bytes each, little-endian
+	Base    []byte
+	Changed []byte // 8 bytes each, little-endian
 
 	// In the first answer: what the sender knows of changes in partitions that it has released; none or one.
-	Barriers []Barriers `wire:"later"`
+	Barriers []Barriers
 }
 
 // Barriers says how long ago keys of some partitions have changed, and may have. Package invalidation has the
@@ -251,7 +251,7 @@ type Barriers struct {
 	Floors     []byte // slots of which any key may have changed
 	Since      []byte // partitions of which any key may have changed
 	Emptied    []Emptied
-	Lags       []Lag `wire:"later"` // what the sender has noted changes for
+	Lags       []Lag // what the sender has noted changes for
 }
 
 // Lag is the replica_lag of a namespace that has one.
@@ -373,7 +373,7 @@ type Floor struct {
 
 	Namespace string // "" means all
 	Version   uint64
-	AgeMS     []uint32 `wire:"later"` // one: how long ago the sender, or a host before it, had noted it; none: not told
+	AgeMS     uint32 // how long ago the sender, or a host before it, had noted it
 }
 
 // Relay is the part of its log that a process sends by gossip.
@@ -381,6 +381,5 @@ type Relay struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	From   kv.Process
-	After  uint64 // the place before the first event, which only hosts of before read
 	Events Events
 }

@@ -26,7 +26,7 @@ type Welcome struct {
 	Node    string `msgpack:"node" json:"node"`     // the sidecar's name
 	Server  string `msgpack:"server" json:"server"` // its software version
 	Limits  Limits `msgpack:"limits" json:"limits"`
-	// Ops that the sidecar serves, in lower case.
+	// Ops that the sidecar serves, of those in the package's Features.
 	Features []string `msgpack:"features" json:"features"`
 	Epoch    uint64   `msgpack:"epoch" json:"epoch"` // of the sidecar's process
 	Hash     Hashing  `msgpack:"hash" json:"hash"`

@@ -14,9 +14,9 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// kept returns the messages in testdata/version1.json. The file has the messages as they
-// were when hosts of several versions were first in one cluster. It is not rewritten by
-// make golden: messages are added to it, and none is changed.
+// kept returns the messages in testdata/version1.json. The file has the messages as they were when hosts of
+// several versions could first be in one cluster: README.md says when that is. It is not rewritten by make
+// golden: messages are added to it, and none is changed.
 func kept(t *testing.T) (list []golden) {
 	t.Helper()
 	b, err := os.ReadFile("testdata/version1.json")

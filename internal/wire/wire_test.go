@@ -80,10 +80,8 @@ func messages() []golden {
 	process := kv.Process{Node: "host-a", Epoch: 99}
 	ballot := kv.Ballot{Clock: 1 << 50, Process: process}
 	promise := Promise{Ballot: ballot, Partitions: []byte{1, 0, 0, 128}}
-	events, held := testEvents(), testEvents()
-	held.Add(EventBarrier, 0x1122334455667788, 8, &EventDetail{LagMS: 500})
-	held.Add(EventChanged, 0x1122334455667788, 9, nil)
-	floors := []Floor{{Namespace: "users", Version: 5, AgeMS: []uint32{70_000}}, {Version: 4}}
+	events := testEvents()
+	floors := []Floor{{Namespace: "users", Version: 5, AgeMS: 70_000}, {Version: 4}}
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []kv.NodeID{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: kv.Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4, Settings: 1<<63 + 5}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60, Floors: floors}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
@@ -139,12 +137,11 @@ func messages() []golden {
 		request("drain: taken back", Request{Op: OpDrain, Options: Undo}),
 		request("leaving", Request{Op: OpLeaving}),
 		request("shared", Request{Op: OpShared}),
-		request("hits without their number", Request{Op: OpHits, Namespace: ns, Keys: [][]byte{[]byte("a"), []byte("b")}}),
 		request("hits, with keys of some", Request{Op: OpHits, Namespace: ns, Keys: [][]byte{[]byte("a"), []byte("b")}, Hits: Hits{Shared: 30, Absent: 2, Near: 1000}}),
 		request("hits, without an answer", Request{Op: OpHits, Namespace: ns, Keys: [][]byte{key}, Hits: Hits{Near: 16}, Options: Quiet}),
 		request("hits, of which no key was sampled", Request{Op: OpHits, Hits: Hits{Near: MaxHits}}),
 		request("get to be shared", Request{Op: OpGet, Key: []byte("a"), Options: Share}),
-		request("hello of a client that speaks versions 2 and 1", Request{Op: OpHello, Hello: Hello{Versions: Versions, Client: "billing"}}),
+		request("hello of a client that speaks a later version too", Request{Op: OpHello, Hello: Hello{Versions: []int{2, 1}, Client: "billing"}}),
 		request("set: append, or store if absent", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Attributes: kv.Attributes{Flags: 1}, Mode: ModeAppend, Options: Create}),
 		request("set: prepend if the version is still the same", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModePrepend, Compare: 7148934231982080001}),
 		request("set if the version is still the same, a stale one exists", Request{Op: OpSet, Namespace: ns, Key: key, Value: value, Mode: ModeCAS, Compare: 5, Options: StaleOK}),
@@ -185,7 +182,7 @@ func messages() []golden {
 		}}}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
-		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9, Tell: true}),
+		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: events, WallMS: 7, Clock: 9, Tell: true}),
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6, Floors: floors}),
 		withBody("settings", OpSettings, Settings{Names: []string{"audit"}, Of: []SettingsOf{{Of: "namespaces.*", Digests: []byte{1, 2, 3, 4, 5, 6, 7, 8}}}}),
 		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []kv.Process{process}, Voter: true, Owners: []kv.Process{process}}),
@@ -196,15 +193,15 @@ func messages() []golden {
 		withBody("hello", OpHello, Welcome{
 			Version: 1, Node: "host-a", Server: "0.1.0",
 			Limits:   Limits{Key: 1024, Value: 8 << 20, Frame: 8<<20 + FrameSlack, Keys: MaxKeys, InFlight: 1024, TTLMS: MaxTTL, TimeoutMS: 1000},
-			Features: []string{"get", "set"},
+			Features: []string{"shared"},
 			Epoch:    99, Hash: Hashing{Name: HashName, Seed: 5, Partitions: 1 << 14},
 		}),
 		withBody("hello: the client may say when it gives a write up", OpHello, Welcome{
-			Version: 1, Node: "host-a", Server: "0.1.0", Features: []string{"get", "set"}, Hash: Hashing{Name: HashName, Partitions: 1 << 14},
+			Version: 1, Node: "host-a", Server: "0.1.0", Features: []string{"shared"}, Hash: Hashing{Name: HashName, Partitions: 1 << 14},
 			Boot: BootClock{ID: "99edf862-e964-4dd3-83ec-32e2bc03c5b1 time:[4026531834]", NowNS: 86_400_234_567_890},
 		}),
-		withBody("hello, in version 2", OpHello, Welcome{
-			Version: 2, Node: "host-a", Server: "0.2.0", Features: []string{"get", "set", "metaget"}, Hash: Hashing{Name: HashName, Partitions: 1 << 14},
+		withBody("hello, without shared memory", OpHello, Welcome{
+			Version: 1, Node: "host-a", Server: "0.1.0", Features: []string{}, Hash: Hashing{Name: HashName, Partitions: 1 << 14},
 		}),
 		reply("pong", OpPing, Reply{}),
 		reply("hit", OpGet, hit),

@@ -23,7 +23,7 @@ import (
 type mark struct {
 	catalog string // a digest
 	server  serverID
-	at      loader.Position // all before it is deleted; zero: not told, by a host of an earlier version
+	at      loader.Position // all before it is deleted; zero: not known
 }
 
 // serverID tells a server from others, and from what it was before it was restored.
@@ -44,7 +44,7 @@ func (m mark) String() string {
 	return string(binary.BigEndian.AppendUint64(b, uint64(m.at)))
 }
 
-// parseMark reads a State of any version: earlier ones have the catalog alone, and later ones may have more.
+// parseMark reads a State. Those of later versions may have more. What is no State names another catalog or server.
 func parseMark(state string) (m mark) {
 	m.catalog = state
 	if len(state) <= sha256.Size {
@@ -65,8 +65,6 @@ func (s *stream) differs(known mark) string {
 		return ""
 	case known.catalog != s.catalog:
 		return catalogChanged
-	case known.at == 0:
-		return ""
 	case known.server.system != s.server.id.system:
 		return "the server is another one"
 	case known.server.timeline != s.server.id.timeline:

@@ -46,8 +46,6 @@ export class Call {
   args: readonly Arg[] = noArgs;
   /** Belongs to its connection, and is not repeated over another one. */
   pinned = false;
-  /** The version of the protocol that has brought the call. */
-  since = 1;
   /** How often it was sent, or was to be sent. */
   tries = 0;
   /** When a read was sent, for the near cache. */

@@ -47,8 +47,7 @@ export interface DeleteOptions extends WriteOptions {
   /** Keep the value for reads with staleOk, for the namespace's stale_limit. */
   soft?: boolean | undefined;
   /**
-   * Remove the value from the cache alone: the origin of a namespace that writes through keeps its own. The sidecar must
-   * speak version 2 of the protocol.
+   * Remove the value from the cache alone: the origin of a namespace that writes through keeps its own.
    */
   cacheOnly?: boolean | undefined;
   /** The time in which loaded values are not kept, in milliseconds: at most the namespace's replica_lag. */

@@ -249,7 +249,7 @@ export class Client {
 
   /**
    * Puts a piece behind the key's value, and returns the version; undefined if the key has none. The value keeps its
-   * encoding, flags and TTL. The sidecar must speak version 2 of the protocol.
+   * encoding, flags and TTL.
    */
   append(key: Key, piece: string | Uint8Array, o?: AppendOptions): Promise<bigint | undefined> {
     return this.join(key, piece, Mode.append, o);
@@ -284,16 +284,15 @@ export class Client {
     return this.write(Op.set, key, replies.stored, [
       bytes, ttlArg(o?.ttl), optional(marked), optional(mode), compare,
       optional(bits | (ack(o) ?? 0)),
-    ], o, mode >= Mode.append ? 2 : 1);
+    ], o);
   }
 
   /** Makes a write of a key. The near cache hears of it before the caller does. */
   private write<T>(
-    op: number, key: Key, readAnswer: ReadAnswer, args: readonly Arg[], o: CallOptions | undefined, since = 1,
+    op: number, key: Key, readAnswer: ReadAnswer, args: readonly Arg[], o: CallOptions | undefined,
   ): Promise<T> {
     const call = new Call(op, this.time(o), writeKeyed, readAnswer, this.ns, key, 0);
     call.args = args;
-    call.since = since;
     this.noting(call, [key]);
     return this.core.run(call, o?.signal);
   }
@@ -386,7 +385,6 @@ export class Client {
       const some = asked.map(([, key]) => key);
       const call = new Call(Op.delete, time, writeInNamespace, replies.deleted(some), this.ns, '', 0);
       call.args = [bytesOf(some), optional(bits), optional(Math.ceil(lag))];
-      call.since = o?.cacheOnly ? 2 : 1;
       this.noting(call, some);
       try {
         const got = await this.core.run<(boolean | CacheError)[]>(call, o?.signal);
@@ -415,7 +413,7 @@ export class Client {
 
   /**
    * Returns the key's value, or undefined if it has none, and gives it a new TTL in the same step: in milliseconds, or
-   * NO_EXPIRY. The key's owner is asked, never a copy. The sidecar must speak version 2 of the protocol.
+   * NO_EXPIRY. The key's owner is asked, never a copy.
    */
   async getAndTouch<T = unknown>(
     key: Key, ttl: number | typeof NO_EXPIRY, o?: CallOptions,
@@ -425,7 +423,7 @@ export class Client {
     if (arg === null) {
       throw cacheError('bad_request', 'getAndTouch without a ttl: give milliseconds, or NO_EXPIRY');
     }
-    return this.write(Op.metaget, key, replies.gotAndTouched, [arg, Bit.touch], o, 2);
+    return this.write(Op.metaget, key, replies.gotAndTouched, [arg, Bit.touch], o);
   }
 
   /** Adds to a number and returns the sum, or undefined if there is no number and no initial one. */
@@ -442,7 +440,7 @@ export class Client {
 
   /**
    * Adds to a number of 64 bits without a sign, and returns the sum, which wraps at 2^64; undefined if there is no
-   * number and no initial one. The sidecar must speak version 2 of the protocol.
+   * number and no initial one.
    */
   incrUnsigned(key: Key, delta: number | bigint = 1, o?: IncrOptions): Promise<number | bigint | undefined> {
     return this.count(key, delta, Bit.unsigned, o);
@@ -459,7 +457,7 @@ export class Client {
     key = keyOf(key);
     const initial = o?.initial === undefined ? null : unsigned(o.initial, 'initial');
     const args = [unsigned(delta, 'delta'), initial, ttlArg(o?.ttl), bits | (ack(o) ?? 0)];
-    return this.write(Op.incr, key, replies.incrementedUnsigned, args, o, 2);
+    return this.write(Op.incr, key, replies.incrementedUnsigned, args, o);
   }
 
   /**

@@ -1,7 +1,7 @@
 // The numbers of the protocol: see docs/PROTOCOL.md of the project.
 
 /** The versions of the protocol that this client speaks. */
-export const versions: readonly number[] = [2, 1];
+export const versions: readonly number[] = [1];
 
 /** The ops that this client sends. */
 export const Op = {

@@ -103,9 +103,6 @@ export class Connection implements CallConnection {
     if (this.socket.writableLength + this.out.n > maxQueued) {
       throw cacheError('busy', `${maxQueued} bytes of requests wait for the sidecar: make fewer calls at once`);
     }
-    if (call.since > 1) {
-      this.checkVersion(call);
-    }
     const slot = this.free.length > 0 ? this.free.pop()! : this.slots.length;
     const generation = this.nextGeneration(slot);
     const now = this.now || (this.now = monotonic());
@@ -138,14 +135,6 @@ export class Connection implements CallConnection {
     }
     this.schedule();
     return true;
-  }
-
-  private checkVersion(call: Call): void {
-    const { version } = this.welcome;
-    if (version < call.since) {
-      throw cacheError('unsupported', `the sidecar speaks version ${version} of the protocol, and this call needs `
-        + `version ${call.since}: upgrade the sidecar`);
-    }
   }
 
   /** Refuses a request for which the sidecar would close the connection. */

@@ -131,9 +131,7 @@ export class Dialer {
       made.end(closedError());
       throw closedError();
     }
-    if (made.welcome.features.includes('leaving')) {
-      made.awaitLeaving();
-    }
+    made.awaitLeaving();
     return made;
   }
 

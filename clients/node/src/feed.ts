@@ -65,9 +65,6 @@ export class Feed {
     if (conn !== this.conn) {
       this.forget();
       this.conn = conn;
-      if (!conn.welcome.features.includes('watch')) {
-        throw cacheError('unsupported', 'the sidecar knows no WATCH: it is of an older version');
-      }
     }
     const timeout = this.wait + this.core.settings.timeout;
     const call = new Call(Op.watch, timeout, writeInNamespace, body, this.ns, '', 0);

@@ -39,7 +39,7 @@ export class Hits {
         continue;
       }
       const elements = t.take();
-      if (elements !== undefined && conn.welcome.features.includes('hits')) {
+      if (elements !== undefined) {
         conn.report(elements);
         used = conn;
       }

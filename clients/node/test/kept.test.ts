@@ -75,7 +75,9 @@ async function twice(t: TestContext, first: (socket: net.Socket, q: Request) => 
     const mine = sockets.push(socket) === 1;
     const peer = new Peer(socket, (q) => {
       if (q.op === 1) {
-        peer.answer(q.id, 0, { ...welcome, features: [] });
+        peer.answer(q.id, 0, welcome);
+      } else if (q.op === 23) {
+        // LEAVING waits
       } else if (mine) {
         first(socket, q);
       } else {
@@ -162,6 +164,8 @@ def hit(c, id, v):
     say(c, id, 8, b'\\0\\xc4' + bytes([len(v)]) + v + b'\\x10\\x07\\0\\x02\\0')
 def serve(c, n):
     for id, op, value in frames(c):
+        if op == 23:
+            continue
         print('op %d %d%s' % (op, n, value.decode()), flush=True)
         if op == 1:
             say(c, id, 3, b'\\0\\x80')

@@ -58,7 +58,7 @@ export function frame(...message: unknown[]): Buffer {
 }
 
 export const welcome = {
-  v: 1, node: 'n', server: 'test', features: ['get', 'watch', 'leaving'], epoch: 99,
+  v: 1, node: 'n', server: 'test', features: [], epoch: 99,
   hash: { name: 'xxh3', seed: 0, partitions: 16384 }, limits: { value: 8 << 20 }, boot: { id: '', now_ns: 0 },
 };
 

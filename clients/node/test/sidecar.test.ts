@@ -150,20 +150,6 @@ test('append, prepend, unsigned numbers, getAndTouch', { skip }, async (t) => {
   }
 });
 
-test('a sidecar of version 1 has no append', async (t) => {
-  const s = await Server.start(t, (q) => q.conn.answer(q.id, 0, 1, 5));
-  const c = new Client({ socket: s.path });
-  t.after(() => c.close());
-  for (const call of [
-    () => c.append('k', 'v'), () => c.prepend('k', 'v', { create: true }), () => c.incrUnsigned('k'),
-    () => c.decrUnsigned('k'), () => c.getAndTouch('k', 1000),
-  ]) {
-    await assert.rejects(call, { code: 'unsupported', message: /version 1 .* version 2: upgrade the sidecar/ });
-  }
-  assert.equal(s.requests.length, 0);
-  assert.equal(await c.incr('k'), 1);
-});
-
 test('watch tells of keys, flushes and beats', { skip }, async (t) => {
   const c = clientOf(t);
   const events: WatchEvent[] = [];

@@ -15,7 +15,7 @@ import msgpack
 from cachesidecar import _wire
 
 WELCOME = {
-    "v": 1, "node": "n", "server": "t", "epoch": 7, "features": ["get", "set", "watch"], "boot": {"id": "", "now_ns": 0},
+    "v": 1, "node": "n", "server": "t", "epoch": 7, "features": [], "boot": {"id": "", "now_ns": 0},
     "limits": {"key": 1024, "value": 1000, "frame": 70000}, "hash": {"name": "xxh3", "seed": 0, "partitions": 16384},
 }
 
@@ -110,6 +110,8 @@ class Server:
             hello = peer.request()
             if hello:
                 peer.answer(hello[0], 0, WELCOME)
+                leaving = peer.next()  # it waits
+                assert leaving[:2] in ([_wire.LEAVING_ID, _wire.LEAVING], []), leaving
                 self.serve(peer, n)
 
     def __enter__(self) -> "Server":

@@ -1,4 +1,4 @@
-"""What version 2 of the protocol has added, with both clients."""
+"""The calls that memcached's protocol has too, with both clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import cachesidecar as cs
 from cachesidecar import NO_EXPIRY, AsyncClient, Client
 from raw import LIMIT, Sidecar
-from scripted import Peer, Server
 
 
 @pytest.fixture(scope="module")
@@ -101,30 +100,6 @@ def test_bad_arguments(with_one: Callable[..., None]) -> None:
                 call(name, *args)
 
     with_one("/nowhere", use, {})
-
-
-@WITH
-def test_a_sidecar_of_version_1(with_one: Callable[..., None]) -> None:
-    """What it does not know is not sent. It is refused with the remedy."""
-    seen: List[Any] = []
-
-    def serve(peer: Peer, _: int) -> None:
-        for asked in iter(peer.request, []):
-            seen.append(asked)
-            peer.answer(asked[0], 0, 1, 5)
-
-    def use(call: Call) -> None:
-        for name, args in (
-            ("append", ("k", "v")), ("prepend", ("k", b"v")), ("incr_unsigned", ("k",)), ("decr_unsigned", ("k",)),
-            ("get_and_touch", ("k", 60)),
-        ):
-            with pytest.raises(cs.UnsupportedError, match="version 1 .* version 2: upgrade the sidecar"):
-                call(name, *args)
-        assert not seen
-        assert call("incr", "k") == 1
-
-    with Server(serve) as server:
-        with_one(server.path, use, {"shared_memory": False})
 
 
 @WITH

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 from raw import LIMIT, Connection, Sidecar, python, wait_for
-from scripted import WELCOME, Peer, Server
+from scripted import Peer, Server
 
 from cachesidecar import AsyncClient, Client, _wire
 from cachesidecar._hits import Hits, Tally
@@ -213,11 +213,7 @@ def test_without_a_thread_a_later_read_reports(sidecar: Sidecar, monkeypatch: py
 # -- with a scripted one
 
 
-@pytest.mark.parametrize("features", [["get"], ["get", "hits"], ["get", "touched"]])
-def test_only_a_sidecar_that_takes_reports_is_sent_some(
-    features: List[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(WELCOME, "features", features)
+def test_what_was_reported_is_not_kept() -> None:
     seen: List[Any] = []
 
     def serve(peer: Peer, n: int) -> None:
@@ -248,10 +244,7 @@ def test_only_a_sidecar_that_takes_reports_is_sent_some(
         asyncio.run(asynchronous(server.path))
     sent = [request for request in seen if request[0] != _wire.PING]
     quiet = _wire.QUIET
-    if "hits" in features:
-        assert sent == [[_wire.HITS, 20000, "n", [], 5, 2, None, quiet], [_wire.HITS, 20000, "n", [], 7, None, None, quiet]]
-    else:
-        assert not sent
+    assert sent == [[_wire.HITS, 20000, "n", [], 5, 2, None, quiet], [_wire.HITS, 20000, "n", [], 7, None, None, quiet]]
     assert client._core.hits.tally(b"n", False).take() == (0, 0, [])
 
 

@@ -14,7 +14,7 @@ import cachesidecar as cs
 from cachesidecar import AsyncClient, Client, _wire
 from cachesidecar._connection import Connection
 from playing import wait_for
-from scripted import WELCOME, Peer, Server
+from scripted import Peer, Server
 
 GET, LEASE, FILL, LEAVING, ABANDON = 3, 9, 10, 23, 256
 
@@ -204,9 +204,7 @@ def test_a_token_whose_fill_could_not_be_written_goes_back_async() -> None:
         asyncio.run(run(server.path))
 
 
-def test_a_connection_that_leaves_ends_with_its_last_token(monkeypatch: Any) -> None:
-    features: Any = WELCOME["features"]
-    monkeypatch.setitem(WELCOME, "features", [*features, "leaving"])
+def test_a_connection_that_leaves_ends_with_its_last_token() -> None:
     seen: List[Any] = []
     with Server(granting(seen)) as server, Client(server.path, shared_memory=False) as client:
 

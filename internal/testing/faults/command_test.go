@@ -32,6 +32,10 @@ func built(t testing.TB) string {
 	return path
 }
 
+// begins is a file that says since which change there are the messages of internal/wire/testdata/version1.json. A
+// program from before that change has no place in a cluster with this one.
+const begins = "internal/wire/testdata/begins"
+
 // builtPrevious builds the command of the revision of -faults.previous, and returns its
 // path. The files of the revision are in a folder of the test: the work tree and the
 // repository stay as they are.
@@ -47,6 +51,13 @@ func builtPrevious(t testing.TB) string {
 	cmd.Stdin = bytes.NewReader(tree)
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("tar: %s", reason(err))
+	}
+	now, err := os.ReadFile(filepath.Join(root, begins))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if then, _ := os.ReadFile(filepath.Join(dir, begins)); !bytes.Equal(then, now) { // before the first there is none
+		t.Skipf("the messages begin anew after the revision %s (%s): no program of before is in use", *previous, begins)
 	}
 	return build(t, dir)
 }

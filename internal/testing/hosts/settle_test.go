@@ -311,8 +311,10 @@ func TestVirtualWriteThroughUnsettledBound(t *testing.T) {
 		through, heard := owner.s.engine.Namespaces.Lookup(session.DefaultNamespace).WriteThrough, make(chan struct{})
 		for i := range namespaces.MaxUnsettled {
 			go through.Do(context.Background(), &namespaces.Write{
-				Key:    kv.Key{Hash: kv.Hash(i)},
-				Now:    func(context.Context) (wire.Reply, namespaces.WriteEnd, bool) { return wire.Reply{}, namespaces.WriteStored, false },
+				Key: kv.Key{Hash: kv.Hash(i)},
+				Now: func(context.Context) (wire.Reply, namespaces.WriteEnd, bool) {
+					return wire.Reply{}, namespaces.WriteStored, false
+				},
 				Settle: func(context.Context) (uint64, error) { <-heard; return 0, nil },
 				Lost:   func() wire.Reply { return wire.Reply{} },
 			})

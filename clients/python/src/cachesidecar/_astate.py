@@ -89,8 +89,7 @@ class State(Core):
             self.hits.rest()
             return
         for call in self.hits.take():
-            if "hits" in conn.welcome.features:
-                conn.report(call.tail(int(self.settings.timeout * 1000), 0))
+            conn.report(call.tail(int(self.settings.timeout * 1000), 0))
 
     def forks(self) -> None:
         """There is no thread to end."""

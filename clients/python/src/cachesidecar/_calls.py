@@ -10,7 +10,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 from . import _wire
 from ._item import SOURCES, Item
 from ._settings import TTL, milliseconds, ttl_ms
-from .errors import BY_STATUS, NOTHING_DONE, BadRequestError, CacheError, InternalError, Malformed, UnsupportedError
+from .errors import BY_STATUS, NOTHING_DONE, BadRequestError, CacheError, InternalError, Malformed
 from ._wire import NIL, array, binary, optional, sint, uint
 
 Key = Union[str, bytes]
@@ -26,21 +26,11 @@ class Call(NamedTuple):
     keys: Tuple[bytes, ...] = ()
     #: Where until_ns belongs among the elements; 0: the call takes none.
     until_at: int = 0
-    #: The version of the protocol that has brought the call.
-    since: int = 1
 
     @property
     def reads(self) -> bool:
         """Whether the call may be repeated after its connection broke."""
         return self.op in _READS
-
-    def check_version(self, version: int) -> None:
-        """Raise UnsupportedError if the sidecar's version of the protocol does not have the call."""
-        if version < self.since:
-            raise UnsupportedError(
-                f"the sidecar speaks version {version} of the protocol, and this call needs version {self.since}: "
-                "upgrade the sidecar"
-            )
 
     def tail(self, timeout_ms: int, until_ns: int) -> _wire.Tail:
         """Return the tail of the request. until_ns of 0 is left out."""
@@ -111,7 +101,7 @@ def store(
         _wire.SET,
         (ns, binary(key), binary(value), _ttl(ttl), optional(flags), optional(mode),
          uint(compare) if mode == _wire.MODE_CAS else NIL, optional(options)),
-        (key,), 8, 2 if mode >= _wire.MODE_APPEND else 1,
+        (key,), 8,
     )
 
 
@@ -125,7 +115,7 @@ def delete(
     return Call(
         _wire.DELETE,
         (ns, array([binary(k) for k in keys]), optional(options), optional(milliseconds(hold or 0))),
-        tuple(keys), 4, 2 if cache_only else 1,
+        tuple(keys), 4,
     )
 
 
@@ -154,14 +144,14 @@ def unsigned(
     return Call(
         _wire.INCR,
         (ns, binary(key), uint(delta), NIL if initial is None else uint(initial), _ttl(ttl), uint(options)),
-        (key,), 6, 2,
+        (key,), 6,
     )
 
 
 def get_and_touch(ns: bytes, key: bytes, ttl: TTL) -> Call:
     if ttl is None:
         raise BadRequestError("get_and_touch without a ttl: give seconds, a timedelta or NO_EXPIRY")
-    return Call(_wire.METAGET, (ns, binary(key), _ttl(ttl), uint(_wire.RETTL)), (key,), 4, 2)
+    return Call(_wire.METAGET, (ns, binary(key), _ttl(ttl), uint(_wire.RETTL)), (key,), 4)
 
 
 def flush(ns: bytes, all: bool, cluster: bool) -> Call:

@@ -35,8 +35,6 @@ class Place:
     def call(self, conn: Any) -> _calls.Call:
         """Return the request for what follows."""
         if conn is not self._conn:
-            if "watch" not in conn.welcome.features:
-                raise UnsupportedError("the sidecar knows no WATCH: it is of an older version")
             self._conn, self._epoch, self._seq = conn, None, 0
         return _calls.watch(self._ns, self._options, self._epoch, self._seq, int(self.wait * 1000))
 

@@ -90,7 +90,6 @@ class Link:
             if conn is None or on is None and not conn.alive:
                 conn = self.get(left)
                 left = max(0.001, timeout - (monotonic() - began))
-            call.check_version(conn.welcome.version)
             until = until_ns(_clock.boot_ns(), left) if call.until_at and conn.welcome.one_clock else 0
             grace = LEASE_GRACE if call.op == _wire.LEASE else 0.0
             hear = None if late is None else partial(late, call, conn)
@@ -247,8 +246,7 @@ class Link:
             conn.frames.max_answer = conn.welcome.max_answer
             self.max_value = conn.welcome.max_value
             conn.on_leaving = self._leaves
-            if "leaving" in conn.welcome.features:
-                conn.announce_leaving()
+            conn.announce_leaving()
         except TimeoutError as e:
             conn.end(NotSent(str(e)))
             raise ConnectionError(f"no HELLO from the sidecar at {path}: {e}") from None

@@ -115,8 +115,7 @@ class State(Core):
 
     def _report(self, conn: Greeted) -> None:
         for call in self.hits.take():
-            if "hits" in conn.welcome.features:
-                conn.report(call.tail(int(self.settings.timeout * 1000), 0))
+            conn.report(call.tail(int(self.settings.timeout * 1000), 0))
 
     def _end_reporter(self) -> None:
         reporter, self.reporter = self.reporter, None

@@ -29,7 +29,7 @@ ABSENT, DEGRADED = 1, 2  # why a MISS
 MODE_SET, MODE_ADD, MODE_REPLACE, MODE_CAS, MODE_APPEND, MODE_PREPEND = range(6)
 
 #: The versions of the protocol that this client speaks.
-VERSIONS = [2, 1]
+VERSIONS = [1]
 
 MAX_KEY, MAX_KEYS = 1024, 1024
 MAX_HITS = 1 << 30  # of one kind in one report

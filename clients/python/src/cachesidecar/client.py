@@ -198,7 +198,7 @@ class Client(ManyView):
         """Put a piece behind a key's value. Return the new version; None: the key has no value.
 
         The value keeps its encoding, its flags and its ttl. With create a key without a value gets the piece as its
-        value, with ttl and flags. The sidecar must speak version 2 of the protocol.
+        value, with ttl and flags.
         """
         mode = _wire.MODE_APPEND
         return self._store(key, value, ttl, flags, mode, 0, ack_all, timeout, create) or None
@@ -226,8 +226,7 @@ class Client(ManyView):
         """Remove a key's value from the whole cluster. Return whether it had one.
 
         soft keeps the value for reads with stale_ok. cache_only leaves the origin of a namespace that writes through
-        as it is, and needs version 2 of the protocol. hold is the time, in seconds, for which loaded values are not
-        kept, for an origin whose replicas lag.
+        as it is. hold is the time, in seconds, for which loaded values are not kept, for an origin whose replicas lag.
         """
         call = _calls.delete(self._ns, [_calls.key_bytes(key)], soft, cache_only, hold, ack_all)
         answer, _ = self._call(call, timeout)
@@ -245,7 +244,7 @@ class Client(ManyView):
     ) -> Any:
         """Return the value of a key, or default if it has none, and give it a new ttl in the same step.
 
-        The host that owns the key is asked, never a copy. The sidecar must speak version 2 of the protocol.
+        The host that owns the key is asked, never a copy.
         """
         k = _calls.key_bytes(key)
         answer, conn = self._call(_calls.get_and_touch(self._ns, k, ttl), timeout)
@@ -277,8 +276,7 @@ class Client(ManyView):
     ) -> Optional[int]:
         """Add to a number of 64 bits without a sign, and return the sum, which wraps at 2**64.
 
-        A key without a value gets the initial number, with ttl; without initial the result is None. The sidecar must
-        speak version 2 of the protocol.
+        A key without a value gets the initial number, with ttl; without initial the result is None.
         """
         call = _calls.unsigned(self._ns, _calls.key_bytes(key), delta, initial, ttl, False, ack_all)
         answer, _ = self._call(call, timeout)
