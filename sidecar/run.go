@@ -152,7 +152,7 @@ func (s *Sidecar) listen() (*unixsock.Listener, error) {
 func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Server) {
 	back.Go(func() error { return s.engine.Store.Run(back.ctx, s.engine.Clock) })
 	back.run(s.telemetry.Run)
-	back.run(s.engine.Namespaces.CompareHits)
+	back.run(s.engine.Namespaces.Audits.CompareHits)
 	for _, f := range s.followers {
 		back.run(f.Run)
 	}

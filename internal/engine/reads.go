@@ -117,7 +117,7 @@ func (c *Local) note(pins *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, 
 		c.hot.Note(ns.Name, k, now.Boot)
 	}
 	if ns.AuditsHits() {
-		c.Namespaces.ChooseHits(ns, k, 1)
+		c.Namespaces.Audits.ChooseHits(ns, k, 1)
 	}
 }
 
@@ -182,7 +182,7 @@ func (c *Local) Reported(q *wire.Request, pins *namespaces.Pins, now kv.Moment) 
 		k := ns.Key(key)
 		c.hot.NoteReads(ns.Name, k, each, now.Boot)
 		if ns.AuditsHits() {
-			c.Namespaces.ChooseHits(ns, k, each)
+			c.Namespaces.Audits.ChooseHits(ns, k, each)
 		}
 		switch {
 		case c.Node.OwnershipEpoch(k.Hash.Partition()) != 0:

@@ -1,10 +1,12 @@
 package handoff_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -686,11 +688,20 @@ func TestAwaited(t *testing.T) {
 				t.Error("others wait for an offer that was pulled to the end")
 			}
 			w := a.names.Lookup([]byte(namespaces.Default)).WriteThrough
-			w.Unsettled.Add(1)
+			over, ended := make(chan struct{}), make(chan struct{})
+			go func() { // ends once it is over
+				defer close(ended)
+				_, _ = w.Do(context.Background(), &namespaces.Write{Now: func(context.Context) (wire.Reply, namespaces.WriteEnd, bool) {
+					<-over
+					return wire.Reply{}, namespaces.WriteStored, true
+				}})
+			}()
+			synctest.Wait()
 			if !a.Awaited() {
 				t.Error("others do not wait for a write-through")
 			}
-			w.Unsettled.Add(-1)
+			close(over)
+			<-ended
 			if a.Awaited() {
 				t.Error("others wait for a write-through that is over")
 			}

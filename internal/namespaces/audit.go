@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -77,11 +78,20 @@ type choice struct {
 	key kv.Key // its bytes are the choice's own
 }
 
+// Audits is the audits of all namespaces of a host.
+type Audits struct {
+	choices chan choice
+	parts   *Parts
+	clock   kv.Clock
+	log     *slog.Logger
+	bound   func(kv.NamespaceID) time.Duration // of staleness, in a slot
+}
+
 // AuditsHits reports whether hits are to be compared with the origin.
 func (ns *Namespace) AuditsHits() bool { return ns.auditChance > 0 }
 
 // ChooseHits chooses some of a number of hits of a key at random, by the namespace's setting.
-func (n *Table) ChooseHits(ns *Namespace, k kv.Key, hits uint32) {
+func (x *Audits) ChooseHits(ns *Namespace, k kv.Key, hits uint32) {
 	a := &ns.audit
 	if uint64(rand.Uint32()) >= ns.auditChance*uint64(hits) {
 		return
@@ -89,7 +99,7 @@ func (n *Table) ChooseHits(ns *Namespace, k kv.Key, hits uint32) {
 	if a.underWay.Add(1) <= AuditCalls && a.rate.Allow() {
 		k.Bytes = bytes.Clone(k.Bytes)
 		select {
-		case n.audits <- choice{ns, k}:
+		case x.choices <- choice{ns, k}:
 			return
 		default:
 		}
@@ -99,15 +109,15 @@ func (n *Table) ChooseHits(ns *Namespace, k kv.Key, hits uint32) {
 }
 
 // CompareHits compares hits that were chosen with their origins until ctx ends.
-func (n *Table) CompareHits(ctx context.Context) {
+func (x *Audits) CompareHits(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for {
 		select {
-		case h := <-n.audits:
+		case h := <-x.choices:
 			group.Go(func() {
 				defer h.ns.audit.underWay.Add(-1)
-				n.compare(ctx, h)
+				x.compare(ctx, h)
 			})
 		case <-ctx.Done():
 			return
@@ -116,19 +126,19 @@ func (n *Table) CompareHits(ctx context.Context) {
 }
 
 // compare compares the value of a key with the origin's, and counts the result.
-func (n *Table) compare(ctx context.Context, h choice) {
+func (x *Audits) compare(ctx context.Context, h choice) {
 	a := &h.ns.audit
-	first, err := n.look(ctx, h)
+	first, err := x.look(ctx, h)
 	switch {
 	case err == nil && !first.differs:
 		a.same.Add(1)
 		return
 	case err == nil:
-		if !kv.Sleep(ctx, n.Bound(h.ns.ID)+h.ns.Now().ReplicaLag) {
+		if !kv.Sleep(ctx, x.bound(h.ns.ID)+h.ns.Now().ReplicaLag) {
 			return
 		}
 		var again sight
-		if again, err = n.look(ctx, h); errors.Is(err, ErrNotCached) || err == nil && again != first {
+		if again, err = x.look(ctx, h); errors.Is(err, ErrNotCached) || err == nil && again != first {
 			a.settled.Add(1)
 			return
 		}
@@ -136,7 +146,7 @@ func (n *Table) compare(ctx context.Context, h choice) {
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
-		n.differs(h, n.clock.Read().Time().Sub(first.version.Wall()))
+		x.differs(h, x.clock.Read().Time().Sub(first.version.Wall()))
 	case errors.Is(err, ErrNotCached), errors.Is(err, loader.ErrBusy), errors.Is(err, loader.ErrBadKey):
 		a.skipped.Add(1)
 	default:
@@ -145,14 +155,14 @@ func (n *Table) compare(ctx context.Context, h choice) {
 }
 
 // differs counts a cached value that differs from the origin's. One such value a minute is logged.
-func (n *Table) differs(h choice, age time.Duration) {
+func (x *Audits) differs(h choice, age time.Duration) {
 	i := 0
 	for i < len(auditAges) && age > auditAges[i] {
 		i++
 	}
 	h.ns.audit.differed[i].Add(1)
 	h.ns.audit.lines.Do(func() {
-		n.cfg.Log.Info("a cached value differs from the origin's, and no change of it was announced",
+		x.log.Info("a cached value differs from the origin's, and no change of it was announced",
 			"namespace", h.ns.Name, "key", string(h.key.Bytes), "cached_for", age)
 	})
 }
@@ -167,7 +177,7 @@ type sight struct {
 var ErrNotCached = errors.New("the key is not cached here")
 
 // look compares what is cached for a key now with what the origin has.
-func (n *Table) look(ctx context.Context, h choice) (s sight, err error) {
+func (x *Audits) look(ctx context.Context, h choice) (s sight, err error) {
 	if err := h.ns.audit.turn.Acquire(ctx, 1); err != nil {
 		return s, err
 	}
@@ -177,10 +187,10 @@ func (n *Table) look(ctx context.Context, h choice) (s sight, err error) {
 		ns.Writing(h.key.Hash) {
 		return s, loader.ErrBusy
 	}
-	cached, theirs := loader.Reservation{Memory: n.Memory}, loader.Reservation{Memory: n.Memory}
+	cached, theirs := loader.Reservation{Memory: x.parts.Memory}, loader.Reservation{Memory: x.parts.Memory}
 	defer cached.Free()
 	defer theirs.Free()
-	value, absent, version, err := n.Cached(h.key, &cached)
+	value, absent, version, err := x.parts.Cached(h.key, &cached)
 	if err != nil {
 		return s, err
 	}

@@ -1,9 +1,6 @@
 package namespaces
 
-import (
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
-)
+import "github.com/cachesidecar/cachesidecar/internal/kv"
 
 // SetLate notes that a feed of changes tells of changes of some namespaces too late, or in time again.
 // While one of its feeds is late, nothing of a namespace is admitted, and what is stored of it by now is
@@ -28,14 +25,4 @@ func (n *Table) SetLate(names []string, late bool) (begun []kv.NamespaceID) {
 		}
 	}
 	return begun
-}
-
-// holdBack closes a slot before it holds back what is stored: what is admitted until then is stored by
-// then.
-func (n *Table) holdBack(id kv.NamespaceID) {
-	if failpoint.Out(failpoint.HoldBack) {
-		return
-	}
-	n.Ledger.Close(id, true)
-	n.Store.HoldBack(id, n.clock.Read())
 }

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/origin"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -77,3 +78,10 @@ func Within(ctx context.Context, namespace, key []byte) bool {
 	w, ok := ctx.Value(withinKey{}).(*within)
 	return ok && !w.over.Load() && w.namespace == string(namespace) && w.key == string(key)
 }
+
+// Writing reports whether a key is being written through. A load of the key must then not be kept,
+// since it may have read the value from before.
+func (ns *Namespace) Writing(h kv.Hash) bool { return ns.Now().through.writes(h) }
+
+// SupersedeWrite notes a late write of a key. It is called before the key is deleted for that write.
+func (ns *Namespace) SupersedeWrite(h kv.Hash) { ns.Now().through.supersede(h) }

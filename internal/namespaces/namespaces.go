@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -43,7 +44,7 @@ type Table struct {
 	lags    [kv.MaxNamespaces]atomic.Int64                     // replica_lag, by slot
 	mostLag atomic.Int64                                       // the longest of them
 
-	audits  chan choice
+	Audits  *Audits
 	closing sync.WaitGroup // origins that a reload has taken out, or has not taken in
 
 	mu       sync.Mutex // guards changes of the table, and the fields below
@@ -79,54 +80,6 @@ type Parts struct {
 	Read func(ctx context.Context, ns *Namespace, key []byte, deadline time.Duration) wire.Reply
 	// Cached returns what a read through this host would find for a key, or ErrNotCached.
 	Cached func(key kv.Key, room *loader.Reservation) (value []byte, absent bool, v kv.Version, err error)
-}
-
-// New makes the table and the configured namespaces, and opens their origins. It asks no
-// server.
-func New(cfg Config, p Parts) (*Table, error) {
-	n := &Table{
-		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, clock: cfg.Clock, others: cfg.Others, cfg: cfg, Parts: p,
-		flushes: flushes{}, None: &Namespace{slot: &slot{}, configured: true},
-		agreed: map[string]time.Duration{}, late: map[string]int{},
-		audits: make(chan choice, AuditCalls),
-	}
-	for id := cfg.Max - 1; id >= 0; id-- {
-		n.free = append(n.free, kv.NamespaceID(id))
-	}
-	for name, ns := range cfg.Configured {
-		if ns.Bound != 0 {
-			n.agreed[name] = ns.Bound
-		}
-	}
-	n.names.Store(&map[string]*Namespace{})
-	n.loads.Store(&[]*flight.Loads{})
-	plan, err := n.open(cfg)
-	if err != nil {
-		n.closing.Wait()
-		return nil, err
-	}
-	plan.Apply()
-	n.settleKept()
-	return n, nil
-}
-
-// settleKept gives the names whose entries were taken over, and that are not configured, their slots.
-func (n *Table) settleKept() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	table := maps.Clone(n.All())
-	for name := range n.cfg.Kept {
-		if table[name] == nil {
-			ns := n.settle(n.take(name), n.others, false)
-			ns.now.Store(ns)
-			if n.Flushes.Acquire(quota.Namespaces) == nil {
-				ns.client = n.Flushes
-			}
-			table[name] = ns
-		}
-	}
-	n.cfg.Kept = nil
-	n.names.Store(&table)
 }
 
 // Loads returns the tables of loads of all namespaces that have, or had, an origin. The
@@ -394,4 +347,47 @@ func (n *Table) forgetLoads(ns *Namespace) {
 	left := slices.DeleteFunc(slices.Clone(n.Loads()), func(l *flight.Loads) bool { return l == ns.Loads })
 	n.loads.Store(&left)
 	ns.Loads.Close() // none is under way
+}
+
+// Runner is an origin, or a key filter. Its Run ends with its context, and once a reload has put
+// another in its place.
+type Runner interface{ Run(context.Context) }
+
+// holdBack closes a slot before it holds back what is stored: what is admitted until then is stored by
+// then.
+func (n *Table) holdBack(id kv.NamespaceID) {
+	if failpoint.Out(failpoint.HoldBack) {
+		return
+	}
+	n.Ledger.Close(id, true)
+	n.Store.HoldBack(id, n.clock.Read())
+}
+
+// Writing reports whether write-throughs are under way, or not settled.
+func (n *Table) Writing() bool {
+	for _, ns := range n.All() {
+		if ns.through != nil && ns.through.Busy() {
+			return true
+		}
+	}
+	return false
+}
+
+// EndWrites cancels the origin calls of write-throughs. Their settling goes on.
+func (n *Table) EndWrites() {
+	for _, ns := range n.All() {
+		if ns.through != nil {
+			ns.through.end()
+		}
+	}
+}
+
+// Unsettled counts the unsettled writes of all namespaces.
+func (n *Table) Unsettled() (sum int64) {
+	for _, ns := range n.All() {
+		if ns.through != nil {
+			sum += ns.through.Unsettled()
+		}
+	}
+	return sum
 }

@@ -228,10 +228,6 @@ func (p *Plan) Hide() func(text string) string {
 	return all.HideText
 }
 
-// Runner is an origin, or a key filter. Its Run ends with its context, and once a reload has put
-// another in its place.
-type Runner interface{ Run(context.Context) }
-
 // Apply puts the settings into effect. It returns what must be run from now on.
 func (p *Plan) Apply() (begun []Runner) {
 	n := p.table

@@ -25,6 +25,13 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	return l
 }
 
+// WriteThroughStats returns the write-through's part of STATS; zero without one.
+func (ns *Namespace) WriteThroughStats() cachesidecar.ThroughStats {
+	s := ns.through.stats()
+	s.Configured = ns.WriteThrough != nil
+	return s
+}
+
 // Requests returns the number of requests of apps, and of those that ended with an error.
 func (ns *Namespace) Requests() (all, failed int64) {
 	for op := range ns.Counts {

@@ -232,10 +232,8 @@ func (t *WriteThrough) late(why string) error {
 	return fmt.Errorf("%w: %s", loader.ErrBusy, why)
 }
 
-// Writing reports whether a key is being written. A load of the key must then not be kept,
-// since it may have read the value from before.
-func (ns *Namespace) Writing(h kv.Hash) bool {
-	t := ns.Now().through
+// writes reports whether a key is being written. It may be called on nil.
+func (t *WriteThrough) writes(h kv.Hash) bool {
 	if t == nil {
 		return false
 	}
@@ -299,10 +297,8 @@ func (t *WriteThrough) Busy() bool {
 	return len(t.keys) > 0 || t.unsettled.Load() > 0
 }
 
-// SupersedeWrite notes a late write of a key. It is called before the key is deleted for that
-// write.
-func (ns *Namespace) SupersedeWrite(h kv.Hash) {
-	t := ns.Now().through
+// supersede notes a late write of a key. It may be called on nil.
+func (t *WriteThrough) supersede(h kv.Hash) {
 	if t == nil || failpoint.Out(failpoint.Superseded) {
 		return
 	}
@@ -322,43 +318,13 @@ func (t *WriteThrough) IsSuperseded(h kv.Hash) bool {
 	return t.keys[h].superseded
 }
 
-// Writing reports whether write-throughs are under way, or not settled.
-func (n *Table) Writing() bool {
-	for _, ns := range n.All() {
-		if ns.through != nil && ns.through.Busy() {
-			return true
-		}
-	}
-	return false
-}
-
-// EndWrites cancels the origin calls of write-throughs. Their settling goes on.
-func (n *Table) EndWrites() {
-	for _, ns := range n.All() {
-		if ns.through != nil {
-			ns.through.end()
-		}
-	}
-}
-
-// Unsettled counts the unsettled writes of all namespaces.
-func (n *Table) Unsettled() (sum int64) {
-	for _, ns := range n.All() {
-		if ns.through != nil {
-			sum += ns.through.Unsettled()
-		}
-	}
-	return sum
-}
-
-// WriteThroughStats returns the write-through's part of STATS; zero without one.
-func (ns *Namespace) WriteThroughStats() (s cachesidecar.ThroughStats) {
-	t := ns.through
+// stats returns the write-through's part of STATS. It may be called on nil, and then returns zero.
+func (t *WriteThrough) stats() (s cachesidecar.ThroughStats) {
 	if t == nil {
 		return s
 	}
 	s = cachesidecar.ThroughStats{
-		Configured: ns.WriteThrough != nil, Stored: t.ended[WriteStored].Load(),
+		Stored:  t.ended[WriteStored].Load(),
 		Refused: t.ended[WriteRefused].Load(), Unknown: t.ended[WriteUnknown].Load(),
 		Shed: t.ended[WriteShed].Load(), Unsettled: t.unsettled.Load(),
 	}

@@ -122,7 +122,7 @@ func One(change func(*namespaces.Settings)) map[string]namespaces.Settings {
 // warms the namespaces up.
 func (h *Host) Run() {
 	h.running.Go(func() { _ = h.Store.Run(h.ctx, h.Clock) })
-	h.running.Go(func() { h.Namespaces.CompareHits(h.ctx) })
+	h.running.Go(func() { h.Namespaces.Audits.CompareHits(h.ctx) })
 	for filter := range h.Namespaces.KeyFilters() {
 		h.running.Go(func() { filter.Run(h.ctx) })
 	}
