@@ -32,12 +32,12 @@ var logCalls = map[string]logCall{
 // passedOn are the calls whose message or level is a variable, by file and expression, with what
 // they log.
 var passedOn = map[string][]logLine{
-	"cmd/cachesidecar/run.go: m":                   {{"warn", "$… is no setting, and it has no effect: …"}},
-	"gossip/log.go: string(b)":                     {{"debug", "[DEBUG] memberlist: …"}},
-	"internal/engine/warmstart.go: level":          {{"info", "warming has ended"}, {"warn", "warming has ended"}},
-	"internal/namespaces/health.go: text":          nil, // healthWords are found
-	"internal/namespaces/health.go: h.words.again": nil,
-	"internal/logs/logs.go: t.level":               nil, // the callers of Text are found
+	"cmd/cachesidecar/run.go: m":               {{"warn", "$… is no setting, and it has no effect: …"}},
+	"gossip/log.go: string(b)":                 {{"debug", "[DEBUG] memberlist: …"}},
+	"internal/namespaces/warm.go: level":       {{"info", "warming has ended"}, {"warn", "warming has ended"}},
+	"internal/origin/health.go: text":          nil, // healthWords are found
+	"internal/origin/health.go: h.words.again": nil,
+	"internal/logs/logs.go: t.level":           nil, // the callers of Text are found
 	"internal/logs/ratelimit.go: t.level": {
 		{"info", "… and … more like it in the last …: …"}, {"warn", "… and … more like it in the last …: …"},
 		{"error", "… and … more like it in the last …: …"},
