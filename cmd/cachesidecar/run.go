@@ -22,7 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
-	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -116,7 +116,7 @@ func (p *program) serve(c *cli.Context) error {
 // varyProcessors lets the number of Go's processors vary with the load, unless $GOMAXPROCS is set.
 func varyProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" {
-		server.VaryProcessors()
+		sched.VaryProcessors()
 	}
 }
 

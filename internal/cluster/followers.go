@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -66,9 +67,9 @@ func (c *Config) followWait() time.Duration { return c.Bound / 4 }
 func (f *followers) run(ctx context.Context) {
 	rest := f.cfg.Network.Nap
 	if rest == nil {
-		nap := newNap()
-		defer nap.close()
-		rest = nap.sleep
+		nap := sched.NewNap()
+		defer nap.Close()
+		rest = nap.Sleep
 	}
 	var last time.Duration
 	var a transport.Answers

@@ -1,4 +1,4 @@
-package cluster
+package sched
 
 import (
 	"os"
@@ -7,21 +7,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nap sleeps for less than a millisecond. A timer of the Go runtime is rounded up to a
+// Nap sleeps for less than a millisecond. A timer of the Go runtime is rounded up to a
 // millisecond if the process has nothing else to do.
-type nap struct{ f *os.File }
+type Nap struct{ f *os.File }
 
-// newNap returns a nap for one goroutine.
-func newNap() *nap {
+// NewNap returns a Nap for one goroutine.
+func NewNap() *Nap {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
-		return &nap{} // sleeps like other systems then
+		return &Nap{} // sleeps like other systems then
 	}
-	return &nap{os.NewFile(uintptr(fd), "timerfd")}
+	return &Nap{os.NewFile(uintptr(fd), "timerfd")}
 }
 
-func (n *nap) sleep(d time.Duration) {
-	if n.f != nil && n.set(d) == nil {
+// Sleep sleeps for d.
+func (n *Nap) Sleep(d time.Duration) {
+	if n.f != nil && n.setTimer(d) == nil {
 		var expirations [8]byte
 		if _, err := n.f.Read(expirations[:]); err == nil {
 			return
@@ -30,7 +31,7 @@ func (n *nap) sleep(d time.Duration) {
 	time.Sleep(d)
 }
 
-func (n *nap) set(d time.Duration) error {
+func (n *Nap) setTimer(d time.Duration) error {
 	conn, err := n.f.SyscallConn()
 	if err != nil {
 		return err
@@ -43,7 +44,8 @@ func (n *nap) set(d time.Duration) error {
 	return failed
 }
 
-func (n *nap) close() {
+// Close frees what it sleeps by.
+func (n *Nap) Close() {
 	if n.f != nil {
 		_ = n.f.Close()
 	}
