@@ -33,6 +33,7 @@ var allowed = []struct {
 	{"internal/failpoint", nil},
 	{"internal/quota", []string{".", "internal/wire"}},
 	{"internal/settings", nil},
+	{"internal/sched", nil},
 	{"internal/testing/race", nil},
 	{"internal/testing/testenv", []string{"internal/testing/race"}},
 	{"internal/testing/pty", []string{"internal/testing/testenv"}},
@@ -46,9 +47,9 @@ var allowed = []struct {
 	{"internal/testing/checkhistory", []string{"internal/testing/history"}}, // judges the soaks of the clients
 	{"internal/testing/linear", []string{"internal/testing/history"}},
 	// Floor 1: one duty each.
-	{"internal/transport", []string{"internal/quota"}},
-	{"internal/rpc", []string{"internal/quota", "internal/transport", "internal/wire"}},
-	{"internal/rpc/server", []string{".", "internal/quota", "internal/transport", "internal/wire"}},
+	{"internal/transport", []string{"internal/quota", "internal/sched"}},
+	{"internal/rpc", []string{"internal/quota", "internal/sched", "internal/transport", "internal/wire"}},
+	{"internal/rpc/server", []string{".", "internal/quota", "internal/sched", "internal/transport", "internal/wire"}},
 	{"internal/inspect", []string{"internal/kv"}},
 	{"internal/shm", []string{"internal/kv"}},
 	{"clients/c", nil}, // a header, and its tests
@@ -78,7 +79,7 @@ var allowed = []struct {
 	{"loader/memcached", []string{"internal/settings", "loader"}},
 	{"loader/execorigin", []string{"internal/settings", "loader"}},
 	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/settings", "internal/transport", "internal/wire"}},
-	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
+	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/sched", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
 	{"unixsock", nil},
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	{"internal/calls", []string{".", "internal/kv", "internal/wire"}},
@@ -103,7 +104,7 @@ var allowed = []struct {
 	// Floor 4: the command.
 	{"internal/configfile", []string{"internal/logs", "internal/settings", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar"}},
 	{"internal/top", []string{".", "client", "internal/logs", "internal/table", "internal/telemetry"}},
-	{"cmd/cachesidecar", []string{".", "client", "internal/configfile", "internal/kv", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/settings", "internal/table", "internal/telemetry", "internal/top", "internal/wire", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/configfile", "internal/kv", "internal/load", "internal/logs", "internal/peer", "internal/rpc/server", "internal/sched", "internal/settings", "internal/table", "internal/telemetry", "internal/top", "internal/wire", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,

@@ -23,7 +23,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/configfile"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
-	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/table"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -129,7 +129,7 @@ func runConfig(c *cli.Context) (configfile.File, error) {
 // varyProcessors lets the number of Go's processors vary with the load, unless $GOMAXPROCS is set.
 func varyProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" {
-		server.VaryProcessors()
+		sched.VaryProcessors()
 	}
 }
 

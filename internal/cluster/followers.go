@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -63,9 +64,9 @@ type waiting struct {
 func (f *followers) run(ctx context.Context) {
 	pause := f.cfg.Network.Nap
 	if pause == nil {
-		nap := newNap()
-		defer nap.close()
-		pause = nap.sleep
+		nap := sched.NewNap()
+		defer nap.Close()
+		pause = nap.Sleep
 	}
 	var last time.Duration
 	var a transport.Answers

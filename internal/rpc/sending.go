@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -106,7 +106,7 @@ func (c *Client) flushLocked() {
 	if c.calls.inFlight() > 1 {
 		// Other calls are in flight: let their callers join this write.
 		c.mu.Unlock()
-		runtime.Gosched()
+		sched.LetOthersRun()
 		c.mu.Lock()
 	}
 	c.writeNowLocked()

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 )
 
 // BufferSize is how much a connection reads at once, and the longest answer that is not
@@ -250,7 +251,7 @@ func (in *Input) tryRead(fd uintptr) bool {
 			continue
 		case err == syscall.EAGAIN && left > 0:
 			left--
-			Yield()
+			sched.Yield()
 			continue
 		case err == syscall.EAGAIN:
 			return !in.mayRest()

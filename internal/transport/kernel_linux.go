@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +26,3 @@ const tcpClosed = 7 // TCP_CLOSE of netinet/tcp.h
 func limitUnsent(fd int, d time.Duration) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 }
-
-// Yield yields the processor to other threads that wait for it.
-func Yield() { _, _, _ = syscall.Syscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -9,6 +9,3 @@ func Unsent(int) int { return 0 }
 
 // limitUnsent leaves it to the system how long it keeps what a peer does not take.
 func limitUnsent(int, time.Duration) error { return nil }
-
-// Yield does nothing: the system ends the thread's turn.
-func Yield() {}

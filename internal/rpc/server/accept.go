@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 )
 
 // acceptQueue makes the connections of one tenant begin one after another when many come at once.
@@ -105,7 +106,7 @@ func (p *acceptQueue) forget() {
 // begin begins the connections of a tenant at their rate until none waits; once ctx ends, at once.
 func (p *acceptQueue) begin(ctx context.Context, n *arrivals, begin func(*Conn)) {
 	for p.continues(n) {
-		maxProcs.busy() // raises GOMAXPROCS for a while
+		sched.NoteBusy() // raises GOMAXPROCS for a while
 		_ = n.limit.Wait(ctx)
 		for _, c := range p.next(n) {
 			begin(c)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
@@ -57,7 +58,7 @@ type Conn struct {
 	socket  transport.Socket
 	input   transport.Input
 	frame   partFrame
-	turn    timeSlice
+	turn    sched.TimeSlice
 	batch   batch
 	outbox  outbox
 	replies replies

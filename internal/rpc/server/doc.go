@@ -32,7 +32,7 @@
 //	outbox    the answers that wait to be written; which goroutine writes them
 //	batch     what the reader has while it serves a batch (Conn.Out)
 //	partFrame the frame that is not complete: its deadline, its memory
-//	timeSlice how long the reader serves without yielding its processor
+//	TimeSlice how long the reader serves without yielding its processor
 //	replies   requests that have left the reader, and their answers
 //	End       whether a client still waits for answers, for requests that have waited
 //	Framing   where requests begin and end, and how they are told BUSY

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
@@ -75,7 +76,7 @@ func (c *Conn) serveBatch(n int) error {
 	c.server.bytesIn.Add(int64(n))
 	in := &c.input
 	if in.Batches() == 1 {
-		c.turn.restart()
+		c.turn.Restart()
 	}
 	dropped := in.PassSkipped()
 	if dropped && in.Len() == 0 {
@@ -84,7 +85,7 @@ func (c *Conn) serveBatch(n int) error {
 		}
 	}
 	if in.Batches() > busyBatches {
-		wakePoller()
+		sched.WakePoller()
 	}
 	c.handler.Batch()
 	c.beginBatch()
@@ -121,7 +122,7 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 		// Before Serve: if the handler fails, the connection ends.
 		in.Consume(n)
 		if served += len(frames); served >= busyFrames {
-			wakePoller()
+			sched.WakePoller()
 		}
 		if err := c.serveFrames(frames); err != nil {
 			return served, false, err
@@ -136,21 +137,21 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 	return served, begun, err
 }
 
-// rest yields the processor at the end of a time slice, and waits for a turn to go on.
-func (c *Conn) rest() {
+// takeRest yields the processor at the end of a time slice, and waits for a turn to go on.
+func (c *Conn) takeRest() {
 	c.server.turns.Add(1)
 	kind := cmp.Or(c.batch.turn, quota.LongTurn)
 	endTurn(c)
 	_ = beginTurn(c, kind) // without memory to wait it goes on without
-	transport.Yield()
+	sched.Yield()
 }
 
 // serveFrames serves some frames, and yields the processor if it is time to.
 func (c *Conn) serveFrames(frames [][]byte) error {
 	err := c.handler.Serve(c, frames)
 	c.sendCalls()
-	if c.turn.over() {
-		c.rest()
+	if c.turn.Over() {
+		c.takeRest()
 	}
 	if err == nil && (c.lost != nil || len(c.Out) >= transport.BufferSize/2) {
 		err = c.flush()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
@@ -139,7 +140,7 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 	case key == "waited":
 		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id, Value: fmt.Append(nil, Waited(c))})
 	case key == "dawdle":
-		time.Sleep(turnTime)
+		time.Sleep(sched.SliceTime)
 		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id})
 	case key == "hold":
 		<-h.release

@@ -3,36 +3,12 @@ package server
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// TestTurn checks that a turn ends with the part that exceeds its time, not counting the
-// first two parts, and that a rest begins another turn.
-func TestTurn(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
-		var u timeSlice
-		part := func(d time.Duration) bool { time.Sleep(d); return u.over() }
-		begin := func() (over bool) { return part(time.Hour) || part(2*time.Hour) }
-		for range 2 {
-			if begin() || part(turnTime-1) {
-				t.Error("a turn is over too soon")
-			}
-			if !part(1) {
-				t.Error("a turn goes on for too long")
-			}
-		}
-		for range 10 {
-			if u.restart(); begin() {
-				t.Error("a turn goes on after a rest")
-			}
-		}
-	})
-}
 
 // TestFloodGivesWay checks that a reader that is kept busy yields.
 func TestFloodGivesWay(t *testing.T) {

@@ -1,4 +1,4 @@
-package server
+package sched
 
 import (
 	"sync/atomic"
@@ -21,7 +21,7 @@ func TestProcessors(t *testing.T) {
 		p.remove = func() {
 			n.Add(-1)
 			if meanwhile.Swap(false) {
-				p.busy()
+				p.noteBusy()
 			}
 		}
 		want := func(when string, want int64) {
@@ -31,21 +31,21 @@ func TestProcessors(t *testing.T) {
 				t.Errorf("%s: %d more, want %d", when, n, want)
 			}
 		}
-		p.busy()
+		p.noteBusy()
 		want("not to vary", 0)
 		p.vary.Store(true)
 		for range 2 {
-			p.busy()
+			p.noteBusy()
 			want("busy", 1)
 			time.Sleep(calm / 2)
-			p.busy()
+			p.noteBusy()
 			time.Sleep(calm - time.Nanosecond)
 			want("busy not long ago", 1)
 			time.Sleep(time.Nanosecond)
 			want("calm", 0)
 		}
 		meanwhile.Store(true)
-		p.busy()
+		p.noteBusy()
 		time.Sleep(calm)
 		want("busy while they go", 1)
 		time.Sleep(calm)

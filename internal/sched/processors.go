@@ -1,4 +1,4 @@
-package server
+package sched
 
 import (
 	"runtime"
@@ -38,8 +38,8 @@ const calm = 10 * time.Second
 // whose thread is not running would wait for them.
 func VaryProcessors() { maxProcs.vary.Store(runtime.GOMAXPROCS(0) > 1) }
 
-// busy notes that a reader is busy, or that connections come faster than they may begin.
-func (p *processors) busy() {
+// noteBusy notes that a reader is busy, or that connections come faster than they may begin.
+func (p *processors) noteBusy() {
 	if !p.vary.Load() {
 		return
 	}
@@ -60,6 +60,9 @@ func (p *processors) calmDown() {
 	p.remove()
 	p.more.Store(false)
 	if p.busyAt.Load() != at { // busy meanwhile
-		p.busy()
+		p.noteBusy()
 	}
 }
+
+// NoteBusy notes that a reader of this process is busy, or that connections come faster than they may begin.
+func NoteBusy() { maxProcs.noteBusy() }
