@@ -54,9 +54,7 @@ func OpenOrigin(namespace string, ns Settings, cfg *Config, memory loader.Memory
 	err := o.open(&ns, cfg, memory)
 	if err != nil {
 		_ = o.Close() // nothing is lost
-		var wrong settings.Problems
-		wrong.Within("namespace "+namespace, err)
-		return nil, wrong.Err()
+		return nil, settings.Within("namespaces."+namespace, err)
 	}
 	return o, nil
 }
@@ -70,7 +68,7 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 		Timeout: n.Guard.Timeout, MaxValue: cfg.MaxValue, WriteThrough: n.WriteThrough, Memory: memory,
 		OneSpelling: n.OneSpelling,
 	})
-	if wrong.Within("origin."+o.Name, err); err == nil {
+	if wrong.Add(settings.Within("origin."+o.Name, err)); err == nil {
 		o.opened = opened
 	}
 	if err := wrong.Err(); err != nil {
@@ -93,16 +91,16 @@ func (o *Origin) open(n *Settings, cfg *Config, memory loader.Memory) (err error
 	if n.KeyFilter != nil {
 		o.lists = health(filterWords)
 		o.existing, err = o.list(n.KeyFilter.List, o.lists)
-		wrong.Within("existing_keys", err)
+		wrong.Add(settings.Within("existing_keys", err))
 	}
 	if n.Warm != nil {
 		o.warm, err = o.list(n.Warm.List, nil)
-		wrong.Within("warm_on_start", err)
+		wrong.Add(settings.Within("warm_on_start", err))
 	}
 	if n.WriteThrough {
 		o.writes = health(writeWords)
 		if opened.Writer == nil {
-			wrong.Addf("write_through: this kind of origin takes no writes: leave it out")
+			wrong.Addf("write_through", ": this kind of origin takes no writes: leave it out")
 		}
 	}
 	if len(o.checkers) > 0 || opened.Probe {
