@@ -78,7 +78,7 @@ var allowed = []struct {
 	{"loader/memcached", []string{"internal/settings", "loader"}},
 	{"loader/execorigin", []string{"internal/settings", "loader"}},
 	{"internal/peer", []string{".", "internal/kv", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/settings", "internal/transport", "internal/wire"}},
-	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
+	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/quota", "internal/rpc", "internal/rpc/server", "internal/settings", "internal/failpoint", "internal/transport", "internal/wire", "invalidation", "l2/ownership"}},
 	{"unixsock", nil},
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	{"internal/calls", []string{".", "internal/kv", "internal/wire"}},
@@ -94,7 +94,7 @@ var allowed = []struct {
 	{"internal/memcached", []string{".", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/wire", "unixsock"}},
 	{"internal/testing/doors", []string{".", "internal/access", "internal/testing/bubble", "internal/kv", "internal/memcached", "internal/namespaces", "internal/quota", "internal/rpc/server", "internal/session", "internal/testing/simnet", "internal/testing/memcachedtest", "internal/testing/onehost", "internal/testing/testenv", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/rpc/server", "internal/wire"}},
-	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/telemetry", "internal/transport"}},
+	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/settings", "internal/telemetry", "internal/transport"}},
 	// Floor 3: the composition root.
 	{"internal/inside", []string{"internal/cluster", "internal/engine", "internal/kv", "internal/peer", "internal/rpc/server", "internal/session", "internal/telemetry", "internal/wire"}},
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/inside", "internal/keyfilter", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/origin", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},

@@ -5,6 +5,7 @@ import (
 	"regexp"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // Keys decides which keys of a namespace may be requested from its origin, and be written and loaded by
@@ -19,7 +20,7 @@ type Keys struct {
 // match; empty: any key. maxLen is the maximum length in bytes; zero: 1,024.
 func NewKeys(pattern string, maxLen int) (*Keys, error) {
 	if maxLen < 0 || maxLen > kv.MaxKeyLen {
-		return nil, fmt.Errorf("key length %d: give 1 to %d, or 0 for %[2]d", maxLen, kv.MaxKeyLen)
+		return nil, settings.Problemf("max_key", "%d: give 1 to %d, or 0 for %[2]d", maxLen, kv.MaxKeyLen)
 	}
 	k := &Keys{maxLen: maxLen}
 	if maxLen == 0 {
@@ -31,7 +32,7 @@ func NewKeys(pattern string, maxLen int) (*Keys, error) {
 	// The pattern must also compile alone: "a)|(b" would be valid only inside the
 	// parentheses.
 	if _, err := regexp.Compile(pattern); err != nil {
-		return nil, fmt.Errorf("key pattern %q: %w", pattern, err)
+		return nil, settings.Problemf("key_pattern", "%q: %w", pattern, err)
 	}
 	k.given = pattern
 	k.pattern = regexp.MustCompile(`\A(?:` + pattern + `)\z`)

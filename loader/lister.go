@@ -63,7 +63,7 @@ func (l List) Only(setting string) (List, error) {
 	}{{"query", l.Query != ""}, {"url", l.URL != ""}, {"command", len(l.Command) > 0}} {
 		switch {
 		case s.given && s.name != setting:
-			return l, fmt.Errorf("%s is for another kind of origin: leave it out", s.name)
+			return l, settings.Problemf(s.name, "is for another kind of origin: leave it out")
 		case !s.given && s.name == setting:
 			return l, fmt.Errorf("there is no %s that gives all keys: give it", s.name)
 		}

@@ -3,7 +3,6 @@ package sidecar
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -74,15 +73,15 @@ func (c *Config) nameDefaults() error {
 	if c.Node == "" {
 		name, err := os.Hostname()
 		if err != nil {
-			wrong.Addf("node: no host name to take (%w): give a name", err)
+			wrong.Addf("node", ": no host name to take (%w): give a name", err)
 		}
 		c.Node = name
 	}
 	if len(c.Node) > 128 || !utf8.ValidString(c.Node) || strings.ContainsFunc(c.Node, unseen) {
-		wrong.Addf("node %q: give 1 to 128 bytes without blanks and control characters", c.Node)
+		wrong.Addf("node", "%q: give 1 to 128 bytes without blanks and control characters", c.Node)
 	}
 	if c.SocketMode&^0o777 != 0 {
-		wrong.Addf("socket_mode %o: give permission bits only, such as 0660", uint32(c.SocketMode))
+		wrong.Addf("socket_mode", "%o: give permission bits only, such as 0660", uint32(c.SocketMode))
 	}
 	return wrong.Err()
 }
@@ -102,14 +101,14 @@ func (c *Config) sizeDefaults() error {
 	c.MaxValue, err = size("max_value", c.MaxValue, min(8<<20, c.L2Size/16), 1, 1<<30)
 	wrong.Add(err)
 	if c.MaxValue > c.L2Size/16 {
-		wrong.Addf("max_value %s is above 1/16 of l2_size %s: raise l2_size to %s, or lower max_value to %s",
+		wrong.Addf("max_value", "%s is above 1/16 of l2_size %s: raise l2_size to %s, or lower max_value to %s",
 			c.MaxValue, c.L2Size, c.MaxValue*16, c.L2Size/16)
 	}
 	longest := 4 * (c.MaxValue + wire.FrameSlack)
 	c.BufferSize, err = size("buffer_size", c.BufferSize, max(DefaultBufferSize, longest), 16<<20, 64<<30)
 	wrong.Add(err)
 	if c.BufferSize < longest {
-		wrong.Addf("buffer_size %s is below four requests of max_value %s: raise it to %s, or lower max_value",
+		wrong.Addf("buffer_size", "%s is below four requests of max_value %s: raise it to %s, or lower max_value",
 			c.BufferSize, c.MaxValue, longest)
 	}
 	return wrong.Err()
@@ -128,22 +127,22 @@ func (c *Config) namespaceDefaults() error {
 	var wrong settings.Problems
 	c.MaxNamespaces = cmp.Or(c.MaxNamespaces, kv.MaxNamespaces)
 	if c.MaxNamespaces < 1 || c.MaxNamespaces > kv.MaxNamespaces {
-		wrong.Addf("max_namespaces %d: give 1 to %d", c.MaxNamespaces, kv.MaxNamespaces)
+		wrong.Addf("max_namespaces", "%d: give 1 to %d", c.MaxNamespaces, kv.MaxNamespaces)
 		c.MaxNamespaces = kv.MaxNamespaces
 	}
 	names := map[string]Namespace{DefaultNamespace: {}}
 	maps.Copy(names, c.Namespaces)
 	for name, ns := range c.Namespaces {
 		if name == verify.Namespace {
-			wrong.Addf("namespace %s is reserved: use another name", name)
+			wrong.Addf("namespaces."+name, "is reserved: use another name")
 		} else if !kv.ValidNamespace(name) {
-			wrong.Addf("namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
+			wrong.Addf("namespaces."+name, ": a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen)
 		}
-		wrong.Within("namespace "+name, ns.check(c.L2Size))
+		wrong.Add(settings.Within("namespaces."+name, ns.check(c.L2Size)))
 	}
 	if len(names) > c.MaxNamespaces {
-		wrong.Addf("%d namespaces are configured (%q is one), max_namespaces is %d: raise it or configure fewer",
-			len(names), DefaultNamespace, c.MaxNamespaces)
+		wrong.Addf("max_namespaces", "%d: %d namespaces are configured (%q is one): raise it or configure fewer",
+			c.MaxNamespaces, len(names), DefaultNamespace)
 	}
 	c.Namespaces = names
 	return wrong.Err()
@@ -154,11 +153,11 @@ func (c *Config) limitDefaults() error {
 	var wrong settings.Problems
 	c.MaxConnections = cmp.Or(c.MaxConnections, server.DefaultMaxConns)
 	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
-		wrong.Addf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
+		wrong.Addf("max_connections", "%d: give 1 to %d", c.MaxConnections, maxConnections)
 	}
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, DefaultTimeout)
 	if c.RequestTimeout < time.Millisecond || c.RequestTimeout > wire.MaxTimeout*time.Millisecond {
-		wrong.Addf("request_timeout %v: give 1ms to 1h", c.RequestTimeout)
+		wrong.Addf("request_timeout", "%v: give 1ms to 1h", c.RequestTimeout)
 	}
 	return wrong.Err()
 }
@@ -170,7 +169,7 @@ func (c *Config) clusterDefaults() error {
 	case "off":
 		c.Bind = ""
 		if len(c.Join) > 0 {
-			wrong.Addf("join is given and bind is off: leave one of them out")
+			wrong.Addf("join", "is given and bind is off: leave one of them out")
 			c.Join = nil
 		}
 	case "":
@@ -184,13 +183,13 @@ func (c *Config) clusterDefaults() error {
 	c.Weight = cmp.Or(c.Weight, c.ownWeight())
 	c.LeaveTime = cmp.Or(c.LeaveTime, DefaultLeaveTime)
 	if c.LeaveTime < time.Second || c.LeaveTime > time.Hour {
-		wrong.Addf("leave_time %v: give 1s to 1h", c.LeaveTime)
+		wrong.Addf("leave_time", "%v: give 1s to 1h", c.LeaveTime)
 	}
 	if c.MaxClockSkew < time.Millisecond || c.MaxClockSkew > time.Minute {
-		wrong.Addf("max_clock_skew %v: give 1ms to 1m", c.MaxClockSkew)
+		wrong.Addf("max_clock_skew", "%v: give 1ms to 1m", c.MaxClockSkew)
 	}
 	if len(c.Cluster) > maxClusterName || strings.ContainsAny(c.Cluster, " \t\r\n\x00") {
-		wrong.Addf("cluster %q: give 1 to %d bytes without blanks", c.Cluster, maxClusterName)
+		wrong.Addf("cluster", "%q: give 1 to %d bytes without blanks", c.Cluster, maxClusterName)
 	}
 	wrong.Add(c.boundDefaults())
 	wrong.Add(c.paths().Check())
@@ -207,13 +206,13 @@ func (c *Config) boundDefaults() error {
 	var wrong settings.Problems
 	c.MaxStaleness = cmp.Or(c.MaxStaleness, cluster.DefaultBound)
 	if c.MaxStaleness < cluster.MinBound || c.MaxStaleness > maxBound {
-		wrong.Addf("max_staleness %v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
+		wrong.Addf("max_staleness", "%v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
 		c.MaxStaleness = cluster.DefaultBound
 	}
 	for name, ns := range c.Namespaces {
 		if d := ns.MaxStaleness; d != 0 && (d < minNamespaceBound || d > c.MaxStaleness) {
-			wrong.Addf("namespace %s: max_staleness %v: give %v to %v, the sidecar's own",
-				name, d, minNamespaceBound, c.MaxStaleness)
+			wrong.Addf("namespaces."+name+".max_staleness", "%v: give %v to %v, the sidecar's own",
+				d, minNamespaceBound, c.MaxStaleness)
 		}
 	}
 	return wrong.Err()
@@ -230,7 +229,7 @@ func (c *Config) peerDefaults() error {
 	host, port, err := net.SplitHostPort(c.Bind)
 	n, e := strconv.ParseUint(port, 10, 16)
 	if err = errors.Join(err, e); err != nil {
-		return fmt.Errorf("bind %q: give host:port, such as %s (%w)", c.Bind, defaultBind, err)
+		return settings.Problemf("bind", "%q: give host:port, such as %s (%w)", c.Bind, defaultBind, err)
 	}
 	if n > 0 {
 		n++

@@ -21,7 +21,8 @@ import (
 // check returns what is wrong with the settings of a feed that concern the sidecar.
 func (f *Feed) check(staleness time.Duration) error {
 	if f.MaxLag != 0 && (f.MaxLag < 4*staleness || f.MaxLag > time.Hour) {
-		return fmt.Errorf("max_lag %v: give at least %v, four times max_staleness, and at most 1h; or 0 for no bound",
+		return settings.Problemf("max_lag", "%v: give at least %v, four times max_staleness, and at most 1h; or 0 "+
+			"for no bound",
 			f.MaxLag, settings.TimeText(4*staleness))
 	}
 	return nil
@@ -34,18 +35,20 @@ const maxFeeds = 16
 func (c *Config) openFeeds() (map[string]loader.Feed, error) {
 	var wrong settings.Problems
 	if len(c.Feeds) > maxFeeds {
-		wrong.Addf("changes: %d feeds are given: give at most %d", len(c.Feeds), maxFeeds)
+		wrong.Addf("changes", ": %d feeds are given: give at most %d", len(c.Feeds), maxFeeds)
 	}
 	feeds := map[string]loader.Feed{}
 	for _, name := range slices.Sorted(maps.Keys(c.Feeds)) {
 		one := c.Feeds[name]
-		wrong.Within("changes "+name, one.check(c.MaxStaleness))
+		wrong.Add(settings.Within("changes."+name, one.check(c.MaxStaleness)))
 		if one.Source == nil {
-			wrong.Addf("changes %s: nothing is given: give Source", name)
+			wrong.Addf("changes."+name, ": nothing is given: give Source")
 			continue
 		}
 		f, err := one.Source.Open()
-		wrong.Within("changes "+name, err)
+		if err != nil {
+			wrong.Add(settings.Within("changes."+name+"."+one.Source.Kind(), err))
+		}
 		feeds[name] = f
 	}
 	wrong.Add(shareSlots(feeds))
@@ -79,8 +82,8 @@ func shareSlots(feeds map[string]loader.Feed) error {
 		}
 		slot := f.Slot()
 		if other, taken := of[slot]; taken {
-			wrong.Addf("changes %s: %s is that of changes %s already, and one feed alone can follow it: "+
-				"give each feed a slot of its own, also if their databases differ", name, slot, other)
+			wrong.Addf("changes."+name, ": %s is that of changes.%s already, and one feed alone can follow it: "+
+				"give each feed a slot of its own, also if their databases differ", slot, other)
 			continue
 		}
 		of[slot] = name

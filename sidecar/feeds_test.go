@@ -70,10 +70,10 @@ func TestOneFeedPerSlot(t *testing.T) {
 	for _, tc := range []struct {
 		dsn, slot, want string
 	}{
-		{dsn, "", `slot "cachesidecar" of the server db:5433 is that of changes a already`},
+		{dsn, "", `slot "cachesidecar" of the server db:5433 is that of changes.a already`},
 		{dsn, "cachesidecar", `slot "cachesidecar" of the server db:5433`},
 		{"postgres://other:s3cret@db:5433/stock", "", "give each feed a slot of its own"},
-		{dsn + " sslmode=disable", "", "changes b: slot"},
+		{dsn + " sslmode=disable", "", "changes.b: slot"},
 		{dsn, "another", ""},
 		{"postgres://feed:s3cret@db/shop", "", ""},
 		{"postgres://feed:s3cret@db2:5433/shop", "", ""},

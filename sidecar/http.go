@@ -30,12 +30,12 @@ func (c *Config) checkHTTP() error {
 	}
 	switch {
 	case err != nil:
-		wrong.Addf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
+		wrong.Addf("http", "%q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
 	case c.Pprof && !c.Insecure && !loopback(c.HTTP):
-		wrong.Addf("http %s is not loopback, and pprof shows this process's memory to every caller: "+
+		wrong.Addf("http", "%s is not loopback, and pprof shows this process's memory to every caller: "+
 			"use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
 	case c.Pprof && c.Profiles == nil:
-		wrong.Addf("pprof is given without Profiles: " +
+		wrong.Addf("pprof", "is given without Profiles: "+
 			"import net/http/pprof and give http.DefaultServeMux, or leave pprof out")
 	}
 	_, err = c.httpToken()

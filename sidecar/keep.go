@@ -24,9 +24,9 @@ func (c *Config) checkKeep() error {
 	switch {
 	case !c.KeepMemory:
 	case runtime.GOOS != "linux":
-		wrong.Addf("keep_memory needs Linux: leave it out")
+		wrong.Addf("keep_memory", "needs Linux: leave it out")
 	case c.NoSocket && c.passed == nil:
-		wrong.Addf("keep_memory needs systemd, which does not run an embedded sidecar: leave it out")
+		wrong.Addf("keep_memory", "needs systemd, which does not run an embedded sidecar: leave it out")
 	}
 	return wrong.Err()
 }

@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
@@ -37,7 +36,7 @@ func (k *ExistingKeys) check() error {
 		return err
 	}
 	if _, err := k.settings().Size(); err != nil {
-		return fmt.Errorf("existing_keys: %w", err)
+		return settings.Within("existing_keys", err)
 	}
 	return nil
 }
@@ -52,7 +51,8 @@ func (k *ExistingKeys) checkLag(lag time.Duration, origin loader.OriginConfig) e
 	if o, ok := origin.(interface{ SameServer(url string) bool }); ok && !o.SameServer(k.URL) {
 		return nil
 	}
-	return fmt.Errorf("replica_lag is %v, and existing_keys lists the keys of the same origin: a replica that lags "+
+	return settings.Problemf("replica_lag", "is %v, and existing_keys lists the keys of the same origin: a "+
+		"replica that lags "+
 		"leaves out new keys, whose reads would be answered absent: leave existing_keys out, or give an origin that "+
 		"does not lag and leave replica_lag out", lag)
 }

@@ -39,12 +39,12 @@ func (c *Config) memcachedDefaults() error {
 	}
 	switch name := c.MemcachedNamespace; {
 	case name == verify.Namespace:
-		wrong.Addf("memcached_namespace %s is reserved: use another name", name)
+		wrong.Addf("memcached_namespace", "%s is reserved: use another name", name)
 	case !kv.ValidNamespace(name):
-		wrong.Addf("memcached_namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
+		wrong.Addf("memcached_namespace", "%q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 	}
 	if d := c.MemcachedDelimiter; d != "" && (len(d) != 1 || d[0] <= ' ' || d[0] > '~' || kv.ValidNamespace(d)) {
-		wrong.Addf("memcached_delimiter %q: give one visible character that no namespace's name has, such as \":\"",
+		wrong.Addf("memcached_delimiter", "%q: give one visible character that no namespace's name has, such as \":\"",
 			d)
 	}
 	wrong.Add(c.checkMemcachedAddress())
@@ -61,10 +61,12 @@ func (c *Config) checkMemcachedAddress() error {
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("memcached %q: give the path of a Unix socket, host:port, such as 127.0.0.1:11211, "+
+		return settings.Problemf("memcached", "%q: give the path of a Unix socket, host:port, such as "+
+			"127.0.0.1:11211, "+
 			"or \"off\" (%w)", c.Memcached, err)
 	case !loopback(c.Memcached):
-		return fmt.Errorf("memcached %s is not loopback, and memcached's protocol has neither encryption nor "+
+		return settings.Problemf("memcached", "%s is not loopback, and memcached's protocol has neither "+
+			"encryption nor "+
 			"passwords here: use a loopback address, or a Unix socket", c.Memcached)
 	}
 	return nil

@@ -121,21 +121,22 @@ func (n Namespace) check(l2 Size) error {
 	var wrong settings.Problems
 	ttl, limit := *n.DefaultTTL, *n.StaleLimit
 	if ttl < 0 || ttl > maxLifetime {
-		wrong.Addf("default_ttl %v: give 0 (no expiry) to %v", ttl, maxLifetime)
+		wrong.Addf("default_ttl", "%v: give 0 (no expiry) to %v", ttl, maxLifetime)
 	}
 	if limit < 0 || limit > maxLifetime {
-		wrong.Addf("stale_limit %v: give 0 (no stale values) to %v", limit, maxLifetime)
+		wrong.Addf("stale_limit", "%v: give 0 (no stale values) to %v", limit, maxLifetime)
 		limit = DefaultStaleLimit
 	}
 	if n.Quota != 0 && (n.Quota < 64<<10 || n.Quota > l2) {
-		wrong.Addf("quota %s: give 64 KiB to l2_size (%s), or leave it out", n.Quota, l2)
+		wrong.Addf("quota", "%s: give 64 KiB to l2_size (%s), or leave it out", n.Quota, l2)
 	}
 	if n.StaleWhileRevalidate > limit {
-		wrong.Addf("stale_while_revalidate %v is above stale_limit %v: lower it, or raise stale_limit",
+		wrong.Addf("stale_while_revalidate", "%v is above stale_limit %v: lower it, or raise stale_limit",
 			n.StaleWhileRevalidate, limit)
 	}
 	if n.StaleIfError > limit {
-		wrong.Addf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleIfError, limit)
+		wrong.Addf("stale_if_error", "%v is above stale_limit %v: lower it, or raise "+
+			"stale_limit", n.StaleIfError, limit)
 	}
 	wrong.Add(errors.Join(
 		settings.Bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
@@ -143,7 +144,7 @@ func (n Namespace) check(l2 Size) error {
 		settings.Bounded("lease_time", n.LeaseTime, 100*time.Millisecond, 10*time.Minute),
 	))
 	if len(n.KeyPattern) > maxPattern {
-		wrong.Addf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
+		wrong.Addf("key_pattern", "has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
 	}
 	_, err := loader.NewKeys(n.KeyPattern, 0)
 	wrong.Add(err)
@@ -182,7 +183,7 @@ func (n Namespace) needsOrigin() error {
 		{"audit", n.Audit != 0},
 	} {
 		if s.given {
-			wrong.Addf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)
+			wrong.Addf(s.name, "is for loads from an origin, and there is none: give an origin, or leave it out")
 		}
 	}
 	return wrong.Err()

@@ -166,7 +166,7 @@ func TestReloadRefused(t *testing.T) {
 		f          func(*Config)
 	}{
 		{"a bound", "request_timeout -1ns", func(c *Config) { c.RequestTimeout = -1 }},
-		{"an origin", "namespace new: origin.http", func(c *Config) {
+		{"an origin", "namespaces.new.origin.http", func(c *Config) {
 			c.Namespaces["new"] = Namespace{Origin: &httporigin.Config{URL: "nowhere"}}
 		}},
 		{"a token's file", filepath.Join(dir, "absent"), func(c *Config) {

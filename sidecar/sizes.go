@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // Size is a number of bytes. Its text has a unit: 64MiB, 1GiB, 500kB; a plain
@@ -102,7 +104,7 @@ func size(name string, v, def, least, most Size) (Size, error) {
 		v = def
 	}
 	if v < least || v > most {
-		return def, fmt.Errorf("%s %s: give %s to %s", name, v, least, most)
+		return def, settings.Problemf(name, "%s: give %s to %s", v, least, most)
 	}
 	return v, nil
 }

@@ -49,7 +49,7 @@ func TestChanges(t *testing.T) {
 	pg.Exec(t, "INSERT INTO users VALUES (1, 'ann')")
 	file := feedFile(t, pg.DSN(), "      messages: [usres]\n")
 	check := func() outcome { return command(t, "", "config", "check", "--ask-origins", file) }
-	if o := check(); o.status != exitMiss || !strings.Contains(o.err, file+":9: changes shop: ") || !strings.Contains(o.err, "there is no publication cachesidecar") {
+	if o := check(); o.status != exitMiss || !strings.Contains(o.err, file+":9: changes.shop.postgres: ") || !strings.Contains(o.err, "there is no publication cachesidecar") {
 		t.Errorf("before the publication is there: %v", o)
 	}
 	for sql := range strings.SplitSeq(mustRun(t, "changes", "sql", file), ";\n") {
@@ -138,19 +138,19 @@ func TestChangesErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]string{
-		"changes: {shop: {}}":           "changes shop: nothing is given: give postgres",
+		"changes: {shop: {}}":           "changes.shop: nothing is given: give postgres",
 		"changes: {shop: {mysql: {}}}":  `"mysql" is no setting of a feed of changes`,
-		"changes: {shop: {postgres: }}": "changes shop: nothing is given: give postgres",
+		"changes: {shop: {postgres: }}": "changes.shop: nothing is given: give postgres",
 		"changes: {shop: {postgres: {tables: {public.u: {namespace: u, key: '{id}'}}}}}":                                         "there is no DSN: give dsn_file",
 		"changes: {shop: {postgres: {dsn_file: " + secret + "}}}":                                                                "tables: 0 are given: give 1 to 256",
-		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {u: {namespace: u, key: '{id}'}}}}}":                      "tables: u: give schema and name, such as public.users",
-		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: id}}}}}":                   `tables: public.u: key "id": give columns in braces, such as {id}`,
+		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {u: {namespace: u, key: '{id}'}}}}}":                      "tables.u: give schema and name, such as public.users",
+		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: id}}}}}":                   `tables.public.u.key "id": give columns in braces, such as {id}`,
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: 'a b', key: '{id}'}}}}}":           `namespace "a b": give the name of a namespace`,
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", slot: A-b, tables: {public.u: {namespace: u, key: '{id}'}}}}}":    `slot "A-b": give 1 to 63 of a to z, 0 to 9 and _`,
 		"changes: {shop: {postgres: {dsn_file: " + secret + ", messages: [''], tables: {public.u: {namespace: u, key: '{}'}}}}}": `messages: "" is no name of a namespace`,
-		"changes: {shop: {max_lag: 1s, postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}}":  "changes shop: max_lag 1s: give at least 8s, four times max_staleness, and at most 1h; or 0 for no bound",
-		"changes: {shop: {max_lag: 2h, postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}}":  "changes shop: max_lag 2h0m0s: give at least 8s",
-		"changes: {b: &f {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}, a: *f}":        `changes b: slot "cachesidecar" of the server 127.0.0.1:1 is that of changes a already`,
+		"changes: {shop: {max_lag: 1s, postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}}":  "changes.shop.max_lag 1s: give at least 8s, four times max_staleness, and at most 1h; or 0 for no bound",
+		"changes: {shop: {max_lag: 2h, postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}}":  "changes.shop.max_lag 2h0m0s: give at least 8s",
+		"changes: {b: &f {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}, a: *f}":        `changes.b: slot "cachesidecar" of the server 127.0.0.1:1 is that of changes.a already`,
 		"changes: {shop: {postgres: 'postgres://u:hunter2@h/d'}}":                                                                "give settings, such as dsn_file",
 	} {
 		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {

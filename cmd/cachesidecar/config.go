@@ -138,16 +138,14 @@ func (p *program) askOrigins(c *cli.Context, cfg *configfile.File) error {
 		if errors.Is(a.Err, context.DeadlineExceeded) {
 			text = "no answer within the timeout: " + text
 		}
-		wrong = append(wrong, cfg.ProblemWith("namespaces."+a.Namespace+".origin."+a.Kind,
-			fmt.Sprintf("namespace %s: origin.%s: %s", a.Namespace, a.Kind, text)))
+		wrong = append(wrong, cfg.ProblemWith("namespaces."+a.Namespace+".origin."+a.Kind, text))
 	}
 	for _, a := range feeds {
 		if a.Err == nil {
 			good.AddRow("changes "+a.Feed, a.Kind, "ok")
 		}
 		for _, err := range settings.Each(a.Err) {
-			wrong = append(wrong, cfg.ProblemWith("changes."+a.Feed+"."+a.Kind,
-				fmt.Sprintf("changes %s: %v", a.Feed, err)))
+			wrong = append(wrong, cfg.ProblemWith("changes."+a.Feed+"."+a.Kind, err.Error()))
 		}
 		for _, w := range a.Warnings {
 			fmt.Fprintf(p.err, "changes %s: %s\n", logs.Plain(a.Feed), logs.Plain(w))

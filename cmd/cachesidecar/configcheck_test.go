@@ -116,15 +116,15 @@ func TestAskOrigins(t *testing.T) {
 		"  p: {origin: {postgres: {dsn_file: " + secret + ", query: SELECT $1}}}\n"
 	o = ask(bad, "--timeout", "1m")
 	for _, want := range []string{
-		file + ":3: namespace r: origin.http: ", "status 403",
-		file + ":4: namespace p: origin.postgres: ", "cachesidecar: 2 problems in the configuration\n",
+		file + ":3: namespaces.r.origin.http: ", "status 403",
+		file + ":4: namespaces.p.origin.postgres: ", "cachesidecar: 2 problems in the configuration\n",
 	} {
 		if o.status != exitMiss || !strings.HasPrefix(o.out, "a  http  ok  ") || !strings.Contains(o.err, want) || strings.Contains(o.err, "hunter2") {
 			t.Errorf("%v\nwant %q", o, want)
 		}
 	}
 	o = ask("namespaces:\n  s:\n    origin: {http: {url: 'SERVER/stuck/{key}'}}\n    limits: {timeout: 30s}\n", "--timeout", "300ms")
-	if o.status != exitMiss || !strings.Contains(o.err, file+":3: namespace s: origin.http: no answer within the timeout") {
+	if o.status != exitMiss || !strings.Contains(o.err, file+":3: namespaces.s.origin.http: no answer within the timeout") {
 		t.Errorf("%v", o)
 	}
 	o = ask(bad, "--timeout", "1m", "--json")

@@ -61,14 +61,14 @@ func TestNoSecretIsShown(t *testing.T) {
 		{"no DSN in a variable", "postgres: {" + query + "dsn_env: CACHESIDECAR_TEST_LINES}", "its DSN cannot be read"},
 		{"a file and a variable", "redis: {address: 'h:1', password_file: " + password + ", password_env: CACHESIDECAR_TEST_SECRET}", "password_file and password_env are given"},
 		{"a key that is none", "redis: {address: 'h:1', tls: true, tls_cert_file: " + key + ", tls_key_file: " + key + "}", "give a certificate and its key, in PEM"},
-		{"something else is wrong", "postgres: {query: SELECT, dsn_file: " + dsn + "}", "its query must have $1"},
+		{"something else is wrong", "postgres: {query: SELECT, dsn_file: " + dsn + "}", "query: it must have $1"},
 
 		{"in place of its file", "redis: {address: 'h:1', password_file: s3cret}", "password_file: give the whole path"},
 		{"in place of its variable", "redis: {address: 'h:1', password_env: s3cret}", "password_env: give the name of an environment variable"},
 		{"a DSN in place of its file", "postgres: {" + query + "dsn_file: 'postgres://u:s3cret@h/d'}", "dsn_file: give the whole path"},
 		{"a DSN in place of its variable", "postgres: {" + query + "dsn_env: 'host=h password=s3cret'}", "dsn_env: give the name of an environment variable"},
 		{"a header in place of its file", "http: {" + web + "header_files: {Authorization: Bearer s3cret}}", "Authorization: give the whole path"},
-		{"a header", "http: {" + web + "headers: {Authorization: Bearer s3cret}}", "headers: Authorization is a secret"},
+		{"a header", "http: {" + web + "headers: {Authorization: Bearer s3cret}}", "headers.Authorization is a secret"},
 		{"a header of two lines in place", "http: {" + web + "headers: {X-A: \"a\\ns3cret\"}}", "X-A: the value has line breaks"},
 		{"a header's list", "http: {" + web + "headers: {X-A: [s3cret]}}", "give text, not a list"},
 		{"in the URL", "http: {url: 'http://u:s3cret@h/{key}'}", "url: it has a user or password"},
@@ -216,9 +216,9 @@ func TestLengthySecretFilesAreClosed(t *testing.T) {
 	for _, tc := range []struct{ name, secret, text string }{
 		{"dsn_file", "dsn", origin("postgres: {query: 'SELECT $1', dsn_file: %s}")},
 		{"password_file", "password", origin("redis: {address: '127.0.0.1:1', password_file: %s}")},
-		{"header_files: X-Token", "header", origin(web)},
+		{"header_files.X-Token", "header", origin(web)},
 		{"tls_key_file", "key", origin(tls)},
-		{"tokens: web: file", "token", "tokens: {web: {file: %s}}\n"},
+		{"tokens.web.file", "token", "tokens: {web: {file: %s}}\n"},
 	} {
 		try := func(path, want string) {
 			t.Helper()

@@ -146,12 +146,12 @@ func read(c Config) (*rules, error) {
 	if c.AdminGroup != "" {
 		var err error
 		a.admins, err = groupID(c.AdminGroup)
-		wrong.Within("admin_group", err)
+		wrong.Add(settings.Within("admin_group", err))
 	}
 	wrong.Add(a.readTokens(c.Tokens))
 	names := slices.Sorted(maps.Keys(c.Namespaces))
 	if len(names) > maxLines {
-		wrong.Addf("access names %d namespaces: give at most %d", len(names), maxLines)
+		wrong.Addf("access", "names %d namespaces: give at most %d", len(names), maxLines)
 		return nil, wrong.Err()
 	}
 	_, a.ruled = c.Namespaces[Others]
@@ -159,10 +159,10 @@ func read(c Config) (*rules, error) {
 		switch {
 		case name == Others:
 		case name == c.Reserved:
-			wrong.Addf("access: namespace %s is reserved: use another name", name)
+			wrong.Addf("access."+name, "is reserved: use another name")
 		case !kv.ValidNamespace(name):
-			wrong.Addf("access: namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -, "+
-				"or %q for those without a line of their own", name, kv.MaxNamespaceLen, Others)
+			wrong.Addf("access."+name, ": a namespace's name is 1 to %d of a-z, 0-9, _, . and -, "+
+				"or %q for those without a line of their own", kv.MaxNamespaceLen, Others)
 		default:
 			a.lines[name] = uint16(len(a.lines) + 1)
 		}
@@ -185,9 +185,8 @@ func read(c Config) (*rules, error) {
 func ReadToken(setting, path string) (string, error) {
 	s, err := settings.SecretFile(setting, path)
 	if err == nil && (len(s) < minTokenLen || len(s) > maxTokenLen || strings.ContainsAny(s, "\r\n\x00")) {
-		err = fmt.Errorf("%s %s: a token is one line of %d to %d bytes: "+
-			"make one with \"head -c 32 /dev/urandom | base64\"",
-			setting, path, minTokenLen, maxTokenLen)
+		err = settings.Problemf(setting, "%s: a token is one line of %d to %d bytes: "+
+			"make one with \"head -c 32 /dev/urandom | base64\"", path, minTokenLen, maxTokenLen)
 	}
 	return s, err
 }
@@ -196,13 +195,13 @@ func ReadToken(setting, path string) (string, error) {
 // name, so that the rules that name it are not wrong as well.
 func (a *rules) readTokens(list map[string]string) error {
 	if len(list) > maxTokenNames {
-		return fmt.Errorf("tokens: there are %d: give at most %d", len(list), maxTokenNames)
+		return settings.Problemf("tokens", ": there are %d: give at most %d", len(list), maxTokenNames)
 	}
 	var wrong settings.Problems
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		if !kv.ValidNamespace(name) {
 			// The name may be a secret, so the error leaves it out.
-			wrong.Addf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen)
+			wrong.Addf("tokens", ": a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen)
 			continue
 		}
 		secret, err := readToken(name, list[name])
@@ -210,7 +209,7 @@ func (a *rules) readTokens(list map[string]string) error {
 		t := token{name: name, digest: sha256.Sum256([]byte(secret))}
 		for _, other := range a.tokens {
 			if other.digest == t.digest && err == nil {
-				wrong.Addf("tokens: %s and %s are the same secret: give each its own", other.name, name)
+				wrong.Addf("tokens", ": %s and %s are the same secret: give each its own", other.name, name)
 			}
 		}
 		a.tokens = append(a.tokens, t)
@@ -219,9 +218,9 @@ func (a *rules) readTokens(list map[string]string) error {
 }
 
 func readToken(name, path string) (string, error) {
-	setting := "tokens: " + name + ": file"
+	setting := "tokens." + name + ".file"
 	if path == "" {
-		return "", fmt.Errorf("%s: give the path of a file that contains the token", setting)
+		return "", settings.Problemf(setting, ": give the path of a file that contains the token")
 	}
 	return ReadToken(setting, path)
 }
@@ -229,21 +228,22 @@ func readToken(name, path string) (string, error) {
 // readLine reads the rules of one namespace, or of Others.
 func (a *rules) readLine(name string, g Grants) error {
 	if g.Read == nil && g.Write == nil && g.Admin == nil {
-		return fmt.Errorf("access: %s: say who may read, write or admin it; [] means no user", name)
+		return settings.Problemf("access."+name, ": say who may read, write or admin it; [] means no user")
 	}
 	var wrong settings.Problems
 	for _, list := range []struct {
 		right      Right
 		principals []string
 	}{{Read, g.Read}, {Write, g.Write}, {Admin, g.Admin}} {
+		setting := fmt.Sprintf("access.%s.%s", name, list.right)
 		if len(list.principals) > maxPrincipals {
-			wrong.Addf("access: %s: %s has %d entries: give at most %d",
-				name, list.right, len(list.principals), maxPrincipals)
+			wrong.Addf(setting, "has %d entries: give at most %d",
+				len(list.principals), maxPrincipals)
 			continue
 		}
 		for _, principal := range list.principals {
 			if err := a.grant(principal, grant{a.lines[name], list.right}); err != nil {
-				wrong.Addf("access: %s: %s: %w", name, list.right, err)
+				wrong.Addf(setting, ": %w", err)
 			}
 		}
 	}

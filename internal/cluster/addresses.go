@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // binds returns the addresses where this node listens, with the names of their
@@ -18,16 +20,17 @@ func (c *Config) checkAddresses() error {
 	var wrong []error
 	if ip := net.ParseIP(c.Advertise); c.Advertise != "" && (ip == nil || ip.IsUnspecified()) {
 		wrong = append(wrong,
-			fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise))
+			settings.Problemf("advertise", "%q: give the IP address that other hosts reach this one "+
+				"under", c.Advertise))
 	}
 	for _, a := range c.binds() {
 		host, err := splitAddress(a.value)
 		if err != nil {
-			err = fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
+			err = settings.Problemf(a.name, "%q: give host:port, such as 127.0.0.1:7946 (%w)", a.value, err)
 			wrong = append(wrong, err)
 		} else if host != "localhost" && net.ParseIP(host) == nil {
-			wrong = append(wrong, fmt.Errorf("%s %q: give an IP address of this host and a port, "+
-				"such as 127.0.0.1:7946", a.name, a.value))
+			wrong = append(wrong, settings.Problemf(a.name, "%q: give an IP address of this host and a port, "+
+				"such as 127.0.0.1:7946", a.value))
 		} else {
 			continue
 		}
@@ -39,7 +42,7 @@ func (c *Config) checkAddresses() error {
 			err = errors.New("there is no host")
 		}
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("join %q: give host:port, such as 10.0.0.7:7946 (%w)", j, err))
+			wrong = append(wrong, settings.Problemf("join", "%q: give host:port, such as 10.0.0.7:7946 (%w)", j, err))
 		}
 	}
 	if len(wrong) == 0 {
@@ -48,7 +51,7 @@ func (c *Config) checkAddresses() error {
 	for _, a := range c.binds() {
 		host, _ := splitAddress(a.value)
 		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() && c.Advertise == "" {
-			wrong = append(wrong, fmt.Errorf("%s %s %s", a.name, a.value, everyAddress))
+			wrong = append(wrong, settings.Problemf(a.name, "%s %s", a.value, everyAddress))
 		}
 	}
 	return errors.Join(wrong...)
@@ -76,9 +79,10 @@ func (c *Config) checkReach() error {
 		if a.name == "advertise" {
 			a.value = c.Advertise
 		}
-		return fmt.Errorf("%s %s is not loopback, and without a cluster key nothing that passes between hosts is "+
+		return settings.Problemf(a.name, "%s is not loopback, and without a cluster key nothing that passes "+
+			"between hosts is "+
 			"encrypted: give all hosts one cluster_key_file (\"cachesidecar key generate\" makes it), "+
-			"use a loopback address, or say insecure where the network is trusted", a.name, a.value)
+			"use a loopback address, or say insecure where the network is trusted", a.value)
 	}
 	return nil
 }

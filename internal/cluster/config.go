@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"math"
@@ -20,6 +19,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -202,12 +202,13 @@ func (c Config) withDefaults() (Config, error) {
 		c.Weight = 1
 	}
 	if c.Bound < MinBound {
-		return c, fmt.Errorf("max_staleness %v: give at least %v", c.Bound, MinBound)
+		return c, settings.Problemf("max_staleness", "%v: give at least %v", c.Bound, MinBound)
 	}
 	wrong := c.checkVoters()
 	if c.Bind == "" {
 		if len(c.Join) > 0 {
-			wrong = errors.Join(wrong, errors.New("join: there is no bind address: give one, such as 127.0.0.1:7946"))
+			wrong = errors.Join(wrong, settings.Problemf("join", ": there is no bind address: give one, such as "+
+				"127.0.0.1:7946"))
 		}
 		return c, wrong
 	}
@@ -265,28 +266,30 @@ func (c *Config) checkVoters() error {
 	voters := strings.Join(c.Voters, ",")
 	switch {
 	case c.Policy != Available && c.Policy != Consistent:
-		return fmt.Errorf("partition_policy %q: give %s or %s", c.Policy, Available, Consistent)
+		return settings.Problemf("partition_policy", "%q: give %s or %s", c.Policy, Available, Consistent)
 	case c.Policy == Available && len(c.Voters) > 0:
-		return fmt.Errorf("voters %s: they count under partition_policy %s alone, and it is %s: "+
+		return settings.Problemf("voters", "%s: they count under partition_policy %s alone, and it is %s: "+
 			"set it, or leave voters out", voters, Consistent, c.Policy)
 	case c.Policy == Available:
 		return nil
 	case len(c.Voters) == 0:
-		return fmt.Errorf("partition_policy %s: there are no voters: give the names of 3 or 5 nodes, the same on all",
+		return settings.Problemf("partition_policy", "%s: there are no voters: give the names of 3 or 5 nodes, "+
+			"the same on all",
 			Consistent)
 	case len(c.Voters) != 3 && len(c.Voters) != 5:
-		return fmt.Errorf("voters %s: %d are given: give the names of 3 or 5 nodes", voters, len(c.Voters))
+		return settings.Problemf("voters", "%s: %d are given: give the names of 3 or 5 nodes", voters, len(c.Voters))
 	case c.Bind == "":
-		return fmt.Errorf("partition_policy %s: there is no bind address, and no voter could be asked: "+
+		return settings.Problemf("partition_policy", "%s: there is no bind address, and no voter could be asked: "+
 			"give one, such as 127.0.0.1:7946", Consistent)
 	}
 	names := slices.Sorted(slices.Values(c.Voters))
 	for i, n := range names {
 		if n == "" || len(n) > maxNode || strings.ContainsAny(n, " ,\t\r\n\x00") {
-			return fmt.Errorf("voters: %q is no node's name: give 1 to %d bytes without blanks and commas", n, maxNode)
+			return settings.Problemf("voters", ": %q is no node's name: give 1 to %d bytes without blanks and "+
+				"commas", n, maxNode)
 		}
 		if i > 0 && names[i-1] == n {
-			return fmt.Errorf("voters %s: %s is given twice: give the names of 3 or 5 nodes", voters, n)
+			return settings.Problemf("voters", "%s: %s is given twice: give the names of 3 or 5 nodes", voters, n)
 		}
 	}
 	return nil

@@ -10,7 +10,6 @@
 package configfile
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	_ "net/http/pprof" // adds its pages to http.DefaultServeMux
@@ -100,14 +99,14 @@ func Load(path string) (File, error) {
 func (c File) LogOptions(terminal bool) (o logs.Options, err error) {
 	var wrong settings.Problems
 	if c.LogLevel != "" && o.Level.UnmarshalText([]byte(c.LogLevel)) != nil {
-		wrong.Addf("log_level %q: give debug, info, warn or error", c.LogLevel)
+		wrong.Addf("log_level", "%q: give debug, info, warn or error", c.LogLevel)
 	}
 	switch c.LogFormat {
 	case "text":
 		o.Text = true
 	case "json":
 	default:
-		wrong.Addf("log_format %q: give text or json", c.LogFormat)
+		wrong.Addf("log_format", "%q: give text or json", c.LogFormat)
 		fallthrough
 	case "":
 		o.Text = terminal
@@ -121,7 +120,7 @@ func (c *File) complete() {
 	for name, ns := range c.InFile {
 		origin, err := ns.Origin.one()
 		if err != nil {
-			c.Wrong = append(c.Wrong, c.sources.place(fmt.Errorf("namespace %s: %w", name, err)))
+			c.Wrong = append(c.Wrong, c.sources.place(settings.Within("namespaces."+name, err)))
 			continue
 		}
 		if c.Namespaces == nil {
@@ -132,7 +131,7 @@ func (c *File) complete() {
 	}
 	for name, f := range c.FeedsInFile {
 		if f.Postgres == nil {
-			err := fmt.Errorf("changes %s: nothing is given: give postgres, with its settings", name)
+			err := settings.Problemf("changes."+name, ": nothing is given: give postgres, with its settings")
 			c.Wrong = append(c.Wrong, c.sources.place(err))
 			continue
 		}
@@ -155,12 +154,12 @@ func (o *Origin) one() (given loader.OriginConfig, err error) {
 		}
 		one := v.Interface().(loader.OriginConfig)
 		if given != nil {
-			return nil, fmt.Errorf("origin: %s and %s are given: give one of them", given.Kind(), one.Kind())
+			return nil, settings.Problemf("origin", ": %s and %s are given: give one of them", given.Kind(), one.Kind())
 		}
 		given = one
 	}
 	if given == nil {
-		return nil, errors.New("origin: nothing is given: give http, postgres, redis, memcached or exec, " +
+		return nil, settings.Problemf("origin", ": nothing is given: give http, postgres, redis, memcached or exec, "+
 			"with its settings")
 	}
 	return given, nil

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -104,46 +102,6 @@ func (list Problems) Sort() {
 	})
 }
 
-// namespaceFirst matches the namespace that a message begins with.
-var namespaceFirst = regexp.MustCompile(`^namespace ("(?:[^"\\]|\\.)*"|[^ :]+):? `)
-
-// settingOf returns the path of the setting that a message of Config.Check names, such as
-// namespaces.a.limits.rate; "" if it names none. A message names its setting first: "l2_size 1 B: give …",
-// "namespace a: quota 1 B: …", "access: users: read: …".
-func settingOf(text string) string {
-	var path []string
-	at := field{typ: reflect.TypeFor[File]()}
-	if m := namespaceFirst.FindStringSubmatch(text); m != nil {
-		name := m[1]
-		if plain, err := strconv.Unquote(name); err == nil {
-			name = plain
-		}
-		path, at = []string{"namespaces", name}, field{typ: reflect.TypeFor[Namespace]()}
-		text = text[len(m[0]):]
-	}
-	for part := range strings.SplitSeq(text, ": ") {
-		word, _, more := strings.Cut(part, " ")
-		names := strings.Split(word, ".")
-		if inner(at.typ).Kind() == reflect.Map { // whose names may have dots
-			if more {
-				break
-			}
-			names = []string{word}
-		}
-		for _, name := range names {
-			next, ok := at.member(name)
-			if !ok {
-				return strings.Join(path, ".")
-			}
-			path, at = append(path, name), next
-		}
-		if more {
-			break
-		}
-	}
-	return strings.Join(path, ".")
-}
-
 // sources says where each setting of a configuration comes from.
 type sources struct {
 	file  string            // the path of the file; "" without one
@@ -202,7 +160,12 @@ func entry(n *yaml.Node, path string, depth int) (key, value *yaml.Node) {
 
 // place makes a problem from an error of a check, and finds where the setting was given.
 func (s *sources) place(err error) Problem {
-	p := s.problem(settingOf(err.Error()), err.Error())
+	var of *settings.Problem
+	setting := ""
+	if errors.As(err, &of) {
+		setting = of.Setting
+	}
+	p := s.problem(setting, err.Error())
 	p.err = err
 	if p.given = s.given[p.Setting]; p.given != "" {
 		p.File, p.Line = "", 0
@@ -242,7 +205,9 @@ func (s *sources) of(path string) string {
 }
 
 // ProblemWith returns a problem with a setting of the file.
-func (c *File) ProblemWith(setting, text string) Problem { return c.sources.problem(setting, text) }
+func (c *File) ProblemWith(setting, text string) Problem {
+	return c.sources.problem(setting, settings.Problemf(setting, ": %s", text).Error())
+}
 
 // JoinProblems adds the errors of a check to what was found when the file was read, without what only follows from
 // that.

@@ -32,6 +32,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
@@ -262,7 +263,7 @@ func (h ownNames) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func CheckHosts(names []string) error {
 	for _, name := range names {
 		if name == "" || len(name) > 253 || strings.ContainsAny(name, "/:*@ \t\r\n\x00") {
-			return fmt.Errorf("http_hosts %q: give names of hosts, without port and scheme", name)
+			return settings.Problemf("http_hosts", "%q: give names of hosts, without port and scheme", name)
 		}
 	}
 	return nil

@@ -92,9 +92,7 @@ func Open(namespace string, s Settings, warm *loader.List, host Host) (*Origin, 
 	err := o.open(&s, warm, &host)
 	if err != nil {
 		_ = o.Close() // nothing is lost
-		var wrong settings.Problems
-		wrong.Within("namespace "+namespace, err)
-		return nil, wrong.Err()
+		return nil, settings.Within("namespaces."+namespace, err)
 	}
 	return o, nil
 }
@@ -108,7 +106,7 @@ func (o *Origin) open(n *Settings, warm *loader.List, host *Host) (err error) {
 		Timeout: n.Guard.Timeout, MaxValue: host.MaxValue, WriteThrough: n.WriteThrough, Memory: host.Memory,
 		OneSpelling: n.OneSpelling,
 	})
-	if wrong.Within("origin."+o.Name, err); err == nil {
+	if wrong.Add(settings.Within("origin."+o.Name, err)); err == nil {
 		o.opened = opened
 	}
 	if err := wrong.Err(); err != nil {
@@ -131,16 +129,16 @@ func (o *Origin) open(n *Settings, warm *loader.List, host *Host) (err error) {
 	if n.KeyFilter != nil {
 		o.lists = newHealth(filterWords)
 		o.Existing, err = o.list(n.KeyFilter.List, o.lists)
-		wrong.Within("existing_keys", err)
+		wrong.Add(settings.Within("existing_keys", err))
 	}
 	if warm != nil {
 		o.Warm, err = o.list(*warm, nil)
-		wrong.Within("warm_on_start", err)
+		wrong.Add(settings.Within("warm_on_start", err))
 	}
 	if n.WriteThrough {
 		o.writes = newHealth(writeWords)
 		if opened.Writer == nil {
-			wrong.Addf("write_through: this kind of origin takes no writes: leave it out")
+			wrong.Addf("write_through", ": this kind of origin takes no writes: leave it out")
 		}
 	}
 	if len(o.checkers) > 0 || opened.Probe {

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // KeyPaths names the files. Each is an absolute path. Cert, Key and CA are given together
@@ -49,10 +51,11 @@ func (p KeyPaths) Check() error {
 	case given == 0:
 		return nil
 	case given < 3:
-		return fmt.Errorf("%s is not given: tls.cert, tls.key and tls.ca belong together: give all three, or none",
-			missing)
+		return settings.Problemf(missing, "is not given: tls.cert, tls.key and tls.ca belong together: give all "+
+			"three, or none")
 	case p.ClusterKey == "":
-		return errors.New("tls.cert is given and cluster_key_file is not: gossip has no certificates, and would pass " +
+		return settings.Problemf("tls.cert", "is given and cluster_key_file is not: gossip has no certificates, "+
+			"and would pass "+
 			"between hosts for all to read and to forge: give both (\"cachesidecar key generate\" makes a key file)")
 	}
 	return nil
@@ -74,11 +77,11 @@ func (p KeyPaths) Read() *keyContent {
 		}
 		var err error
 		if c.bytes[i], err = readKeys(f.path, f.secret); err != nil && c.err == nil {
-			name := f.setting
+			shown := ""
 			if filepath.IsAbs(f.path) || len(f.path) < len(Key{}) { // else it may be a key in the place of its file
-				name += " " + f.path
+				shown = f.path
 			}
-			c.err = fmt.Errorf("%s: %w", name, err)
+			c.err = settings.Problemf(f.setting, "%s: %w", shown, err)
 		}
 	}
 	return c
@@ -111,7 +114,7 @@ func (c *keyContent) Credentials(node string, now time.Time) (*Credentials, erro
 	}
 	f, err := ParseKeyFile(c.bytes[0])
 	if err != nil {
-		return nil, fmt.Errorf("cluster_key_file %s: %w", c.paths.ClusterKey, err)
+		return nil, settings.Problemf("cluster_key_file", "%s: %w", c.paths.ClusterKey, err)
 	}
 	s := &Credentials{
 		Seed: f.Seed, Keys: len(f.Keys), Fingerprint: f.Keys[0].Fingerprint(),
@@ -126,7 +129,7 @@ func (c *keyContent) Credentials(node string, now time.Time) (*Credentials, erro
 	for i := range f.Keys {
 		a, err := f.Keys[i].authority()
 		if err != nil {
-			return nil, fmt.Errorf("cluster_key_file %s: %w", c.paths.ClusterKey, err)
+			return nil, settings.Problemf("cluster_key_file", "%s: %w", c.paths.ClusterKey, err)
 		}
 		s.accept(a.cert, a)
 		if i == 0 {
@@ -143,27 +146,27 @@ func (c *keyContent) certificates(s *Credentials, node string, now time.Time) er
 	p := &c.paths
 	roots, err := parseRoots(c.bytes[3])
 	if err != nil {
-		return fmt.Errorf("tls.ca %s: %w", p.CA, err)
+		return settings.Problemf("tls.ca", "%s: %w", p.CA, err)
 	}
 	for _, r := range roots {
 		s.accept(r, nil)
 	}
 	s.Certificate, err = tls.X509KeyPair(c.bytes[1], c.bytes[2])
 	if err != nil {
-		return fmt.Errorf("tls.cert %s and tls.key %s: %w: give a certificate and its private key, in PEM",
+		return settings.Problemf("tls.cert", "%s and tls.key %s: %w: give a certificate and its private key, in PEM",
 			p.Cert, p.Key, err)
 	}
 	if n := len(s.Certificate.Certificate); n > maxChain {
-		return fmt.Errorf("tls.cert %s: %d certificates in it, and other hosts take %d: "+
+		return settings.Problemf("tls.cert", "%s: %d certificates in it, and other hosts take %d: "+
 			"give this host's, and those between it and a root of tls.ca %s", p.Cert, n, maxChain, p.CA)
 	}
 	if n := len(slices.Concat(s.Certificate.Certificate...)); n > maxBytes {
-		return fmt.Errorf("tls.cert %s: its certificates have %d bytes, and other hosts take %d: "+
+		return settings.Problemf("tls.cert", "%s: its certificates have %d bytes, and other hosts take %d: "+
 			"give ones with fewer names", p.Cert, n, maxBytes)
 	}
 	leaf := s.Certificate.Leaf
 	if !slices.Contains(leaf.DNSNames, node) {
-		return fmt.Errorf("tls.cert %s: it names %s, and this node is %q: "+
+		return settings.Problemf("tls.cert", "%s: it names %s, and this node is %q: "+
 			"give a certificate with the node's name among its DNS names, or set node", p.Cert, names(leaf), node)
 	}
 	chain := x509.NewCertPool()
@@ -177,7 +180,7 @@ func (c *keyContent) certificates(s *Credentials, node string, now time.Time) er
 			Roots: s.Roots, Intermediates: chain, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use},
 		})
 		if err != nil {
-			return fmt.Errorf("tls.cert %s: other hosts would refuse it: %w: "+
+			return settings.Problemf("tls.cert", "%s: other hosts would refuse it: %w: "+
 				"give one that tls.ca %s has signed, for servers and clients", p.Cert, err, p.CA)
 		}
 	}

@@ -4,25 +4,61 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
+	"strings"
+	"unicode"
 )
 
+// Problem is what is wrong with a setting. Its text is the path of the setting, and the rest of a sentence:
+// "namespaces.users.quota 1 B: give …".
+type Problem struct {
+	Setting string // its path in a file; "": the problem concerns no single setting
+	Err     error  // the rest: "1 B: give …", or ": give …" without the value
+}
+
+// Problemf returns a Problem whose rest fmt.Errorf makes.
+func Problemf(setting, format string, args ...any) error {
+	return &Problem{Setting: setting, Err: fmt.Errorf(format, args...)}
+}
+
+func (p *Problem) Error() string {
+	name, rest := p.Setting, p.Err.Error()
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) {
+		name = strconv.Quote(name)
+	}
+	if name == "" || strings.HasPrefix(rest, ": ") {
+		return name + rest
+	}
+	return name + " " + rest
+}
+
+// Unwrap returns the rest.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// Within returns an error, or each part of a joined one, as a problem of a setting, or of one below it: the path of a
+// Problem is continued.
+func Within(path string, err error) error {
+	var all []error
+	for _, e := range Each(err) {
+		p, ok := e.(*Problem)
+		if ok && p.Setting != "" {
+			all = append(all, &Problem{Setting: path + "." + p.Setting, Err: p.Err})
+		} else {
+			all = append(all, Problemf(path, ": %w", e))
+		}
+	}
+	return errors.Join(all...)
+}
+
 // Problems collects what is wrong with settings, so that all of it is reported at once.
-// The text of a problem begins with the name of the setting: "quota 1B: give …".
 type Problems struct{ list []error }
 
 // Add adds an error, or each part of a joined one. It ignores nil.
 func (p *Problems) Add(err error) { p.list = append(p.list, Each(err)...) }
 
-// Addf adds an error that fmt.Errorf makes.
-func (p *Problems) Addf(format string, args ...any) {
-	p.list = append(p.list, fmt.Errorf(format, args...))
-}
-
-// Within adds an error, or each part of a joined one, with words before it.
-func (p *Problems) Within(words string, err error) {
-	for _, e := range Each(err) {
-		p.Addf("%s: %w", words, e)
-	}
+// Addf adds a Problem that Problemf makes.
+func (p *Problems) Addf(setting, format string, args ...any) {
+	p.list = append(p.list, Problemf(setting, format, args...))
 }
 
 // Err returns all problems, joined; nil if there is none.

@@ -2,7 +2,6 @@ package settings
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,7 +16,7 @@ const maxSecret = 64 << 10
 func Secret(setting, file, env string) (string, error) {
 	switch {
 	case file != "" && env != "":
-		return "", fmt.Errorf("%s_file and %[1]s_env are given: give one of them", setting)
+		return "", Problemf(setting+"_file", "and %s_env are given: give one of them", setting)
 	case file != "":
 		return SecretFile(setting+"_file", file)
 	case env != "":
@@ -37,19 +36,19 @@ func PublicFile(setting, path string) (string, error) { return fileText(setting,
 
 func fileText(setting, path string, read func(string, int) ([]byte, error)) (string, error) {
 	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("%s: give the whole path, from / on, of a file that contains it, "+
-			"and not the secret itself", setting)
+		return "", Problemf(setting, ": give the whole path, from / on, of a file that contains it, "+
+			"and not the secret itself")
 	}
 	b, err := read(path, maxSecret)
 	switch {
 	case errors.Is(err, ErrExposed):
-		return "", fmt.Errorf("%s %s: %w", setting, path, err)
+		return "", Problemf(setting, "%s: %w", path, err)
 	case err != nil:
-		return "", fmt.Errorf("%s %s: %w: give the path of a file that this process may read", setting, path, err)
+		return "", Problemf(setting, "%s: %w: give the path of a file that this process may read", path, err)
 	}
 	s := strings.TrimRight(string(b), "\r\n")
 	if s == "" {
-		return "", fmt.Errorf("%s %s: the file is empty: write the secret into it", setting, path)
+		return "", Problemf(setting, "%s: the file is empty: write the secret into it", path)
 	}
 	return s, nil
 }
@@ -60,8 +59,8 @@ var variableName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
 // VariableName returns an error if name is not the name of an environment variable.
 func VariableName(setting, name string) error {
 	if !variableName.MatchString(name) {
-		return fmt.Errorf("%s: give the name of an environment variable, of A-Z, 0-9 and _, and not the secret itself",
-			setting)
+		return Problemf(setting, ": give the name of an environment variable, of A-Z, 0-9 and _, and not the "+
+			"secret itself")
 	}
 	return nil
 }
@@ -73,8 +72,7 @@ func SecretEnv(setting, name string) (string, error) {
 	}
 	v := os.Getenv(name)
 	if v == "" {
-		return "", fmt.Errorf("%s: the environment variable %s is not set, or empty: set it for the sidecar",
-			setting, name)
+		return "", Problemf(setting, ": the environment variable %s is not set, or empty: set it for the sidecar", name)
 	}
 	return v, nil
 }

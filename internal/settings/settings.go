@@ -10,7 +10,6 @@ package settings
 
 import (
 	"cmp"
-	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -21,7 +20,7 @@ func Bounded[T cmp.Ordered](name string, v, least, most T) error {
 	if v >= least && v <= most {
 		return nil
 	}
-	return fmt.Errorf("%s %v: give %v to %v", name, v, least, most)
+	return Problemf(name, "%v: give %v to %v", v, least, most)
 }
 
 // Default sets a setting that was left out. It is for settings whose zero value has a meaning.
@@ -40,7 +39,7 @@ func Address(setting, text string) error {
 	host, port, err := net.SplitHostPort(text)
 	n, e := strconv.ParseUint(port, 10, 16)
 	if err != nil || e != nil || n == 0 || host == "" || strings.ContainsAny(host, "@/") {
-		return fmt.Errorf("%s: give host:port, or the path of a socket, without user and password", setting)
+		return Problemf(setting, ": give host:port, or the path of a socket, without user and password")
 	}
 	return nil
 }

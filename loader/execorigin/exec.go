@@ -104,7 +104,7 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 		return nil, err
 	}
 	if cfg.Absent < 0 || cfg.Absent > 255 {
-		return nil, fmt.Errorf("exec origin: absent status %d: give 1 to 255, or zero for 1", cfg.Absent)
+		return nil, settings.Problemf("absent", "%d: give 1 to 255, or zero for 1", cfg.Absent)
 	}
 	cfg.Absent = cmp.Or(cfg.Absent, 1)
 	s := &Source{cfg: cfg, options: o}

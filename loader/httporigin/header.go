@@ -1,7 +1,6 @@
 package httporigin
 
 import (
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -18,7 +17,7 @@ func (c *Config) check() error {
 	var wrong settings.Problems
 	// Errors do not show the user and the query of a URL, because they may be secrets.
 	if u, err := url.Parse(c.URL); err == nil && u.User != nil {
-		wrong.Addf("url: it has a user or password: leave them out, " +
+		wrong.Addf("url", ": it has a user or password: leave them out, "+
 			"and give them as a header Authorization in header_files")
 	}
 	for _, code := range c.Absent {
@@ -34,13 +33,13 @@ func (c *Config) header() (header http.Header, secrets []string, err error) {
 	header = http.Header{}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		if slices.Contains(secretHeaders, http.CanonicalHeaderKey(name)) {
-			wrong.Addf("headers: %s is a secret: give the path of a file that contains it, in header_files", name)
+			wrong.Addf("headers."+name, "is a secret: give the path of a file that contains it, in header_files")
 			continue
 		}
 		wrong.Add(addHeader(header, "headers", name, c.Headers[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.HeaderFiles)) {
-		value, err := settings.SecretFile("header_files: "+name, c.HeaderFiles[name])
+		value, err := settings.SecretFile("header_files."+name, c.HeaderFiles[name])
 		if err != nil {
 			wrong.Add(err)
 			continue
@@ -53,8 +52,8 @@ func (c *Config) header() (header http.Header, secrets []string, err error) {
 		header.Set(acceptEncoding, "gzip")
 	case "gzip", "identity":
 	default:
-		wrong.Addf("headers: %s: only gzip is decoded: leave the header out, or give identity for plain bodies",
-			acceptEncoding)
+		wrong.Addf("headers."+acceptEncoding, ": only gzip is decoded: leave the header out, or give identity for "+
+			"plain bodies")
 	}
 	return header, secrets, wrong.Err()
 }
@@ -65,12 +64,12 @@ var secretHeaders = []string{"Authorization", "Cookie", "Proxy-Authorization"}
 func addHeader(h http.Header, setting, name, value string) error {
 	switch {
 	case !httpguts.ValidHeaderFieldName(name):
-		return fmt.Errorf("%s: %q is no header's name: give letters, digits and dashes", setting, name)
+		return settings.Problemf(setting, ": %q is no header's name: give letters, digits and dashes", name)
 	case !httpguts.ValidHeaderFieldValue(value):
-		return fmt.Errorf("%s: %s: the value has line breaks or other control characters: leave them out",
-			setting, name)
+		return settings.Problemf(setting+"."+name, ": the value has line breaks or other control characters: "+
+			"leave them out")
 	case h.Get(name) != "":
-		return fmt.Errorf("%s: %s is there already: leave out one of them", setting, name)
+		return settings.Problemf(setting+"."+name, "is there already: leave out one of them")
 	}
 	h.Set(name, value)
 	return nil

@@ -72,7 +72,7 @@ type Source struct {
 func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	var wrong settings.Problems
 	if len(cfg.Servers) == 0 {
-		wrong.Addf("memcached origin: no servers: give host:port or the path of a socket")
+		wrong.Addf("servers", ": there are none: give host:port or the path of a socket")
 	}
 	for _, server := range cfg.Servers {
 		wrong.Add(settings.Address("servers", server))

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -133,11 +134,13 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	}
 	switch catalog[0] {
 	case "":
-		wrong.Addf("there is no publication %s: `cachesidecar changes sql` prints the statements that make it",
-			f.cfg.Publication)
+		wrong.Add(fmt.Errorf("there is no publication %s: `cachesidecar changes sql` prints the statements that "+
+			"make it",
+			f.cfg.Publication))
 	case "f":
-		wrong.Addf("publication %s leaves out inserts, updates, deletes or truncations: have it publish all four",
-			f.cfg.Publication)
+		wrong.Add(fmt.Errorf("publication %s leaves out inserts, updates, deletes or truncations: have it publish "+
+			"all four",
+			f.cfg.Publication))
 	}
 	if !fits {
 		rows, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication), wanted))
@@ -152,7 +155,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	f.checkSpellings(ctx, digest, columns, &wrong)
 	var misfits settings.Problems
 	for _, err := range settings.Each(wrong.Err()) {
-		misfits.Addf("%w: %w", loader.ErrFeed, err)
+		misfits.Add(fmt.Errorf("%w: %w", loader.ErrFeed, err))
 	}
 	if err := misfits.Err(); err != nil {
 		return "", err
@@ -176,18 +179,19 @@ func (f *Feed) wanted() (columns, names string) {
 
 func (f *Feed) checkServer(row []string, wrong *settings.Problems) {
 	if row[1] != "logical" {
-		wrong.Addf("wal_level is %s: set it to logical in postgresql.conf, and restart the server", row[1])
+		wrong.Add(fmt.Errorf("wal_level is %s: set it to logical in postgresql.conf, and restart the server", row[1]))
 	}
 	if row[2] == "t" {
-		wrong.Addf("the server is a standby: give the primary")
+		wrong.Add(errors.New("the server is a standby: give the primary"))
 	}
 	if row[3] != "t" {
-		wrong.Addf("role %q may not replicate: ALTER ROLE %s REPLICATION", row[6], identifier(row[6]))
+		wrong.Add(fmt.Errorf("role %q may not replicate: ALTER ROLE %s REPLICATION", row[6], identifier(row[6])))
 	}
 	// A commit would wait for the feed, which waits until readers see the commit.
 	if anyStandby.MatchString(row[5]) {
-		wrong.Addf("synchronous_standby_names is %q, which takes the feed for a standby, so that commits hang: "+
-			"name the standbys, without * and cachesidecar", row[5])
+		wrong.Add(fmt.Errorf("synchronous_standby_names is %q, which takes the feed for a standby, so that "+
+			"commits hang: "+
+			"name the standbys, without * and cachesidecar", row[5]))
 	}
 }
 
@@ -214,34 +218,39 @@ func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problem
 func (f *Feed) checkTable(name string, r []string, leaves bool, wrong *settings.Problems) {
 	switch {
 	case r[2] != "t" && leaves:
-		wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables; if it has partitions, "+
-			"set publish_via_partition_root of the publication", name, f.cfg.Publication)
+		wrong.Add(fmt.Errorf("table %s is not in publication %s: add it, or leave it out of tables; if it has "+
+			"partitions, "+
+			"set publish_via_partition_root of the publication", name, f.cfg.Publication))
 	case r[2] != "t":
-		wrong.Addf("table %s is not in publication %s: add it, or leave it out of tables", name, f.cfg.Publication)
+		wrong.Add(fmt.Errorf("table %s is not in publication %s: add it, or leave it out of "+
+			"tables", name, f.cfg.Publication))
 	case r[8] == "t" && !leaves:
-		wrong.Addf("table %s is a partition, and publication %s has publish_via_partition_root, by which its changes "+
+		wrong.Add(fmt.Errorf("table %s is a partition, and publication %s has publish_via_partition_root, by "+
+			"which its changes "+
 			"may come under the name of a table above it: give that table in its place, or take the option away",
-			name, f.cfg.Publication)
+			name, f.cfg.Publication))
 	case r[5] == "t":
-		wrong.Addf("table %s has a partition that is a foreign table, whose changes are in no log of this server: "+
-			"detach the partition, or leave the table out of tables", name)
+		wrong.Add(fmt.Errorf("table %s has a partition that is a foreign table, whose changes are in no log of "+
+			"this server: "+
+			"detach the partition, or leave the table out of tables", name))
 	case r[4] != "t":
-		wrong.Addf("table %s, or a partition of it, is unlogged or temporary: its changes are in no log", name)
+		wrong.Add(fmt.Errorf("table %s, or a partition of it, is unlogged or temporary: its changes are in no "+
+			"log", name))
 	case r[3] != "":
-		wrong.Addf("table %s has a row filter in publication %s, which hides changes: take the filter away",
-			name, f.cfg.Publication)
+		wrong.Add(fmt.Errorf("table %s has a row filter in publication %s, which hides changes: take the filter away",
+			name, f.cfg.Publication))
 	}
 }
 
 func checkColumn(name string, r []string, wrong *settings.Problems) {
 	switch column := r[1]; {
 	case r[6] != "t":
-		wrong.Addf("table %s has no column %s in the publication, which its key names: generated columns "+
-			"are not there", name, column)
+		wrong.Add(fmt.Errorf("table %s has no column %s in the publication, which its key names: generated columns "+
+			"are not there", name, column))
 	case r[7] == "f":
-		wrong.Addf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
+		wrong.Add(fmt.Errorf("table %s: column %s of its key is outside of its replica identity, or of a partition's, "+
 			"so that a deletion does not name it (a primary key that is deferrable is none): "+
-			"ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with the column", name, column)
+			"ALTER TABLE … REPLICA IDENTITY FULL, or USING INDEX one with the column", name, column))
 	}
 }
 

@@ -110,10 +110,10 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 		cfg.Publication = "cachesidecar"
 	}
 	if !slotName.MatchString(cfg.Slot) {
-		wrong.Addf("slot %q: give 1 to 63 of a to z, 0 to 9 and _", cfg.Slot)
+		wrong.Addf("slot", "%q: give 1 to 63 of a to z, 0 to 9 and _", cfg.Slot)
 	}
 	if len(cfg.Tables) == 0 || len(cfg.Tables) > maxTables {
-		wrong.Addf("tables: %d are given: give 1 to %d", len(cfg.Tables), maxTables)
+		wrong.Addf("tables", ": %d are given: give 1 to %d", len(cfg.Tables), maxTables)
 	}
 	f := &Feed{cfg: cfg, tables: map[table]*mapping{}}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Tables)) {
@@ -121,16 +121,16 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 		if other := f.tables[m.table]; err == nil && other != nil {
 			err = fmt.Errorf("this is %s too: give a table once", other.as)
 		}
-		wrong.Within("tables: "+name, err)
+		wrong.Add(settings.Within("tables."+name, err))
 		f.tables[m.table] = m
 	}
 	for _, name := range cfg.Messages {
 		if !kv.ValidNamespace(name) {
-			wrong.Addf("messages: %q is no name of a namespace", name)
+			wrong.Addf("messages", ": %q is no name of a namespace", name)
 		}
 	}
 	if len(cfg.Messages) > maxTables {
-		wrong.Addf("messages: %d are given: give at most %d", len(cfg.Messages), maxTables)
+		wrong.Addf("messages", ": %d are given: give at most %d", len(cfg.Messages), maxTables)
 	}
 	if err := wrong.Err(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -56,10 +57,11 @@ func newMapping(name string, t FeedTable) (*mapping, error) {
 	var wrong settings.Problems
 	id, ok := parseTable(name)
 	if !ok {
-		wrong.Addf(`give schema and name, such as public.users; a name with a dot goes in double quotes, "a.b".users`)
+		wrong.Add(errors.New(`give schema and name, such as public.users; a name with a dot goes in double quotes, ` +
+			`"a.b".users`))
 	}
 	if !kv.ValidNamespace(t.Namespace) {
-		wrong.Addf("namespace %q: give the name of a namespace", t.Namespace)
+		wrong.Addf("namespace", "%q: give the name of a namespace", t.Namespace)
 	}
 	m := &mapping{table: id, as: name, namespace: t.Namespace}
 	at := 0
@@ -71,16 +73,16 @@ func newMapping(name string, t FeedTable) (*mapping, error) {
 	m.texts = append(m.texts, t.Key[at:])
 	if len(m.columns) == 0 || strings.ContainsAny(strings.Join(m.texts, ""), "{}") ||
 		slices.Contains(m.columns, "") {
-		wrong.Addf("key %q: give columns in braces, such as {id}", t.Key)
+		wrong.Addf("key", "%q: give columns in braces, such as {id}", t.Key)
 		return m, wrong.Err()
 	}
 	for i, name := range m.columns {
 		if slices.Contains(m.columns[:i], name) {
-			wrong.Addf("key %q: column %s stands there twice, and keys in which its texts differ are no row's: "+
+			wrong.Addf("key", "%q: column %s stands there twice, and keys in which its texts differ are no row's: "+
 				"give it once", t.Key, name)
 		}
 		if i > 0 && strings.Map(divider, m.texts[i]) == "" {
-			wrong.Addf("key %q: nothing tells where %s ends and %s begins: give a text between them that has "+
+			wrong.Addf("key", "%q: nothing tells where %s ends and %s begins: give a text between them that has "+
 				"more than letters and digits, such as {%s}:{%s}", t.Key, m.columns[i-1], name, m.columns[i-1], name)
 		}
 	}

@@ -173,7 +173,7 @@ func TestWrongFeed(t *testing.T) {
 		"many messages":  {func(c *FeedConfig) { c.Messages = slices.Repeat(c.Messages, 129) }, []string{"messages: 258 are given"}},
 		"wrong messages": {func(c *FeedConfig) { c.Messages = []string{"a b"} }, []string{`messages: "a b" is no name`}},
 		"several": {func(c *FeedConfig) { c.Slot = "-"; c.Tables["users"] = FeedTable{"users", "id"} },
-			[]string{"slot", "tables: users", "give schema and name", `key "id"`}},
+			[]string{"slot", "tables.users", "give schema and name", `key "id"`}},
 	} {
 		c := good()
 		tc.change(&c)

@@ -133,9 +133,9 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	cfg.Query = statement(cfg.Query)
 	switch {
 	case !strings.Contains(cfg.Query, "$1"):
-		wrong.Addf("postgres origin: its query must have $1, where the key goes")
+		wrong.Addf("query", ": it must have $1, where the key goes")
 	case strings.Contains(cfg.Query, "$2"):
-		wrong.Addf("postgres origin: its query has $2: there is one parameter, the key")
+		wrong.Addf("query", ": it has $2: there is one parameter, the key")
 	}
 	switch cfg.Format {
 	case "":
@@ -144,7 +144,7 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	case JSON:
 		cfg.Query = "SELECT row_to_json(cachesidecar_row) FROM (" + cfg.Query + "\n) cachesidecar_row"
 	default:
-		wrong.Addf("postgres origin: format %q: give %s, %s or %s", cfg.Format, Column, JSON, Msgpack)
+		wrong.Addf("format", "%q: give %s, %s or %s", cfg.Format, Column, JSON, Msgpack)
 	}
 	if err := wrong.Err(); err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
@@ -26,7 +25,8 @@ func (c *Config) tlsConfig() (*tls.Config, error) {
 		}
 		t.RootCAs = x509.NewCertPool()
 		if !t.RootCAs.AppendCertsFromPEM([]byte(pem)) {
-			return nil, fmt.Errorf("tls_ca_file %s: there is no certificate in it: give one in PEM", c.TLSCAFile)
+			return nil, settings.Problemf("tls_ca_file", "%s: there is no certificate in it: give one in "+
+				"PEM", c.TLSCAFile)
 		}
 	}
 	if c.TLSCertFile == "" && c.TLSKeyFile == "" {
@@ -42,7 +42,8 @@ func (c *Config) tlsConfig() (*tls.Config, error) {
 	}
 	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
 	if err != nil {
-		return nil, fmt.Errorf("tls_cert_file %s and tls_key_file %s: %w: give a certificate and its key, in PEM",
+		return nil, settings.Problemf("tls_cert_file", "%s and tls_key_file %s: %w: give a certificate and its "+
+			"key, in PEM",
 			c.TLSCertFile, c.TLSKeyFile, err)
 	}
 	t.Certificates = []tls.Certificate{pair}
