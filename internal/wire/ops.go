@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -188,8 +187,3 @@ func features() (names []string) {
 
 // feature returns the name of an op in Features.
 func (o Op) feature() string { return strings.ToLower(o.String()) }
-
-// Serves reports whether a sidecar serves an op of apps, by its answer to HELLO.
-func (w *Welcome) Serves(o Op) bool {
-	return ops[o].is&feature == 0 || slices.Contains(w.Features, o.feature())
-}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -32,6 +33,11 @@ type Welcome struct {
 	Hash     Hashing  `msgpack:"hash" json:"hash"`
 
 	Boot BootClock `msgpack:"boot" json:"boot"` // the clock of UntilNS in requests
+}
+
+// Serves reports whether a sidecar serves an op of apps, by its answer to HELLO.
+func (w *Welcome) Serves(o Op) bool {
+	return ops[o].is&feature == 0 || slices.Contains(w.Features, o.feature())
 }
 
 // BootClock is the clock of UntilNS in the requests of apps.
