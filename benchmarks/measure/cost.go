@@ -3,7 +3,6 @@ package measure
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -86,10 +85,11 @@ func (b *Bench) steady(ctx context.Context, sides []entrant, p record.Parameters
 		for round := range p.Rounds {
 			for i := range sides {
 				e := sides[(round+i)%len(sides)]
-				h, cpu, err := steadyTurn(ctx, e, conns, float64(p.Rate), took, uniform(uint64(round), p.Keys))
-				if err != nil {
-					fail("%d connections at %d requests/s: %s: %w", conns, p.Rate, e.name, err)
-				}
+				var h *hdrhistogram.Histogram
+				var cpu time.Duration
+				within(fmt.Sprintf("%d connections at %d requests/s: %s", conns, p.Rate, e.name), func() {
+					h, cpu = b.steadyTurn(ctx, e, conns, float64(p.Rate), took, uniform(uint64(round), p.Keys))
+				})
 				n := float64(h.TotalCount())
 				b.put(fmt.Sprintf("GET, %d connections, %s/s%s", conns, record.Commas(p.Rate), beside), e.name,
 					figure{"CPU µs", cpu.Seconds() * 1e6 / n}, figure{"requests/s", n / took.Seconds()},
@@ -100,23 +100,14 @@ func (b *Bench) steady(ctx context.Context, sides []entrant, p record.Parameters
 }
 
 // steadyTurn measures one side once.
-func steadyTurn(
+func (b *Bench) steadyTurn(
 	ctx context.Context, e entrant, conns int, rate float64, d time.Duration, key func(conn, n int) uint64,
-) (h *hdrhistogram.Histogram, cpu time.Duration, err error) {
-	l, err := openOpenLoop(e.dial, e.by(shape{op: "GET", conns: conns, pipeline: 1}), conns)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { err = errors.Join(err, l.close()) }()
-	before, err := e.server.CPU()
-	if err != nil {
-		return nil, 0, err
-	}
-	if h, err = l.run(ctx, rate, d, key); err != nil {
-		return nil, 0, err
-	}
-	after, err := e.server.CPU()
-	return h, after - before, err
+) (h *hdrhistogram.Histogram, cpu time.Duration) {
+	defer b.scope()()
+	l := b.openLoop(e.dial, e.by(shape{op: "GET", conns: conns, pipeline: 1}), conns)
+	before := must(e.server.CPU())
+	h = must(l.run(ctx, rate, d, key))
+	return h, must(e.server.CPU()) - before
 }
 
 // beside makes the machine busy until end is called, which returns an error if it has not been.

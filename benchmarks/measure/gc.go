@@ -16,7 +16,7 @@ func (b *Bench) GC(ctx context.Context, p record.Parameters) {
 	few, many := b.holding(ctx, p, p.Few), b.holding(ctx, p, p.Keys)
 	shape := record.Commas(p.Keys) + " entries resident"
 	for round := range p.Rounds {
-		churn(ctx, many, p.Churn)
+		within("connections that come and go", func() { b.churn(ctx, many, p.Churn) })
 		b.reads(ctx, few, many, p, round, shape)
 		st := must(many.Stats(ctx))
 		if st.L2.Entries != int64(p.Keys) {
@@ -53,13 +53,12 @@ func (b *Bench) reads(ctx context.Context, few, many *peers.Server, p record.Par
 }
 
 // churn makes connections that send one request each, many at a time.
-func churn(ctx context.Context, s *peers.Server, conns int) {
+func (b *Bench) churn(ctx context.Context, s *peers.Server, conns int) {
 	const atOnce = 500
 	buf := make([]byte, replyBuffer)
 	for done := 0; done < conns; done += atOnce {
-		h, err := hold(ctx, s, min(atOnce, conns-done), buf)
-		if h.close(); err != nil {
-			fail("connections that come and go: %w", err)
-		}
+		end := b.scope()
+		b.hold(ctx, s, min(atOnce, conns-done), buf)
+		end()
 	}
 }

@@ -32,9 +32,7 @@ func (b *Bench) idle(ctx context.Context, name string, p record.Parameters, buf 
 	s := b.start(ctx, name, b.options(p, ""))
 	fill(ctx, s, p.Keys)
 	before := must(s.Settled(ctx))
-	h, err := hold(ctx, s, p.Conns, buf)
-	defer h.close()
-	check(err)
+	h := b.hold(ctx, s, p.Conns, buf)
 	one := must(s.Settled(ctx))
 	check(h.ask(ctx, s.Get, p.Pipeline, buf))
 	batch := must(s.Settled(ctx))
@@ -50,35 +48,17 @@ const replyBuffer = 1 << 20
 type held []net.Conn
 
 // hold connects and sends one GET on each connection before it makes the next, so that
-// the server's backlog does not overflow. The caller closes the returned connections,
-// even if there is an error.
-func hold(ctx context.Context, s *peers.Server, n int, buf []byte) (h held, err error) {
-	if err := needFiles(n); err != nil {
-		return nil, err
-	}
+// the server's backlog does not overflow. The connections stay until the end of the scope.
+func (b *Bench) hold(ctx context.Context, s *peers.Server, n int, buf []byte) (h held) {
+	check(needFiles(n))
 	for range n {
-		if ctx.Err() != nil {
-			return h, ctx.Err()
-		}
-		nc, err := s.Dial()
-		if err != nil {
-			return h, err
-		}
+		nc := must(s.Dial())
+		b.closes(func() { _ = nc.Close() })
 		h = append(h, nc)
-		if err := s.Get.Greet(nc); err != nil {
-			return h, err
-		}
-		if err := h[len(h)-1:].ask(ctx, s.Get, 1, buf); err != nil {
-			return h, err
-		}
+		check(s.Get.Greet(nc))
+		check(h[len(h)-1:].ask(ctx, s.Get, 1, buf))
 	}
-	return h, nil
-}
-
-func (h held) close() {
-	for _, nc := range h {
-		_ = nc.Close()
-	}
+	return h
 }
 
 // ask sends a batch on one connection after another, and reads the replies.

@@ -2,7 +2,6 @@ package measure
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,50 +27,30 @@ type openLoop struct {
 
 type openConn struct {
 	fd      int
-	nc      net.Conn
-	close   func() error
 	buf     []byte
 	request []byte
 	latency *hdrhistogram.Histogram // ns
 	misses  int
 }
 
-func openOpenLoop(dial func() (net.Conn, error), p load.Protocol, conns int) (_ *openLoop, err error) {
+// openLoop connects until the end of the scope.
+func (b *Bench) openLoop(dial func() (net.Conn, error), p load.Protocol, conns int) *openLoop {
 	l := &openLoop{protocol: p}
-	defer func() {
-		if err != nil {
-			_ = l.close()
-		}
-	}()
 	for range conns {
-		nc, err := dial()
-		if err != nil {
-			return nil, err
-		}
-		if err := p.Greet(nc); err != nil {
-			return nil, errors.Join(err, nc.Close())
-		}
+		nc := must(dial())
+		b.closes(func() { _ = nc.Close() })
+		check(p.Greet(nc))
 		uc, ok := nc.(*net.UnixConn)
 		if !ok {
-			return nil, errors.Join(fmt.Errorf("%T: an open loop needs a Unix socket", nc), nc.Close())
+			fail("%T: an open loop needs a Unix socket", nc)
 		}
-		f, err := uc.File()
-		if err != nil {
-			return nil, errors.Join(err, nc.Close())
-		}
+		f := must(uc.File())
+		b.closes(func() { _ = f.Close() })
 		l.conns = append(l.conns, &openConn{ // Fd makes it a socket that blocks
-			fd: int(f.Fd()), nc: nc, close: f.Close, buf: make([]byte, 16<<10),
-			latency: hdrhistogram.New(100, int64(time.Minute), 3),
+			fd: int(f.Fd()), buf: make([]byte, 16<<10), latency: hdrhistogram.New(100, int64(time.Minute), 3),
 		})
 	}
-	return l, nil
-}
-
-func (l *openLoop) close() (err error) {
-	for _, c := range l.conns {
-		err = errors.Join(err, c.close(), c.nc.Close())
-	}
-	return err
+	return l
 }
 
 // run sends perSecond requests a second over all connections for a time, and returns their latencies.

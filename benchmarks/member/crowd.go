@@ -2,8 +2,6 @@ package member
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -29,23 +27,9 @@ type CrowdAnswer struct {
 // HasteAfter is the delay of the extra caller, so that the others have begun.
 const HasteAfter = 5 * time.Millisecond
 
-// ServeCrowds reports that the node is ready, and executes orders until the end of in.
+// ServeCrowds executes orders until the end of in.
 func ServeCrowds(ctx context.Context, node Node, in io.Reader, out io.Writer) error {
-	orders, answers := json.NewDecoder(in), json.NewEncoder(out)
-	if err := answers.Encode(Ready{true}); err != nil {
-		return err
-	}
-	for {
-		var o CrowdOrder
-		if err := orders.Decode(&o); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if err := answers.Encode(crowd(ctx, node, o)); err != nil {
-			return err
-		}
-	}
+	return serve(in, out, func(o CrowdOrder) CrowdAnswer { return crowd(ctx, node, o) })
 }
 
 func crowd(ctx context.Context, node Node, o CrowdOrder) (a CrowdAnswer) {

@@ -126,21 +126,25 @@ func (m *Member) find(ctx context.Context) ([]string, error) {
 	return keys, g.Wait()
 }
 
-// Serve reports that the member is ready, and executes orders until the end of in.
+// Serve executes orders until the end of in.
 func (m *Member) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	return serve(in, out, func(o Order) Answer { return m.run(ctx, o) })
+}
+
+// serve reports that a node is ready, and answers orders until the end of in.
+func serve[O, A any](in io.Reader, out io.Writer, execute func(O) A) error {
 	orders, answers := json.NewDecoder(in), json.NewEncoder(out)
 	if err := answers.Encode(Ready{true}); err != nil {
 		return err
 	}
 	for {
-		var o Order
+		var o O
 		if err := orders.Decode(&o); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		a := m.run(ctx, o)
-		if err := answers.Encode(a); err != nil {
+		if err := answers.Encode(execute(o)); err != nil {
 			return err
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
@@ -41,22 +39,14 @@ func (s *Server) holds(ctx context.Context, c *client.Client, h *Held) error {
 
 // fromOutside is the part of holds that asks the kernel alone.
 func (s *Server) fromOutside(h *Held) error {
-	proc := fmt.Sprintf("/proc/%d/", s.cmd.Process.Pid)
-	files, err := os.ReadDir(proc + "fd")
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid))
 	if err != nil {
 		return err
 	}
 	h.Descriptors = max(h.Descriptors, int64(len(files)))
-	text, err := os.ReadFile(proc + "statm")
-	if err != nil {
-		return err
-	}
-	pages, err := strconv.ParseInt(strings.Fields(string(text))[1], 10, 64)
-	if err != nil {
-		return fmt.Errorf("%sstatm: %w", proc, err)
-	}
-	h.Resident = max(h.Resident, pages*int64(os.Getpagesize()))
-	return nil
+	resident, err := s.Resident()
+	h.Resident = max(h.Resident, resident)
+	return err
 }
 
 // watchEvery is the pause between two looks at a process.

@@ -104,12 +104,9 @@ func (m *Member) Socket() string { return filepath.Join(m.dir, "embedded.sock") 
 
 // Run makes the load for warmUp, then for d, and returns the result of the latter.
 func (m *Member) Run(_ context.Context, warmUp, d time.Duration) (load.Result, error) {
-	if err := json.NewEncoder(m.orders).Encode(member.Order{WarmUp: warmUp, Turn: d}); err != nil {
-		return load.Result{}, m.said(err)
-	}
 	var a member.Answer
-	if err := m.answers.Decode(&a); err != nil {
-		return load.Result{}, m.said(err)
+	if err := m.execute(member.Order{WarmUp: warmUp, Turn: d}, &a); err != nil {
+		return load.Result{}, err
 	}
 	if a.Error != "" {
 		return load.Result{}, errors.New(a.Error)
@@ -119,13 +116,20 @@ func (m *Member) Run(_ context.Context, warmUp, d time.Duration) (load.Result, e
 
 // Crowd makes a node with an origin ask for one key many times at once.
 func (m *Member) Crowd(o member.CrowdOrder) (a member.CrowdAnswer, err error) {
-	if err := json.NewEncoder(m.orders).Encode(o); err != nil {
-		return a, m.said(err)
+	err = m.execute(o, &a)
+	return a, err
+}
+
+// execute sends an order and reads its answer.
+func (m *Member) execute(order, answer any) error {
+	err := json.NewEncoder(m.orders).Encode(order)
+	if err == nil {
+		err = m.answers.Decode(answer)
 	}
-	if err := m.answers.Decode(&a); err != nil {
-		return a, m.said(err)
+	if err != nil {
+		return m.said(err)
 	}
-	return a, nil
+	return nil
 }
 
 // said ends the process and adds its standard error to err.

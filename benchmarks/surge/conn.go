@@ -201,8 +201,6 @@ func (s *surge) answered(c *conn, id uint32, status wire.Status) {
 	c.open--
 	took := now - s.due[slot]
 	switch {
-	case c == s.aside:
-		s.note(s.r.AsideAnswers, &s.r.Aside, slot, now)
 	case status == wire.Busy:
 		s.note(s.r.Refuse, &s.r.Busy, slot, now)
 	case status != wire.OK:

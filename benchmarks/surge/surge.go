@@ -26,10 +26,7 @@ type Config struct {
 	// Window bounds the requests of one connection that are not answered. Zero: as many
 	// as the kernel's buffer takes.
 	Window int
-	// Aside is how many requests a second go to a connection of their own. They are
-	// measured apart: an app that sends little beside those that flood.
-	Aside float64
-	Seed  uint64
+	Seed   uint64
 }
 
 // Result counts the requests that were due, and the answers that came, while the load was
@@ -44,10 +41,7 @@ type Result struct {
 	Failed  int64
 	// In nanoseconds: of served and of refused requests, and how late requests were sent.
 	Serve, Refuse, Lag *hdrhistogram.Histogram
-	// Of the connection aside: its answers, of any status, and their times.
-	Aside        int64
-	AsideAnswers *hdrhistogram.Histogram
-	Failure      string // the first one
+	Failure            string // the first one
 }
 
 // PerSecond returns the goodput.
@@ -74,8 +68,6 @@ type surge struct {
 	dirty []*conn // with bytes to write
 	due   []int64 // by id
 	gaps  []int64 // ns
-	aside *conn   // see Config.Aside
-	other int64   // when its next request is due
 	next  uint64  // request
 	when  int64   // the next request is due, in ns since epoch
 	from  int64   // measured from here
@@ -88,7 +80,7 @@ type surge struct {
 func Run(cfg Config) (*Result, error) {
 	s := &surge{
 		cfg: cfg, epoch: time.Now(), byFD: map[int32]*conn{}, due: make([]int64, slots), buf: make([]byte, 256<<10),
-		r: &Result{Elapsed: cfg.Duration, Serve: newHistogram(), Refuse: newHistogram(), Lag: newHistogram(), AsideAnswers: newHistogram()},
+		r: &Result{Elapsed: cfg.Duration, Serve: newHistogram(), Refuse: newHistogram(), Lag: newHistogram()},
 	}
 	random := rand.New(rand.NewPCG(cfg.Seed, 1))
 	for range 1 << 14 {
@@ -106,18 +98,11 @@ func Run(cfg Config) (*Result, error) {
 		}
 		s.conns = append(s.conns, c)
 	}
-	if cfg.Aside > 0 {
-		if s.aside, err = s.dial(); err != nil {
-			return nil, err
-		}
-		s.conns = append(s.conns, s.aside)
-	}
 	for _, c := range s.conns {
 		if err := s.greet(c); err != nil {
 			return nil, err
 		}
 	}
-	s.conns = s.conns[:cfg.Conns]
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	return s.r, s.run()
@@ -138,7 +123,7 @@ func (s *surge) run() error {
 		}
 		s.write()
 		s.expire(now)
-		if wait := s.nextDue() - s.now(); wait > 0 {
+		if wait := min(s.when, s.until) - s.now(); wait > 0 {
 			s.sleep(time.Duration(wait))
 		}
 		n, err := unix.EpollWait(s.poll, events, 0)
@@ -156,14 +141,6 @@ func (s *surge) run() error {
 	return nil
 }
 
-// nextDue returns when there is something to do.
-func (s *surge) nextDue() int64 {
-	if s.aside != nil {
-		return min(s.when, s.until, s.other)
-	}
-	return min(s.when, s.until)
-}
-
 // sleep waits until an answer comes, for d at most; for less if bytes wait to be written.
 func (s *surge) sleep(d time.Duration) {
 	const again = 50 * time.Microsecond
@@ -179,13 +156,6 @@ const most = 4096
 
 // send gives the requests that are due to connections.
 func (s *surge) send(now int64) error {
-	if s.aside != nil && s.other <= now {
-		s.other = now + int64(float64(time.Second)/s.cfg.Aside)
-		slot := uint32(s.next % slots)
-		s.due[slot] = now
-		s.add(s.aside, slot, s.next)
-		s.next++
-	}
 	for range most {
 		if s.when > now {
 			return nil
