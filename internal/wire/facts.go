@@ -7,7 +7,7 @@ import (
 )
 
 // What an entry says of itself, kv.Facts, as messages have it: another fact is a line in each of these
-// functions.
+// functions. replyfacts.go passes it between an answer and an entry.
 
 func (d *decoder) attributes(a *kv.Attributes) {
 	a.Flags = uint32(d.uint("flags", math.MaxUint32))
@@ -18,40 +18,17 @@ func (e *encoder) attributes(a *kv.Attributes) {
 }
 
 // facts reads what an answer with a value says of its entry.
-func (d *decoder) facts(r *Reply) {
-	d.attributes(&r.Attributes)
-	r.Version = d.uint("version", math.MaxUint64)
-	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+func (d *decoder) facts(a *kv.Attributes, version *uint64, ttlMS *int64) {
+	d.attributes(a)
+	*version = d.uint("version", math.MaxUint64)
+	*ttlMS = int64(d.uint("ttl_ms", math.MaxInt64))
 }
 
 // putFacts writes what facts reads, three numbers, from a place on, and returns their end.
-func putFacts(dst []byte, at int, r *Reply) int {
-	at = putUint(dst, at, uint64(r.Flags))
-	at = putUint(dst, at, r.Version)
-	return putUint(dst, at, uint64(r.TTLMS))
-}
-
-// SetFacts makes an answer say what an entry says now.
-func (r *Reply) SetFacts(f kv.Facts, now kv.Moment) {
-	r.Attributes, r.Version, r.TTLMS = f.Attributes, uint64(f.Version), f.Deadline.TTLms(now.Boot)
-	switch f.Kind {
-	case kv.Absent:
-		r.Status, r.Why = Miss, Absent
-	case kv.Stale:
-		r.Status = Stale
-	}
-}
-
-// Facts returns what the entry of an answer says of itself, on a host where it ends at a deadline.
-func (r *Reply) Facts(end kv.Deadline) kv.Facts {
-	f := kv.Facts{Version: kv.Version(r.Version), Deadline: end, Attributes: r.Attributes}
-	switch {
-	case r.Status == Miss && r.Why == Absent:
-		f.Kind = kv.Absent
-	case r.Status == Stale:
-		f.Kind = kv.Stale
-	}
-	return f
+func putFacts(dst []byte, at int, a kv.Attributes, version uint64, ttlMS int64) int {
+	at = putUint(dst, at, uint64(a.Flags))
+	at = putUint(dst, at, version)
+	return putUint(dst, at, uint64(ttlMS))
 }
 
 // Entry is an entry that moves to another host.

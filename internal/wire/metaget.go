@@ -32,7 +32,7 @@ func (e *encoder) metaGet(r *Request) {
 // meta reads the fields of METAGET's answer.
 func (d *decoder) meta(r *Reply) {
 	r.Value = d.bytes("value")
-	d.facts(r)
+	d.facts(&r.Attributes, &r.Version, &r.TTLMS)
 	r.Size = d.uint("size", math.MaxUint64)
 	r.Read = d.uint("read", 1) == 1
 	r.IdleMS = d.uint("idle_ms", math.MaxUint64)
@@ -52,7 +52,7 @@ func appendMetaGet(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendBytes(dst, r.Value)
 	at := len(dst)
 	dst = slices.Grow(dst, 3*longestUint)[:at+3*longestUint]
-	dst = dst[:putFacts(dst, at, r)]
+	dst = dst[:putFacts(dst, at, r.Attributes, r.Version, r.TTLMS)]
 	dst = msgp.AppendUint64(dst, r.Size)
 	read := uint8(0)
 	if r.Read {

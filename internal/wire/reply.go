@@ -187,7 +187,7 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 
 func (d *decoder) value(r *Reply) {
 	r.Value = d.bytes("value")
-	d.facts(r)
+	d.facts(&r.Attributes, &r.Version, &r.TTLMS)
 	r.Source = Source(d.uint("source", math.MaxUint8))
 	r.AgeMS = d.uint("age_ms", math.MaxUint64)
 	d.attestation(r)
@@ -347,7 +347,7 @@ func AppendItem(dst []byte, op Op, r *Reply) []byte {
 func appendMeta(dst []byte, r *Reply) []byte {
 	at := len(dst)
 	dst = slices.Grow(dst, 5*longestUint)[:at+5*longestUint]
-	at = putUint(dst, putFacts(dst, at, r), uint64(r.Source))
+	at = putUint(dst, putFacts(dst, at, r.Attributes, r.Version, r.TTLMS), uint64(r.Source))
 	dst = dst[:putUint(dst, at, r.AgeMS)]
 	if r.Attested {
 		dst = appendAttestation(dst, r)
