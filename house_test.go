@@ -37,14 +37,13 @@ const (
 var maxPairs = map[string]int{
 	"client":              13,
 	"cmd/cachesidecar":    23,
-	"internal/engine":     14,
+	"internal/engine":     13,
 	"internal/memcached":  11,
 	"internal/namespaces": 12,
 	"internal/wire":       10,
 	"l2/ownership":        11,
 	"l2/segment":          20,
 	"loader/postgres":     10,
-	"sidecar":             20,
 }
 
 // listed is what go list says about a package.
