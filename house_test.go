@@ -43,7 +43,6 @@ var maxPairs = map[string]int{
 	"l2/ownership":        11,
 	"l2/segment":          20,
 	"loader/postgres":     10,
-	"sidecar":             20,
 }
 
 // listed is what go list says about a package.

@@ -52,7 +52,8 @@ type Config struct {
 	// whose clients share keys have the same one. Default: "default".
 	// Bounds: the name of a namespace.
 	MemcachedNamespace string `yaml:"memcached_namespace" answers:"yes"`
-	// MemcachedDelimiter makes the beginning of a key name its namespace, as in "pages:42" with ":". A key with a ":" that names no configured
+	// MemcachedDelimiter makes the beginning of a key name its namespace, as in "pages:42" with ":". A key with
+	// a ":" that names no configured
 	// namespace is refused. Hosts whose clients share keys have the same one. Form: one
 	// character. Default: none. Bounds: visible ASCII, and nothing that a namespace's name may have.
 	MemcachedDelimiter string `yaml:"memcached_delimiter" answers:"yes"`
@@ -65,14 +66,16 @@ type Config struct {
 	// L2Size bounds the entries that this host owns and their index, in bytes. Default:
 	// 256MiB. Bounds: 8MiB to 256GiB.
 	L2Size Size `yaml:"l2_size"`
-	// SharedSize is the memory that apps read hot values from, in bytes; "off" is none. It needs Linux. Default: L2Size/8, 1MiB to 32MiB.
+	// SharedSize is the memory that apps read hot values from, in bytes; "off" is none. It needs Linux.
+	// Default: L2Size/8, 1MiB to 32MiB.
 	// Bounds: 1MiB to 1GiB.
 	SharedSize Size `yaml:"shared_size"`
 	// MaxValue bounds a value, in bytes. Default: 8MiB, or L2Size/16 if that is less.
 	// Bounds: 1B to 1GiB, at most L2Size/16.
 	MaxValue Size `yaml:"max_value"`
 
-	// KeepMemory keeps the entries over a restart. The memory is with systemd while no process runs. It needs Linux, and a unit with FileDescriptorStoreMax=1. In a cluster set it on all hosts.
+	// KeepMemory keeps the entries over a restart. The memory is with systemd while no process runs. It needs
+	// Linux, and a unit with FileDescriptorStoreMax=1. In a cluster set it on all hosts.
 	KeepMemory bool `yaml:"keep_memory"`
 	// Cold starts without the entries that were kept.
 	Cold bool `yaml:"-"`
@@ -80,7 +83,8 @@ type Config struct {
 	// configured, or does not answer. Default: that is a state of the namespace (STATS, health).
 	StrictOrigins bool `yaml:"-"`
 
-	// BufferSize bounds the memory of all requests and answers under way, in bytes. Default: 128MiB, or four times the longest request if that is
+	// BufferSize bounds the memory of all requests and answers under way, in bytes. Default: 128MiB, or four
+	// times the longest request if that is
 	// more. Bounds: 16MiB to 64GiB, at least four requests of MaxValue.
 	BufferSize Size `yaml:"buffer_size"`
 
@@ -129,7 +133,8 @@ type Config struct {
 	// Voters are the names of the nodes that vote under the policy "consistent". They must
 	// be the same on all hosts. Form: list of names. Default: none. Bounds: 3 or 5.
 	Voters []string `yaml:"voters" answers:"set"`
-	// ClusterKeyFile is a file with the keys for all traffic between hosts, and the seed of the hash. All hosts need the same file. It is read
+	// ClusterKeyFile is a file with the keys for all traffic between hosts, and the seed of the hash. All hosts
+	// need the same file. It is read
 	// again when it changes. Without it the addresses of this host and of Join must be
 	// loopback addresses. Form: path. Default: none. Bounds: absolute, up to 64KiB.
 	ClusterKeyFile string `yaml:"cluster_key_file"`
