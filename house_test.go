@@ -36,7 +36,6 @@ const (
 // number of pairs itself; a package that comes to backPairs is taken out.
 var maxPairs = map[string]int{
 	"client":              13,
-	"cmd/cachesidecar":    23,
 	"internal/engine":     14,
 	"internal/memcached":  11,
 	"internal/namespaces": 12,
