@@ -24,6 +24,8 @@ func TestUnknownVariables(t *testing.T) {
 		"CACHESIDECAR_NODE":               "",
 		"CACHESIDECAR_CONFIG":             "",
 		"CACHESIDECAR_TOKEN_FILE":         "",
+		"CACHESIDECAR_COLD":               "",
+		"CACHESIDECAR_ASK_ORIGINS":        "",
 		"CACHESIDECAR_SOCKET":             "",
 		"CACHESIDECAR_SECRET":             "", // the file names it
 		"CACHESIDECAR_SERVICE_HOST":       "",

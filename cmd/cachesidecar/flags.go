@@ -66,8 +66,10 @@ func (v *timeValue) Set(text string) error {
 	return err
 }
 
-// otherVariables are the flags that are no settings of run, and that the environment may give.
-func otherVariables() []string { return []string{socketFlag.Name, tokenFlag.Name} }
+// otherVariables are the flags that are no settings, and that the environment may give.
+func otherVariables() []string {
+	return []string{socketFlag.Name, tokenFlag.Name, coldFlag, askOriginsFlag}
+}
 
 // warnUnknown writes a warning for each variable that names no setting, and for what is allowed and dangerous.
 func (p *program) warnUnknown(cfg *configfile.File) {

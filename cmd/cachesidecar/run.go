@@ -34,11 +34,15 @@ func runCommand(p *program) *cli.Command {
 		Usage: "run the sidecar",
 		Description: "Settings come from flags, else from $CACHESIDECAR_… (CACHESIDECAR_L2_SIZE for --l2-size), " +
 			"else from the file.",
-		Flags: append(configfile.Flags(), processFlag("cold", "start without the entries that --keep-memory has kept"),
-			processFlag("ask-origins", "start and reload only if all origins and feeds answer, and refuse nothing")),
+		Flags: append(configfile.Flags(),
+			processFlag(coldFlag, "start without the entries that --keep-memory has kept"),
+			processFlag(askOriginsFlag, "start and reload only if all origins and feeds answer, and refuse nothing")),
 		Action: withArgs(0, 0, p.serve),
 	}
 }
+
+// The flags of run that are no settings.
+const coldFlag, askOriginsFlag = "cold", "ask-origins"
 
 // processFlag returns a flag that is no setting: it concerns one process.
 func processFlag(name, usage string) *cli.BoolFlag {
@@ -73,7 +77,7 @@ func (p *program) serve(c *cli.Context) error {
 		return &usageError{wrong.Error(), wrong}
 	}
 	r := &reloader{read: func() (configfile.File, error) { return runConfig(c) }, log: p.log, terminal: terminal}
-	cfg.Reload, cfg.Cold, cfg.StrictOrigins = r.reload, c.Bool("cold"), c.Bool("ask-origins")
+	cfg.Reload, cfg.Cold, cfg.StrictOrigins = r.reload, c.Bool(coldFlag), c.Bool(askOriginsFlag)
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
 		return err

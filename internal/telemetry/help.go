@@ -10,7 +10,7 @@ const batchHelp = "Seconds from the read of a batch of requests to the write of 
 // say where its values come from.
 var helpOf = map[string]string{
 	"ready":                       "1 if this host is ready: /readyz is 200.",
-	"requests_total":              "Requests, by namespace, op, result and where the value was: tier shared and near are GETs in apps.",
+	"requests_total":              "Requests, by namespace, op, result and tier; shared and near: GETs in apps.",
 	"requests_in_flight":          "Requests that wait for an answer from elsewhere.",
 	"requests_unauthorized_total": "Requests refused, by the missing right; by token: unknown tokens.",
 	"overdue_writes_total":        "Writes refused because their callers had given up.",
