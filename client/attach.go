@@ -20,7 +20,7 @@ import (
 func (s *shared) welcome(path, token string, w *wire.Welcome) {
 	s.memory.setEpoch(w.Epoch)
 	ask := func() { // it fails once the client is closed
-		_ = s.begin(context.Background(), func(ctx context.Context) { attach(ctx, s, path, token, w) })
+		_ = s.beginTask(context.Background(), func(ctx context.Context) { attach(ctx, s, path, token, w) })
 	}
 	s.memory.ask.Store(&ask)
 	ask()
@@ -61,10 +61,10 @@ func region(ctx context.Context, s *shared, path, token string) (r *shm.Reader, 
 	before := s.clock.Read().Boot
 	var w wire.Welcome
 	var b wire.Shared
-	if err := ask(ctx, c, s.cfg.DialTimeout, hello(s, token), &w); err != nil {
+	if err := askBody(ctx, c, s.cfg.DialTimeout, hello(s, token), &w); err != nil {
 		return nil, 0, err
 	}
-	if err := ask(ctx, c, s.cfg.DialTimeout, &wire.Request{Op: wire.OpShared}, &b); err != nil {
+	if err := askBody(ctx, c, s.cfg.DialTimeout, &wire.Request{Op: wire.OpShared}, &b); err != nil {
 		return nil, 0, err
 	}
 	clock := wire.BootClock{ID: w.Boot.ID, NowNS: b.NowNS}

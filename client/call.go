@@ -17,9 +17,9 @@ func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, er
 	if !q.Writes() {
 		return call(ctx, c, s, q, c.timeout(ctx))
 	}
-	c.memory.begin(c.seed, q)
+	c.memory.beginWrite(c.seed, q)
 	a, err = call(ctx, c, s, q, c.timeout(ctx))
-	c.memory.end(c.seed, q, err)
+	c.memory.endWrite(c.seed, q, err)
 	return a, err
 }
 

@@ -51,19 +51,19 @@ func (s *shared) slotFor(key []byte) *slot {
 
 func (s *shared) anySlot() *slot { return s.slots[int(s.turn.Add(1))%len(s.slots)] }
 
-// begin runs f on a new goroutine, with the values of ctx. The context of f ends with
+// beginTask runs f on a new goroutine, with the values of ctx. The context of f ends with
 // Close at the latest.
-func (s *shared) begin(ctx context.Context, f func(context.Context)) error {
+func (s *shared) beginTask(ctx context.Context, f func(context.Context)) error {
 	s.loads.mu.Lock()
 	defer s.loads.mu.Unlock()
 	if s.loads.closed { // no task may begin while Close waits
 		return cachesidecar.ErrClosed
 	}
-	s.beginLocked(ctx, f)
+	s.beginTaskLocked(ctx, f)
 	return nil
 }
 
-func (s *shared) beginLocked(ctx context.Context, f func(context.Context)) {
+func (s *shared) beginTaskLocked(ctx context.Context, f func(context.Context)) {
 	s.tasks.Go(func() { // Close waits for it
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()

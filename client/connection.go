@@ -167,8 +167,8 @@ func hello(s *shared, token string) *wire.Request {
 	}}
 }
 
-// ask makes a call over a connection and decodes the body of the answer.
-func ask(ctx context.Context, c *rpc.Client, timeout time.Duration, q *wire.Request, body any) error {
+// askBody makes a call over a connection and decodes the body of the answer.
+func askBody(ctx context.Context, c *rpc.Client, timeout time.Duration, q *wire.Request, body any) error {
 	call, err := c.Do(ctx, timeout, q)
 	if err != nil {
 		return callError(err)

@@ -29,7 +29,7 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	s.closed, s.close = context.WithCancel(context.Background())
 	c := &Client{shared: s}
 	s.hits = newHits(func() { // it fails once the client is closed
-		_ = s.begin(context.Background(), func(ctx context.Context) { sendHits(ctx, c) })
+		_ = s.beginTask(context.Background(), func(ctx context.Context) { sendHits(ctx, c) })
 	})
 	for range s.cfg.Conns {
 		s.slots = append(s.slots, newSlot(s))
@@ -88,7 +88,7 @@ func sendHits(ctx context.Context, c *Client) {
 		if at < 0 || ctx.Err() != nil {
 			return
 		}
-		if q := t.take(); q != nil {
+		if q := t.takeReport(); q != nil {
 			a, err := c.do(ctx, c.slots[at], q)
 			a.release()
 			if errors.Is(err, cachesidecar.ErrTimeout) {

@@ -48,7 +48,7 @@ func (c *Client) SendHits(ctx context.Context) { sendHits(ctx, c) }
 // AllReported says whether nothing of what was counted waits to be reported.
 func (c *Client) AllReported() bool {
 	for _, t := range c.hits.all() {
-		if t.take() != nil {
+		if t.takeReport() != nil {
 			return false
 		}
 	}

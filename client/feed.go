@@ -48,8 +48,8 @@ func final(err error) bool {
 		errors.Is(err, cachesidecar.ErrUnauthorized) || errors.Is(err, cachesidecar.ErrClosed)
 }
 
-// rest pauses. The pause grows with the number of tries, up to a second, and has jitter.
-func rest(ctx context.Context, tries int) {
+// pauseAfter pauses. The pause grows with the number of tries, up to a second, and has jitter.
+func pauseAfter(ctx context.Context, tries int) {
 	most := min(10*time.Millisecond<<min(tries, 10), time.Second)
 	kv.Sleep(ctx, most/2+rand.N(most/2))
 }
@@ -91,7 +91,7 @@ func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 			return w, fmt.Errorf("%w: the connection has ended", cachesidecar.ErrUnavailable)
 		}
 	}
-	if err = f.ask(ctx, &w); errors.Is(err, rpc.ErrRetiring) {
+	if err = f.askEvents(ctx, &w); errors.Is(err, rpc.ErrRetiring) {
 		f.conn = nil
 		return f.next(ctx) // the sidecar closes, and has not got the question
 	} else if err != nil {
@@ -102,9 +102,9 @@ func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 	return w, nil
 }
 
-func (f *feed) ask(ctx context.Context, w *wire.Watched) error {
+func (f *feed) askEvents(ctx context.Context, w *wire.Watched) error {
 	timeout := f.wait + f.slot.shared.cfg.RequestTimeout
-	return ask(ctx, f.conn, timeout, &wire.Request{
+	return askBody(ctx, f.conn, timeout, &wire.Request{
 		Op: wire.OpWatch, Namespace: f.namespace, Options: f.options, Epoch: f.epoch, Seq: f.seq,
 		TimeoutMS: uint32(min(timeout.Milliseconds(), wire.MaxTimeout)), WaitMS: uint32(f.wait.Milliseconds()),
 	}, w)
@@ -166,13 +166,13 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 // run follows the sidecar until ctx ends.
 func (n *near) run(ctx context.Context, f *feed) {
 	defer f.slot.Close()
-	defer n.end()
+	defer n.endStream()
 	for tries := 0; ctx.Err() == nil; tries++ {
 		sent := n.clock.Read().Boot
 		w, err := f.next(ctx)
 		if err != nil {
-			n.end()
-			rest(ctx, tries)
+			n.endStream()
+			pauseAfter(ctx, tries)
 			continue
 		}
 		tries = 0

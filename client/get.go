@@ -20,7 +20,7 @@ func (c *Client) Get(ctx context.Context, key string, o cachesidecar.GetOptions)
 	k := borrowed(key)
 	q := calls.Get(k, o)
 	q.Options |= c.memory.option()
-	sent := c.near.ask(&q)
+	sent := c.near.noteSent(&q)
 	a, err := c.do(ctx, c.slotFor(k), &q)
 	defer a.release()
 	if err != nil {
@@ -60,7 +60,7 @@ func (c *Client) GetMulti(
 	err := calls.Many(keys, func(some []string, tell func(string, *wire.Reply)) error {
 		q := calls.GetMulti(calls.Keys(some), o)
 		q.Options |= c.memory.option()
-		sent = c.near.ask(&q)
+		sent = c.near.noteSent(&q)
 		a, err := c.do(ctx, c.anySlot(), &q)
 		defer a.release()
 		from = &a

@@ -117,7 +117,7 @@ func (t *tally) add(a answered, key string) {
 	}
 	const golden = 0x9E3779B97F4A7C15 // 2⁶⁴ by the golden ratio
 	if n%sampleOf == n/sampleOf*golden>>60 {
-		t.note(key)
+		t.noteKey(key)
 	}
 }
 
@@ -127,8 +127,8 @@ func (h *hits) arm() {
 	}
 }
 
-// note adds a key to the sample, unless that is full, or in use.
-func (t *tally) note(key string) {
+// noteKey adds a key to the sample, unless that is full, or in use.
+func (t *tally) noteKey(key string) {
 	if !t.mu.TryLock() {
 		return
 	}
@@ -146,8 +146,8 @@ func (t *tally) count(a answered) (n int64) {
 	return n
 }
 
-// take returns a report of what was not reported yet; nil: there is nothing.
-func (t *tally) take() *wire.Request {
+// takeReport returns a report of what was not reported yet; nil: there is nothing.
+func (t *tally) takeReport() *wire.Request {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var n [answers]uint32

@@ -53,7 +53,7 @@ func (c *Client) Lease(
 	to := make(chan leased) // no buffer: a lease is either handed over or given back
 	timeout := c.timeout(ctx)
 	// The goroutine ends with the call, or with the client.
-	err := c.begin(ctx, func(detached context.Context) {
+	err := c.beginTask(ctx, func(detached context.Context) {
 		var r leased
 		r.it, r.l, _, r.err = c.lease(detached, key, o, timeout)
 		select {
@@ -81,7 +81,7 @@ func (c *Client) lease(
 ) (it cachesidecar.Item, l *Lease, loading bool, err error) {
 	k := []byte(key)
 	q := wire.Request{Op: wire.OpLease, Key: k, Options: calls.ReadOptions(o)}
-	sent := c.near.ask(&q)
+	sent := c.near.noteSent(&q)
 	a, err := call(ctx, c, c.slotFor(k), &q, timeout)
 	defer a.release()
 	switch {

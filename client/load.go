@@ -109,7 +109,7 @@ func (c *Client) join(ctx context.Context, n flight) (*flight, error) {
 }
 
 func (c *Client) flyLocked(k loadKey, f *flight) {
-	c.beginLocked(f.ctx, func(ctx context.Context) { c.fly(ctx, k, f) })
+	c.beginTaskLocked(f.ctx, func(ctx context.Context) { c.fly(ctx, k, f) })
 }
 
 // passOn lets the key's next flight begin.

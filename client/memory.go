@@ -102,8 +102,8 @@ func (m *memory) mark(seed maphash.Seed, key []byte) *writeMark {
 	return &m.writing[maphash.Bytes(seed, key)%writeMarks]
 }
 
-// begin marks the keys of a write, until end is called with its outcome.
-func (m *memory) begin(seed maphash.Seed, q *wire.Request) {
+// beginWrite marks the keys of a write, until endWrite is called with its outcome.
+func (m *memory) beginWrite(seed maphash.Seed, q *wire.Request) {
 	for _, key := range q.Keys {
 		m.mark(seed, key).underWay.Add(1)
 	}
@@ -112,16 +112,16 @@ func (m *memory) begin(seed maphash.Seed, q *wire.Request) {
 	}
 }
 
-func (m *memory) end(seed maphash.Seed, q *wire.Request, err error) {
+func (m *memory) endWrite(seed maphash.Seed, q *wire.Request, err error) {
 	for _, key := range q.Keys {
-		m.mark(seed, key).end(q, err)
+		m.mark(seed, key).endWrite(q, err)
 	}
 	if q.Key != nil {
-		m.mark(seed, q.Key).end(q, err)
+		m.mark(seed, q.Key).endWrite(q, err)
 	}
 }
 
-func (w *writeMark) end(q *wire.Request, err error) {
+func (w *writeMark) endWrite(q *wire.Request, err error) {
 	if err != nil && changes(err) { // until then it may be executed
 		until := int64(q.UntilNS) + int64(clockError)
 		for old := w.until.Load(); old < until && !w.until.CompareAndSwap(old, until); old = w.until.Load() {

@@ -82,7 +82,7 @@ func (n *near) apply(sent time.Duration, w *wire.Watched, welcome *wire.Welcome)
 	s := n.stream.Load()
 	if w.Reset || s == nil {
 		n.resets.Add(1)
-		if s = n.begin(w, welcome); s == nil {
+		if s = n.beginStream(w, welcome); s == nil {
 			return
 		}
 		s.lease.Store(int64(s.log.Polled(sent, w.Head)))
@@ -102,12 +102,12 @@ func (n *near) apply(sent time.Duration, w *wire.Watched, welcome *wire.Welcome)
 	}
 }
 
-// begin returns a new stream, or nil if this client cannot compute the hash that the
+// beginStream returns a new stream, or nil if this client cannot compute the hash that the
 // sidecar's events use.
-func (n *near) begin(w *wire.Watched, welcome *wire.Welcome) *stream {
+func (n *near) beginStream(w *wire.Watched, welcome *wire.Welcome) *stream {
 	h := welcome.Hash
 	if h.Name != wire.HashName || h.Partitions != kv.Partitions {
-		n.end()
+		n.endStream()
 		return nil
 	}
 	n.mu.Lock()
@@ -122,8 +122,8 @@ func (n *near) begin(w *wire.Watched, welcome *wire.Welcome) *stream {
 	return s
 }
 
-// end drops all values and the stream.
-func (n *near) end() {
+// endStream drops all values and the stream.
+func (n *near) endStream() {
 	n.stream.Store(nil)
 	n.values.clear()
 }

@@ -54,8 +54,8 @@ type asked struct {
 	stream *stream // nil: the answer is not kept
 }
 
-// ask records that a read is about to be sent, and asks for an attested answer.
-func (v nearView) ask(q *wire.Request) (a asked) {
+// noteSent records that a read is about to be sent, and asks for an attested answer.
+func (v nearView) noteSent(q *wire.Request) (a asked) {
 	if v.space == nil {
 		return a
 	}

@@ -59,7 +59,7 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 				if !yield(Event{}, err) || final(err) {
 					return
 				}
-				rest(ctx, tries)
+				pauseAfter(ctx, tries)
 				continue
 			}
 			tries = 0

@@ -92,7 +92,7 @@ func (l *Lines) Write(p []byte) (int, error) {
 		if len(l.line)+len(part) > kv.MaxKeyLen+len("\r") {
 			l.err = l.tooLong()
 		} else if l.line = append(l.line, part...); ended {
-			l.end()
+			l.endLine()
 		}
 		rest = after
 	}
@@ -108,12 +108,12 @@ func (l *Lines) Err() error { return l.err }
 // Close treats the rest as a line, even without a line end, and returns the first error.
 func (l *Lines) Close() error {
 	if l.err == nil {
-		l.end()
+		l.endLine()
 	}
 	return l.err
 }
 
-func (l *Lines) end() {
+func (l *Lines) endLine() {
 	key := bytes.TrimSuffix(l.line, []byte{'\r'})
 	switch {
 	case len(key) > kv.MaxKeyLen:

@@ -58,13 +58,13 @@ func (q *Queue) Enter(ctx context.Context) (leave func(), err error) {
 	q.running++
 	q.mu.Unlock()
 	return func() {
-		q.left(time.Since(began))
+		q.leaveAfter(time.Since(began))
 		q.sem.Release(1)
 	}, nil
 }
 
-// left notes how long an admitted caller took.
-func (q *Queue) left(took time.Duration) {
+// leaveAfter notes how long an admitted caller took.
+func (q *Queue) leaveAfter(took time.Duration) {
 	const weight = 8 // of the average so far, plus one
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -30,7 +30,7 @@ func (t *Delegate) Settle() { t.Store.Settle() }
 func (t *Delegate) Apply(from kv.Process, after uint64, events []invalidation.Event) {
 	for i := range events {
 		e := &events[i]
-		t.note(e)
+		t.noteEvent(e)
 		if e.Kind == invalidation.Changed && t.fromSplit(from, e.Hash.Partition(), after+1+uint64(i)) {
 			t.dropStray(e.Hash)
 		}
@@ -41,11 +41,11 @@ func (t *Delegate) Apply(from kv.Process, after uint64, events []invalidation.Ev
 // its entry has been handed over: so it outdates copies, and says nothing of a split.
 func (t *Delegate) Relayed(events []invalidation.Event) {
 	for i := range events {
-		t.note(&events[i])
+		t.noteEvent(&events[i])
 	}
 }
 
-func (t *Delegate) note(e *invalidation.Event) {
+func (t *Delegate) noteEvent(e *invalidation.Event) {
 	switch e.Kind {
 	case invalidation.Changed:
 		if !failpoint.Out(failpoint.NoteEvents) {

@@ -63,7 +63,7 @@ func (m *Remote) read(
 		case cl == nil:
 			return r
 		case lead:
-			m.ask(ctx, q.Namespace, []*Call{cl}, wait)
+			m.askOwner(ctx, q.Namespace, []*Call{cl}, wait)
 			return m.outcome(cl, q, began)
 		case !m.waitFor(ctx, cl, wait):
 			return inVain(q, owner, wait)
@@ -100,9 +100,9 @@ func inVain(q *wire.Request, owner *cluster.Owner, wait patience) wire.Reply {
 	return unanswered(q, owner)
 }
 
-// ask makes one request for the keys of some calls to their owner, and ends the calls. It asks again for those whose
-// load takes longer than the wait for a silent owner.
-func (m *Remote) ask(ctx context.Context, ns []byte, list []*Call, wait patience) {
+// askOwner makes one request for the keys of some calls to their owner, and ends the calls. It asks again
+// for those whose load takes longer than the wait for a silent owner.
+func (m *Remote) askOwner(ctx context.Context, ns []byte, list []*Call, wait patience) {
 	owner := list[0].owner
 	if list[0].asks.Lease {
 		ctx = context.WithoutCancel(ctx) // the answer may be a token, which must be given back if no client wants it
@@ -130,7 +130,7 @@ func (m *Remote) ask(ctx context.Context, ns []byte, list []*Call, wait patience
 	}
 	answers.Write()
 	if len(goOn) > 0 {
-		m.ask(ctx, ns, goOn, patience{wait.deadline, wait.deadline})
+		m.askOwner(ctx, ns, goOn, patience{wait.deadline, wait.deadline})
 	}
 }
 

@@ -195,12 +195,12 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	e := r.e
 	of := mgetRound{leads: map[mgetAsk][]*Call{}}
 	for _, i := range todo {
-		r.begin(&of, i, now)
+		r.beginKey(&of, i, now)
 	}
 	r.pins.Release()
 	var asked sync.WaitGroup
 	for to, list := range of.leads {
-		asked.Go(func() { e.Remote.ask(r.ctx, r.q.Namespace, list, to.wait) })
+		asked.Go(func() { e.Remote.askOwner(r.ctx, r.q.Namespace, list, to.wait) })
 	}
 	e.eachAtOnce(len(of.slow), r.pins.Client, func(n int, pins *namespaces.Pins) {
 		i := of.slow[n]
@@ -229,8 +229,8 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	return of.left
 }
 
-// begin answers a key in place, or finds a way to its answer.
-func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
+// beginKey answers a key in place, or finds a way to its answer.
+func (r *mget) beginKey(of *mgetRound, i int, now kv.Moment) {
 	e, q := r.e, r.one(i)
 	ns, key, err := e.named(q, q.Key, r.pins)
 	if err != nil {

@@ -59,7 +59,7 @@ func (c *Local) metaGet(q *wire.Request, pins *namespaces.Pins, now kv.Moment, f
 	}
 	failpoint.At(failpoint.WriteDone)
 	if r.Status == wire.OK && !q.Has(wire.Unread) {
-		c.note(pins, ns, k, now)
+		c.noteRead(pins, ns, k, now)
 	}
 	c.confirmOwnership(r, k, epoch, kv.Version(r.Event), now)
 }

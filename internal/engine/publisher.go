@@ -74,9 +74,9 @@ type publication struct {
 	taken shm.Generations
 }
 
-// begin begins a read of a key, before anything else is looked at. Only the reader's own region
+// beginShare begins a read of a key, before anything else is looked at. Only the reader's own region
 // gets the value: its other readers might not know the key.
-func (p *Publisher) begin(q *wire.Request, k kv.Key, hlc *kv.HLC, now kv.Moment) (b publication) {
+func (p *Publisher) beginShare(q *wire.Request, k kv.Key, hlc *kv.HLC, now kv.Moment) (b publication) {
 	to, ok := q.Region.(*shm.Region)
 	if !ok || q.Has(wire.Fresh) || !p.Open(k.Namespace) {
 		return b

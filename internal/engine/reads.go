@@ -41,7 +41,7 @@ func (c *Local) Value(
 	epoch := c.Node.OwnershipEpoch(partition)
 	if epoch == 0 {
 		if out, size = c.remote.appendTo(dst, q, k, limit, now, share, r); r.Status != wire.Moved && size <= limit {
-			c.note(pins, ns, k, now)
+			c.noteRead(pins, ns, k, now)
 		}
 		return out, size, ns
 	}
@@ -66,7 +66,7 @@ func (c *Local) Value(
 		*r = wire.Reply{}
 		r.SetFacts(info.Facts, now)
 		c.attest(r, asOf)
-		c.note(pins, ns, k, now)
+		c.noteRead(pins, ns, k, now)
 		return dst, 0, ns
 	case !q.Has(wire.NoLoad) && ns.RefreshEarly(info.Deadline, now):
 		c.loads.refresh(ns, k, false)
@@ -77,7 +77,7 @@ func (c *Local) Value(
 	if info.Size <= limit {
 		c.SharedMemory.owned(share, k, dst[at:], info.Facts, ns.Early(), epoch)
 		r.Source = wire.SourceL2
-		c.note(pins, ns, k, now)
+		c.noteRead(pins, ns, k, now)
 	}
 	return dst, info.Size, ns
 }
@@ -103,7 +103,7 @@ func (c *Local) stays(r *wire.Reply, k kv.Key, now kv.Moment) {
 // attested.
 func (c *Local) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version, share publication) {
 	if q.Has(wire.Share) {
-		share = c.SharedMemory.begin(q, k, c.HLC, now)
+		share = c.SharedMemory.beginShare(q, k, c.HLC, now)
 	}
 	if q.Has(wire.Attest) {
 		asOf = c.HLC.Next(now.Wall)
@@ -111,8 +111,8 @@ func (c *Local) stamp(q *wire.Request, k kv.Key, now kv.Moment) (asOf kv.Version
 	return asOf, share
 }
 
-// note notes one of many reads that this host has answered from what it has.
-func (c *Local) note(pins *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now kv.Moment) {
+// noteRead notes one of many reads that this host has answered from what it has.
+func (c *Local) noteRead(pins *namespaces.Pins, ns *namespaces.Namespace, k kv.Key, now kv.Moment) {
 	if pins.Reads.Take() {
 		c.hot.Note(ns.Name, k, now.Boot)
 	}

@@ -88,7 +88,7 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 	}
 	w.call = cl
 	w.Conn.FlushLater(to)
-	err := w.ask(to, now)
+	err := w.askOwner(to, now)
 	if err != nil { // else the call is Answered's
 		var a transport.Answers
 		e.Remote.Finish(&a, cl, nil, err)
@@ -97,8 +97,8 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 	return err == nil
 }
 
-// ask begins to ask the owner.
-func (w *Wait) ask(to *rpc.Client, now kv.Moment) error {
+// askOwner begins to ask the owner.
+func (w *Wait) askOwner(to *rpc.Client, now kv.Moment) error {
 	out, left := questionFor(w.Request.Namespace, []*Call{w.call}), w.until-now.Boot
 	out.TimeoutMS = uint32(max(left.Milliseconds(), 1))
 	return to.Start(out, left, w)
@@ -107,7 +107,7 @@ func (w *Wait) ask(to *rpc.Client, now kv.Moment) error {
 // askAgain asks the owner again, whose load takes longer than it was asked to wait. It reports whether it does.
 func (w *Wait) askAgain() bool {
 	now, to, until := w.e.Clock.Read(), w.e.Node.Live(w.call.owner.Process), w.until
-	if w.until = w.Deadline; now.Boot >= w.until || to == nil || w.ask(to, now) != nil {
+	if w.until = w.Deadline; now.Boot >= w.until || to == nil || w.askOwner(to, now) != nil {
 		w.until = until
 		return false
 	}

@@ -97,7 +97,7 @@ func NewLeases() *Leases {
 	l.table.Detached = func(e *lease) {
 		e.detached = true
 		l.inNamespace[e.claim.Key.Namespace]--
-		if e.claim.Ends && e.waiters.Len() == 0 && l.takeLocked(e.token) != nil {
+		if e.claim.Ends && e.waiters.Len() == 0 && l.takeLeaseLocked(e.token) != nil {
 			l.stats.Abandoned++
 			l.stats.Out--
 		}
@@ -164,9 +164,9 @@ func (l *Leases) randomLocked() uint64 {
 	}
 }
 
-// takeLocked ends a token and returns its lease. If the token is not the current one, it
+// takeLeaseLocked ends a token and returns its lease. If the token is not the current one, it
 // returns nil.
-func (l *Leases) takeLocked(t Token) *lease {
+func (l *Leases) takeLeaseLocked(t Token) *lease {
 	e := l.byToken[t.Random]
 	if e == nil || e.token != t {
 		return nil
@@ -191,7 +191,7 @@ func (l *Leases) takeLocked(t Token) *lease {
 func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) bool) error {
 	l.table.Lock()
 	e := l.byToken[t.Random]
-	if e == nil || !sameKey(e.claim.Key, key) || l.takeLocked(t) == nil {
+	if e == nil || !sameKey(e.claim.Key, key) || l.takeLeaseLocked(t) == nil {
 		l.stats.NotStored++
 		l.table.Unlock()
 		return ErrNotStored
@@ -226,7 +226,7 @@ func (l *Leases) Abandon(t Token) bool { return l.endToken(t, &l.stats.Abandoned
 func (l *Leases) endToken(t Token, count *int64) bool {
 	l.table.Lock()
 	defer l.table.Unlock()
-	e := l.takeLocked(t)
+	e := l.takeLeaseLocked(t)
 	if e == nil {
 		return false
 	}
@@ -309,7 +309,7 @@ func (l *Leases) Close() {
 	l.table.Lock()
 	l.closed = true
 	for _, e := range l.byToken {
-		l.takeLocked(e.token)
+		l.takeLeaseLocked(e.token)
 		l.dropLocked(e, Grant{}, ErrClosed)
 	}
 	l.table.Unlock()

@@ -214,10 +214,10 @@ func (k *Filter) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		k.note(err, time.Since(begun))
+		k.noteBuild(err, time.Since(begun))
 		if err == nil {
 			failures = 0
-			more = k.rest(ctx, begun)
+			more = k.awaitBuild(ctx, begun)
 		} else {
 			more = kv.Sleep(ctx, gap+loader.Backoff(failures, gap, k.maxAge/2, rand.Float64()))
 			failures++
@@ -228,8 +228,8 @@ func (k *Filter) Run(ctx context.Context) {
 // gap is the minimum time between two queries.
 func (k *Filter) gap() time.Duration { return min(10*time.Second, k.maxAge/8) }
 
-// rest waits until the next build is due. It returns false if ctx is done.
-func (k *Filter) rest(ctx context.Context, begun time.Time) bool {
+// awaitBuild waits until the next build is due. It returns false if ctx is done.
+func (k *Filter) awaitBuild(ctx context.Context, begun time.Time) bool {
 	timer := time.NewTimer(time.Until(begun.Add(k.maxAge/2 - random(k.maxAge/10))))
 	defer timer.Stop()
 	select {
@@ -252,7 +252,7 @@ func (k *Filter) build(ctx context.Context) (begun time.Time, err error) {
 	default:
 	}
 	begun = time.Now()
-	b := k.begin()
+	b := k.beginBuild()
 	defer k.building.Store(nil)
 	k.mu.Lock()
 	k.running = true
@@ -272,15 +272,15 @@ func (k *Filter) build(ctx context.Context) (begun time.Time, err error) {
 	return begun, full
 }
 
-// begin has announced keys go into a filter that is built from now on, by a query that begins later.
-func (k *Filter) begin() *build {
+// beginBuild has announced keys go into a filter that is built from now on, by a query that begins later.
+func (k *Filter) beginBuild() *build {
 	words, _ := bloomWords(k.of.Keys, k.of.share()) // New has validated them
 	b := &build{bloom: newBloom(words, k.of.share()), most: int64(k.of.Keys), begun: k.now(), seq: k.seq.Load()}
 	k.building.Store(b)
 	return b
 }
 
-func (k *Filter) note(err error, took time.Duration) {
+func (k *Filter) noteBuild(err error, took time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.running = false

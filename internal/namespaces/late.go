@@ -15,7 +15,7 @@ func (n *Table) SetLate(names []string, late bool) (begun []kv.NamespaceID) {
 			n.late[name]--
 		}
 		switch ns := n.All()[name]; {
-		case ns == nil: // see take
+		case ns == nil: // see takeSlot
 		case late && n.late[name] == 1:
 			n.holdBack(ns.ID)
 			begun = append(begun, ns.ID)

@@ -149,8 +149,8 @@ func (n *Table) Close() {
 	n.closing.Wait()
 }
 
-// take gives a name a free slot, or the one that has its entries.
-func (n *Table) take(name string) *slot {
+// takeSlot gives a name a free slot, or the one that has its entries.
+func (n *Table) takeSlot(name string) *slot {
 	id, kept := n.cfg.Kept[name]
 	if !kept {
 		others := slices.Collect(maps.Values(n.cfg.Kept))
@@ -256,7 +256,7 @@ func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 		n.names.Store(&table) // without the retired names
 		return nil, err
 	}
-	ns := n.settle(n.take(string(name)), n.others, false)
+	ns := n.settle(n.takeSlot(string(name)), n.others, false)
 	ns.client = m
 	ns.now.Store(ns)
 	table[ns.Name] = ns

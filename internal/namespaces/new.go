@@ -45,7 +45,7 @@ func (n *Table) settleKept() {
 	table := maps.Clone(n.All())
 	for name := range n.cfg.Kept {
 		if table[name] == nil {
-			ns := n.settle(n.take(name), n.others, false)
+			ns := n.settle(n.takeSlot(name), n.others, false)
 			ns.now.Store(ns)
 			if n.Flushes.Acquire(quota.Namespaces) == nil {
 				ns.client = n.Flushes

@@ -286,7 +286,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		return old
 	}
 	if old == nil {
-		ns = n.settle(n.take(name), cfg, true)
+		ns = n.settle(n.takeSlot(name), cfg, true)
 	} else {
 		ns = n.settle(old.slot, cfg, true)
 		ns.shared = old.shared
