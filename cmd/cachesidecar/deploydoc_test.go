@@ -43,7 +43,7 @@ func TestRestartsAgree(t *testing.T) {
 		t.Error("the unit leaves a sidecar with a wrong setting stopped, also once the setting is right")
 	}
 	for page, want := range map[string]string{
-		"OPERATIONS.md": `wrong setting and with 1 for every other failure\. Let the supervisor start it again after both`,
+		"OPERATIONS.md": `A wrong setting is status 2, every other failure 1\. Let the supervisor start it again after both`,
 		"CLI.md":        `A wrong setting is status 2\. A later failure is status 1, .*A supervisor starts it again after both`,
 	} {
 		text := strings.Join(strings.Fields(readDoc(t, page)), " ")

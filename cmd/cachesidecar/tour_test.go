@@ -23,7 +23,7 @@ func TestReadable(t *testing.T) {
 	for line, out := range map[string]string{
 		"members":                            `NODE +ADDRESS +STATE +WEIGHT +PARTITIONS +EPOCH\nhost1 +- +in +64 +16,384 +[0-9a-f]+\n`,
 		"bench --duration 200ms --keys 1000": `16 connections .*\nGET .*100.0 % hits .*\nSET .*100.0 % stored .*\n`,
-		"version":                            `cachesidecar \S+, protocol 2, go\S+\n`,
+		"version":                            `cachesidecar \S+, protocol 1, go\S+\n`,
 	} {
 		if got := mustRun(t, strings.Fields(line)...); !regexp.MustCompile(`^` + out + `$`).MatchString(got) {
 			t.Errorf("%s: %q, want %q", line, got, out)
