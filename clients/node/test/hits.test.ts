@@ -4,7 +4,7 @@ import * as path from 'node:path';
 import { test } from 'node:test';
 import { Client } from '../src/index.js';
 import { Tally } from '../src/tally.js';
-import { hit, Server, sidecar, until, welcome } from './server.js';
+import { hit, Server, sidecar, until } from './server.js';
 
 const options = { timeout: 60_000 };
 const { pid } = process;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Client, Encoding, NO_EXPIRY, type WatchEvent } from '../src/index.js';
 import { encodeValue } from '../src/encoding.js';
-import { Server, sidecar, until } from './server.js';
+import { sidecar, until } from './server.js';
 
 // The client with a real sidecar.
 
