@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -188,6 +187,3 @@ func BenchmarkDecision(b *testing.B) {
 		})
 	}
 }
-
-// byRoot is the caller of a session that a test makes itself.
-func byRoot(c *engine.Engine) access.Caller { return c.Access.Caller(unixsock.Peer{UID: 0}) }

@@ -1,5 +1,7 @@
 package wire
 
+//lint:file-ignore U1000 the fields _msgpack are there for their tags
+
 import (
 	"math"
 
