@@ -66,7 +66,7 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := append(os.Environ(), "GOBIN="+dir, "PATH="+dir+":"+os.Getenv("PATH"), "GOFLAGS=-mod=mod",
+	env := append(os.Environ(), "GOBIN="+dir, "PATH="+dir+":"+os.Getenv("PATH"), "GOFLAGS="+os.Getenv("GOFLAGS")+" -mod=mod",
 		"CACHESIDECAR_SOCKET="+filepath.Join(dir, "s"), "CACHESIDECAR_HTTP=off", "PYTHONPATH="+filepath.Join(clone, "clients/python"))
 	in := func(folder, line string) *exec.Cmd {
 		sh := exec.Command("sh", "-c", line)
@@ -80,6 +80,9 @@ func TestReadme(t *testing.T) {
 			t.Fatalf("$ %s\n%v\n%s", line, err, out)
 		}
 		prints(t, line, strings.TrimSuffix(string(out), "\n"), want)
+	}
+	if out, err := in(clone, "go build -o "+dir+" ./cmd/cachesidecar").CombinedOutput(); err != nil { // go run's longest part
+		t.Fatalf("%v\n%s", err, out)
 	}
 	console := blocks(t, readme, "console")
 	for _, step := range commands(t, console[0], 5) {
