@@ -35,7 +35,7 @@ type ClusterState struct {
 	// This host was drained, or is leaving, and owns nothing.
 	Drained bool `json:"drained" metric:"drained"`
 	// Partitions that this host owns.
-	Owned int `json:"held" metric:"partitions_held"`
+	Owned int `json:"owned" metric:"partitions_owned"`
 	// Ownerships that began.
 	Begun int64 `json:"begun" metric:"holdings_total{event=begun}"`
 	// Ownerships that ended.

@@ -20,9 +20,9 @@ type Member struct {
 // Place is the answer to RING.
 type Place struct {
 	Partition     int    `json:"partition"`
-	AssignedOwner string `json:"owner"` // the assigned owner, by the ring
+	AssignedOwner string `json:"assigned_owner"` // the assigned owner, by the ring
 	// The actual owner; empty: none at present.
-	Owner string `json:"holder"`
+	Owner string `json:"owner"`
 }
 
 // DrainOptions are the options of Drain. The zero value hands over and stays.

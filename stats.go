@@ -141,7 +141,7 @@ type BufferStats struct {
 	// Times that a connection had to give memory to others.
 	Taken int64 `json:"taken" metric:"buffers_taken_total"`
 	// Users and hosts that use memory.
-	Owners int64 `json:"owners"`
+	Tenants int64 `json:"tenants"`
 	// The user or host that uses most.
 	Most string `json:"most"`
 	// What that user or host uses.

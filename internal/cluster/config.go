@@ -110,9 +110,9 @@ type Network struct {
 type Delegate interface {
 	// Begin starts ownership of partitions. Entries stored for them before become
 	// unreachable, and the partitions are served as soon as Begin returns. The entries
-	// of the releasers can be fetched from them. owner returns the Owner of a process
+	// of the releasers can be fetched from them. owner returns the Host of a process
 	// that b names; some of these processes may be about to leave.
-	Begin(b ownership.Begun, owner func(kv.Process) *Owner)
+	Begin(b ownership.Begun, owner func(kv.Process) *Host)
 	// Settle waits for the changes that are being made. No others follow in partitions
 	// of which OwnershipEpoch is zero.
 	Settle()
@@ -165,7 +165,7 @@ type Mirror interface {
 	// Stopped says that this node does not serve some partitions any more.
 	Stopped(partitions kv.PartitionSet)
 	// Leased says that all that a process had accepted until a moment is applied here.
-	Leased(o *Owner, at time.Duration)
+	Leased(o *Host, at time.Duration)
 	// Paused says that no lease holds any more, since this process did not run.
 	Paused()
 	// Running and Ran are called around each look for a pause. until is the moment up to

@@ -46,7 +46,7 @@ func newDriver(cfg *Config, counts *counts, report *reporter) *driver {
 	}, now)
 	d := &driver{cfg: cfg, state: state{
 		cfg: cfg, counts: counts, report: report, machine: machine,
-		members: members{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}),
+		members: members{}, hosts: map[kv.Process]*Host{}, changed: make(chan struct{}),
 		feeds: newCertificates(cfg.Feeds), namesakes: namesakes{},
 	}}
 	s := &d.state
@@ -125,9 +125,9 @@ func (d *driver) heardOf(list []wire.Certified, sent time.Duration) {
 	})
 }
 
-// ownerOf returns the Owner of a process.
-func (d *driver) ownerOf(id kv.Process) (o *Owner) {
-	d.withState(func(s *state) { o = s.owner(id) })
+// hostOf returns the Host of a process.
+func (d *driver) hostOf(id kv.Process) (o *Host) {
+	d.withState(func(s *state) { o = s.host(id) })
 	return o
 }
 

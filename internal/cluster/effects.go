@@ -56,7 +56,7 @@ func (s *state) carryOut() {
 
 // beginOwnerships starts ownerships.
 func (s *state) beginOwnerships(a ownership.Begun) {
-	s.cfg.Delegate.Begin(a, s.owner)
+	s.cfg.Delegate.Begin(a, s.host)
 	for p := range a.Partitions.All() {
 		s.begun = max(s.begun+1, 1)
 		s.out.epochs[p].Store(s.begun)
@@ -124,7 +124,7 @@ func (s *state) judgeStall(now, length time.Duration) {
 	if paused {
 		s.counts.pauses.Add(1)
 		s.cfg.Log.Warn("this process did not run for "+stop.String(), "given_up", s.out.owned().Len())
-		for _, o := range s.owners {
+		for _, o := range s.hosts {
 			o.endLease()
 		}
 		s.cfg.Mirror.Paused()

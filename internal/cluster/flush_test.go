@@ -40,7 +40,7 @@ func (k *taker) LearnFlushes(floors []wire.Floor) {
 	}
 }
 
-func (k *taker) Begin(b ownership.Begun, _ func(kv.Process) *Owner) {
+func (k *taker) Begin(b ownership.Begun, _ func(kv.Process) *Host) {
 	if len(b.Releasers) > 0 {
 		select {
 		case k.begun <- k.learned.Load():

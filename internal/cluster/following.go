@@ -138,7 +138,7 @@ func (fd *followed) Answered(_ *transport.Answers, frame []byte, err error) {
 func (l *followedLog) sendFollows(calls int, anew bool) error {
 	cfg := l.f.cfg
 	body, err := wire.MarshalBody(&wire.Follow{
-		Applied: l.f.driver.ownerOf(l.id).log.Applied(), WaitMS: uint32(cfg.followWait().Milliseconds()), Anew: anew,
+		Applied: l.f.driver.hostOf(l.id).log.Applied(), WaitMS: uint32(cfg.followWait().Milliseconds()), Anew: anew,
 	})
 	if err != nil {
 		return err
@@ -182,7 +182,7 @@ func (fw *following) apply(id kv.Process, answer *followed) (w wire.Followed, er
 	if fw.admission.skewed(id, w.WallMS, answer.sent) || fw.admission.ahead(id, w.NewestVersion()) {
 		return w, errSkewed
 	}
-	o := fw.driver.ownerOf(id)
+	o := fw.driver.hostOf(id)
 	fw.cfg.Versions.Observe(kv.Version(w.Clock))
 	if w.Reset {
 		return w, fw.reset(o, &w)
@@ -226,7 +226,7 @@ func (fd *followed) body() ([]byte, error) {
 }
 
 // reset applies an answer that stands for lost events.
-func (fw *following) reset(o *Owner, w *wire.Followed) error {
+func (fw *following) reset(o *Host, w *wire.Followed) error {
 	var marks []invalidation.Mark
 	if err := wire.EachMark(w.Marks, func(p uint16, changed, raised uint64) {
 		if p < kv.Partitions {
@@ -245,7 +245,7 @@ func (fw *following) reset(o *Owner, w *wire.Followed) error {
 }
 
 // setLeased records that everything in an owner's log up to a moment has been applied.
-func (fw *following) setLeased(o *Owner, at time.Duration) {
+func (fw *following) setLeased(o *Host, at time.Duration) {
 	if at == 0 || !later(&o.leasedAt, at) {
 		return
 	}

@@ -61,7 +61,7 @@ func (w *watcher) drop(s *state, node kv.NodeID, m *member) {
 	w.acquaintances.forget(m.id)
 	delete(s.members, node)
 	delete(s.namesakes, node)
-	s.dropOwners()
+	s.dropHosts()
 }
 
 // sweep forgets the members that have been gone for long enough. Strangers are
@@ -92,5 +92,5 @@ func (w *watcher) sweep(s *state, now time.Duration) {
 			w.cfg.Log.Info("a host is forgotten: it is gone for long", "node", node, "silent_for", ForgetAfter)
 		}
 	}
-	s.dropOwners()
+	s.dropHosts()
 }

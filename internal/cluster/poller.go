@@ -59,11 +59,11 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 	p.admission.setTrouble(id.Node, "") // the trouble is over, whatever it was
 	p.cfg.Versions.Observe(kv.Version(w.Clock))
 	p.driver.heardOf(w.Certified, sent.Boot) // before the answer may have this host own, and so follow
-	var o *Owner
+	var o *Host
 	p.driver.stepAbout(id, func(s *state, now time.Duration) {
 		s.machine.Polled(now, id, sent.Boot, said.State, &w)
 		s.members.process(id).toldAt = now
-		o = s.owner(id)
+		o = s.host(id)
 	})
 	if o == nil {
 		return

@@ -56,7 +56,7 @@ func (r *reporter) ringChanged(members members, v, old *View, died []ownership.D
 		return strings.Join(names, ", ")
 	}
 	if came, went := names(old.lacks(v)), names(v.lacks(old)); came != "" || went != "" {
-		r.log.Info("the ring has changed", "came", came, "went", went, "hosts", len(v.owners))
+		r.log.Info("the ring has changed", "came", came, "went", went, "hosts", len(v.hosts))
 	}
 	return rest
 }

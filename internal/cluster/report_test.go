@@ -34,19 +34,19 @@ func TestNamesakes(t *testing.T) {
 
 // TestViewLacks compares the processes of two rings.
 func TestViewLacks(t *testing.T) {
-	a, b, again := &Owner{Process: kv.Process{Node: "a"}}, &Owner{Process: kv.Process{Node: "b", Epoch: 1}}, &Owner{Process: kv.Process{Node: "b", Epoch: 2}}
+	a, b, again := &Host{Process: kv.Process{Node: "a"}}, &Host{Process: kv.Process{Node: "b", Epoch: 1}}, &Host{Process: kv.Process{Node: "b", Epoch: 2}}
 	for _, test := range []struct {
 		name       string
-		old, view  []*Owner
+		old, view  []*Host
 		came, went string
 	}{
-		{"the same", []*Owner{a, b}, []*Owner{a, b}, "", ""},
-		{"first", nil, []*Owner{a}, "a", ""},
-		{"one comes", []*Owner{a}, []*Owner{a, b}, "b", ""},
-		{"one goes", []*Owner{a, b}, []*Owner{b}, "", "a"},
-		{"another process", []*Owner{a, b}, []*Owner{a, again}, "b", "b"},
+		{"the same", []*Host{a, b}, []*Host{a, b}, "", ""},
+		{"first", nil, []*Host{a}, "a", ""},
+		{"one comes", []*Host{a}, []*Host{a, b}, "b", ""},
+		{"one goes", []*Host{a, b}, []*Host{b}, "", "a"},
+		{"another process", []*Host{a, b}, []*Host{a, again}, "b", "b"},
 	} {
-		view, old := &View{owners: test.view}, &View{owners: test.old}
+		view, old := &View{hosts: test.view}, &View{hosts: test.old}
 		if came, went := names(old.lacks(view)), names(view.lacks(old)); came != test.came || went != test.went {
 			t.Errorf("%s: %q came and %q went, want %q and %q", test.name, came, went, test.came, test.went)
 		}

@@ -28,7 +28,7 @@ type state struct {
 
 	machine   *ownership.Machine
 	members   members
-	owners    map[kv.Process]*Owner
+	hosts     map[kv.Process]*Host
 	begun     uint32 // ownership epochs given out
 	last      [kv.Partitions]lastOwnership
 	changed   chan struct{} // closed, and replaced, on changes; see Node.Changed
@@ -96,38 +96,38 @@ func (s *state) newView() *View {
 		if m.Node != id.Node {
 			panic("cluster: the ring's table and its processes differ")
 		}
-		v.owners = append(v.owners, s.owner(id))
+		v.hosts = append(v.hosts, s.host(id))
 	}
-	s.dropOwners()
+	s.dropHosts()
 	return v
 }
 
-// dropOwners drops the processes that are not known any more.
-func (s *state) dropOwners() {
-	for id := range s.owners {
+// dropHosts drops the processes that are not known any more.
+func (s *state) dropHosts() {
+	for id := range s.hosts {
 		if id != s.cfg.Self && s.members.process(id) == nil && !failpoint.Out(failpoint.NewEpoch) {
-			delete(s.owners, id)
+			delete(s.hosts, id)
 		}
 	}
 }
 
-// owner returns the Owner of a process.
-func (s *state) owner(id kv.Process) *Owner {
-	o := s.owners[id]
+// host returns the Host of a process.
+func (s *state) host(id kv.Process) *Host {
+	o := s.hosts[id]
 	if o == nil {
-		o = &Owner{Process: id}
+		o = &Host{Process: id}
 		if failpoint.Out(failpoint.NewEpoch) {
 			s.inherit(o)
 		}
-		s.owners[id] = o
+		s.hosts[id] = o
 	}
 	return o
 }
 
 // inherit gives a process the lease, and the place in the log, of an earlier process of
-// its node. It breaks the rule in Owner's comment, for a failpoint.
-func (s *state) inherit(o *Owner) {
-	for id, old := range s.owners {
+// its node. It breaks the rule in Host's comment, for a failpoint.
+func (s *state) inherit(o *Host) {
+	for id, old := range s.hosts {
 		if id.Node == o.Node {
 			o.leasedAt.Store(old.leasedAt.Load())
 			o.log.Reset(old.log.Applied())

@@ -27,7 +27,7 @@ func (s *state) addTo(to *cachesidecar.ClusterState) {
 	}
 	to.In, to.Drained, to.Isolated = s.machine.In(), s.machine.Leaving(), s.isolation.why
 	leases := &to.Invalidations.Leases
-	for id, o := range s.owners {
+	for id, o := range s.hosts {
 		m, listed := s.members[id.Node]
 		gone := listed && (m.left == m.id || !m.alive)
 		if id != s.cfg.Self && !gone {

@@ -20,7 +20,7 @@ import (
 // noDelegate stores nothing.
 type noDelegate struct{}
 
-func (noDelegate) Begin(ownership.Begun, func(kv.Process) *Owner) {}
+func (noDelegate) Begin(ownership.Begun, func(kv.Process) *Host)  {}
 func (noDelegate) Settle()                                        {}
 func (noDelegate) Ended(kv.PartitionSet, kv.Version)              {}
 func (noDelegate) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)  {}
@@ -39,12 +39,12 @@ func (noDelegate) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Versio
 }
 
 // noDelegate mirrors nothing.
-func (noDelegate) Viewed(*View)                 {}
-func (noDelegate) Stopped(kv.PartitionSet)      {}
-func (noDelegate) Leased(*Owner, time.Duration) {}
-func (noDelegate) Paused()                      {}
-func (noDelegate) Running() time.Duration       { return 0 }
-func (noDelegate) Ran(_, _ time.Duration)       {}
+func (noDelegate) Viewed(*View)                {}
+func (noDelegate) Stopped(kv.PartitionSet)     {}
+func (noDelegate) Leased(*Host, time.Duration) {}
+func (noDelegate) Paused()                     {}
+func (noDelegate) Running() time.Duration      { return 0 }
+func (noDelegate) Ran(_, _ time.Duration)      {}
 
 // shifted is the machine's clock with an adjustable wall clock.
 type shifted struct {

@@ -14,14 +14,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Owner is another process that may own partitions. There is one Owner per process, so
+// Host is another process that may own partitions. There is one Host per process, so
 // pointers may be compared.
 //
-// A node that is started again is another process. It has another Owner, which begins
+// A node that is started again is another process. It has another Host, which begins
 // without a lease and at the beginning of the new process's log. A copy names the process
 // that it came from; so no copy of an earlier process is served, whatever the later one
 // has in its log.
-type Owner struct {
+type Host struct {
 	kv.Process
 	polledAt atomic.Int64 // boot clock when the last answered poll was sent; zero: none
 	leasedAt atomic.Int64 // the same, when all that the answer names is applied
@@ -33,7 +33,7 @@ type Owner struct {
 }
 
 // endLease ends the lease, and its renewal by polls that were sent before now.
-func (o *Owner) endLease() {
+func (o *Host) endLease() {
 	o.polledAt.Store(0)
 	o.leasedAt.Store(0)
 	o.log.Drop()
@@ -49,7 +49,7 @@ func (o *Owner) endLease() {
 // no later than this host's clock shows d. The highest translation is the best. An
 // answer that was long on its way gives a low one, and time makes the later ones
 // higher.
-func (o *Owner) setClock(told, now time.Duration) {
+func (o *Host) setClock(told, now time.Duration) {
 	ahead := told - slower(now)
 	if old := o.ahead.Load(); told != 0 && (old == nil || *old < ahead) {
 		o.ahead.Store(&ahead)
@@ -59,7 +59,7 @@ func (o *Owner) setClock(told, now time.Duration) {
 // Until translates a moment d of this host's boot clock to the owner's boot clock, in
 // nanoseconds. The owner's clock shows the result no later than this host's clock shows
 // d. Zero means unknown: the owner has not told its clock.
-func (o *Owner) Until(d time.Duration) uint64 {
+func (o *Host) Until(d time.Duration) uint64 {
 	ahead := o.ahead.Load()
 	if ahead == nil {
 		return 0
@@ -72,19 +72,19 @@ func slower(d time.Duration) time.Duration { return d - d/50 }
 
 // Answers reports whether the owner has answered a poll that was sent within the last
 // d. If so, it is worth the wait to ask it.
-func (o *Owner) Answers(now, d time.Duration) bool { return within(&o.polledAt, now, d) }
+func (o *Host) Answers(now, d time.Duration) bool { return within(&o.polledAt, now, d) }
 
 // Leased reports whether everything that the owner had accepted until some moment
 // within the last d has been applied here. If so, the values that the owner has
 // attested may be served, unless what was applied outdates them.
-func (o *Owner) Leased(now, d time.Duration) bool { return within(&o.leasedAt, now, d) }
+func (o *Host) Leased(now, d time.Duration) bool { return within(&o.leasedAt, now, d) }
 
 // LeasedAt returns that moment, on the boot clock; zero: never.
-func (o *Owner) LeasedAt() time.Duration { return time.Duration(o.leasedAt.Load()) }
+func (o *Host) LeasedAt() time.Duration { return time.Duration(o.leasedAt.Load()) }
 
 // Applied returns the place in the owner's log up to which everything has been applied
 // here.
-func (o *Owner) Applied() uint64 { return o.log.Applied() }
+func (o *Host) Applied() uint64 { return o.log.Applied() }
 
 func within(at *atomic.Int64, now, d time.Duration) bool {
 	v := at.Load()
@@ -105,24 +105,24 @@ func later(at *atomic.Int64, v time.Duration) bool {
 
 // View is the ring as this node sees it. It is immutable.
 type View struct {
-	Table  *ownership.Ring
-	self   kv.NodeID
-	owners []*Owner // in the order of Table.Members
+	Table *ownership.Ring
+	self  kv.NodeID
+	hosts []*Host // in the order of Table.Members
 }
 
-// Owner returns the assigned owner of a partition; nil if there is none.
-func (v *View) Owner(p uint16) *Owner {
+// AssignedOwner returns the assigned owner of a partition; nil if there is none.
+func (v *View) AssignedOwner(p uint16) *Host {
 	i := v.Table.OwnerIndex(p)
 	if i < 0 {
 		return nil
 	}
-	return v.owners[i]
+	return v.hosts[i]
 }
 
 // Others returns the processes in the ring, without this node's.
-func (v *View) Others() []*Owner {
-	list := make([]*Owner, 0, len(v.owners))
-	for _, o := range v.owners {
+func (v *View) Others() []*Host {
+	list := make([]*Host, 0, len(v.hosts))
+	for _, o := range v.hosts {
 		if o.Node != v.self {
 			list = append(list, o)
 		}
@@ -132,14 +132,14 @@ func (v *View) Others() []*Owner {
 
 // Own reports whether this node is the assigned owner of a partition.
 func (v *View) Own(p uint16) bool {
-	o := v.Owner(p)
+	o := v.AssignedOwner(p)
 	return o != nil && o.Node == v.self
 }
 
 // lacks lists the processes of other that v does not have.
 func (v *View) lacks(other *View) (list []kv.Process) {
-	for _, o := range other.owners {
-		if !slices.Contains(v.owners, o) {
+	for _, o := range other.hosts {
+		if !slices.Contains(v.hosts, o) {
 			list = append(list, o.Process)
 		}
 	}
@@ -148,7 +148,7 @@ func (v *View) lacks(other *View) (list []kv.Process) {
 
 // has reports whether a process is in the ring.
 func (v *View) has(id kv.Process) bool {
-	return slices.ContainsFunc(v.owners, func(o *Owner) bool { return o.Process == id })
+	return slices.ContainsFunc(v.hosts, func(o *Host) bool { return o.Process == id })
 }
 
 // heirs returns how many partitions a node owns, and which nodes own them by a later

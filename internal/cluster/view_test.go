@@ -15,7 +15,7 @@ func TestUntil(t *testing.T) {
 		rate := 0.99 + 0.02*rnd.Float64()            // of the owner's clock
 		booted := time.Duration(rnd.Int64N(1 << 55)) // what it shows at the beginning
 		owner := func(now time.Duration) time.Duration { return booted + time.Duration(float64(now)*rate) }
-		var o Owner
+		var o Host
 		if o.Until(time.Hour) != 0 {
 			t.Fatal("a moment is translated to a clock that no host has told of")
 		}
@@ -41,7 +41,7 @@ func TestUntil(t *testing.T) {
 			}
 		}
 	}
-	var o Owner
+	var o Host
 	o.setClock(0, time.Second) // an owner that does not tell its clock
 	if o.Until(time.Hour) != 0 {
 		t.Error("a moment is translated to a clock that is not told")

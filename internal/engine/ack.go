@@ -74,12 +74,12 @@ func (c *Acks) round(
 		of         []int
 		all        []bool
 	}
-	groups := map[*cluster.Owner]*group{} // keyed by owner; nil is this host
+	groups := map[*cluster.Host]*group{} // keyed by owner; nil is this host
 	for _, i := range todo {
 		p := c.Namespaces.Hash(q.Namespace, keys[i]).Partition()
-		var owner *cluster.Owner
+		var owner *cluster.Host
 		if c.Node.OwnershipEpoch(p) == 0 {
-			if owner = c.Node.View().Owner(p); owner != nil && owner.Process == c.Node.Self() {
+			if owner = c.Node.View().AssignedOwner(p); owner != nil && owner.Process == c.Node.Self() {
 				owner = nil
 			}
 		}
@@ -118,7 +118,7 @@ var notByAll = wire.Errorf(wire.Timeout,
 
 // appliedAtOwner asks the owner of some partitions to wait.
 func (c *Acks) appliedAtOwner(
-	ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration,
+	ctx context.Context, owner *cluster.Host, partitions []uint16, deadline time.Duration,
 ) []bool {
 	none := make([]bool, len(partitions))
 	left := deadline - c.Clock.Read().Boot

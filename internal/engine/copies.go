@@ -27,7 +27,7 @@ type Remote struct {
 // may not be served. It may be served if it came from the process that the ring names
 // now, if this host has applied all changes that this process had accepted up to a moment
 // within the bound, and if none of them has outdated the copy.
-func (m *Remote) Get(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
+func (m *Remote) Get(key kv.Key, owner *cluster.Host, now kv.Moment) *l1.Copy {
 	cp, ok := m.L1.Get(key)
 	if !ok {
 		return nil
@@ -53,7 +53,7 @@ func (m *Remote) appendTo(
 	if q.Has(wire.Fresh) || q.Has(wire.Attest) && !q.App {
 		return dst, 0
 	}
-	owner := m.Node.View().Owner(key.Hash.Partition())
+	owner := m.Node.View().AssignedOwner(key.Hash.Partition())
 	if owner == nil || owner.Process == m.Node.Self() {
 		return dst, 0
 	}
@@ -140,7 +140,7 @@ func (m *Remote) Take(cl *Call, r *wire.Reply) {
 type Call struct {
 	key      kv.Key // its bytes are the call's own copy
 	asks     Question
-	owner    *cluster.Owner
+	owner    *cluster.Host
 	at       time.Duration // before it was sent, on the boot clock
 	silent   time.Duration // when it is given up if the owner says nothing, on the boot clock
 	until    time.Duration // when it is given up, on the boot clock
@@ -208,7 +208,7 @@ func questionOf(q *wire.Request) Question {
 // If w is not nil, it is told when a call that it has joined ends; if w is nil, the caller
 // waits for the call. Join returns a nil call if the call under way may outlast w.
 func (m *Remote) Join(
-	owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, silent, until time.Duration, w *Wait,
+	owner *cluster.Host, key kv.Key, asks Question, now kv.Moment, silent, until time.Duration, w *Wait,
 ) (cl *Call, lead bool) {
 	m.Calls.Lock()
 	defer m.Calls.Unlock()
@@ -237,7 +237,7 @@ func (m *Remote) Join(
 	return m.Calls.Add(key, func() *Call { return newCall(owner, key, asks, now, silent, until) }), true
 }
 
-func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, silent, until time.Duration) *Call {
+func newCall(owner *cluster.Host, key kv.Key, asks Question, now kv.Moment, silent, until time.Duration) *Call {
 	key.Bytes = bytes.Clone(key.Bytes)
 	return &Call{key: key, asks: asks, owner: owner, at: now.Boot, silent: silent, until: until}
 }

@@ -15,7 +15,7 @@ import (
 // boot clock, wherever it has waited:
 //
 //	an app's           as it was sent, if HELLO has shown that both read one clock
-//	another host's     as that host has translated it, see cluster.Owner.Until
+//	another host's     as that host has translated it, see cluster.Host.Until
 //	without a moment   the request's time after it was read
 //
 // A write that waits for a connection that has ended has been given up too, at that moment
@@ -64,7 +64,7 @@ func ended(q *wire.Request) bool {
 
 // executeBeforeAtOwner returns when a write that this host passes on is given up, on the owner's clock.
 // This host waits for it until deadline.
-func executeBeforeAtOwner(owner *cluster.Owner, q *wire.Request, deadline time.Duration) uint64 {
+func executeBeforeAtOwner(owner *cluster.Host, q *wire.Request, deadline time.Duration) uint64 {
 	if q.UntilNS == 0 {
 		return 0
 	}

@@ -17,7 +17,7 @@ import (
 
 // forward passes a request on to a key's owner. ns is nil if this host has no slot for the namespace.
 func (m *Remote) forward(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key,
+	ctx context.Context, owner *cluster.Host, q *wire.Request, ns *namespaces.Namespace, key kv.Key,
 	deadline time.Duration,
 ) wire.Reply {
 	if q.Op == wire.OpGet || q.Op == wire.OpLease {
@@ -29,7 +29,7 @@ func (m *Remote) forward(
 // join returns the call that answers a read, with lead set if the caller must make it. If
 // there is no need to ask the owner, the call is nil and r is the answer.
 func (m *Remote) join(
-	owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key, now kv.Moment, wait patience,
+	owner *cluster.Host, q *wire.Request, ns *namespaces.Namespace, key kv.Key, now kv.Moment, wait patience,
 ) (cl *Call, lead bool, r wire.Reply) {
 	if !q.Has(wire.Fresh) {
 		if ns != nil {
@@ -54,7 +54,7 @@ func (m *Remote) join(
 // read asks a key's owner, once for all readers at the same time. A token answers only the LEASE that
 // asked; then the next one that waits asks on behalf of the rest.
 func (m *Remote) read(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, ns *namespaces.Namespace, key kv.Key, wait patience,
+	ctx context.Context, owner *cluster.Host, q *wire.Request, ns *namespaces.Namespace, key kv.Key, wait patience,
 ) wire.Reply {
 	began := m.Clock.Read().Boot
 	for {
@@ -93,7 +93,7 @@ type patience struct {
 func (p patience) loads() bool { return p.silent < p.deadline }
 
 // inVain answers a read that has waited for another one's call until its time for that was over.
-func inVain(q *wire.Request, owner *cluster.Owner, wait patience) wire.Reply {
+func inVain(q *wire.Request, owner *cluster.Host, wait patience) wire.Reply {
 	if q.Op == wire.OpLease && !wait.loads() {
 		return wire.ErrorReply(waitedInVain)
 	}
@@ -186,7 +186,7 @@ func sourceOf(r *wire.Reply) wire.Source {
 // write passes a write, or a METAGET, on to a key's owner. It notes the change before the app hears of
 // it, so that no later read through this host returns an older value.
 func (m *Remote) write(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+	ctx context.Context, owner *cluster.Host, q *wire.Request, key kv.Key, deadline time.Duration,
 ) wire.Reply {
 	if ended(q) {
 		return m.Deadlines.tooLate(q)
@@ -215,7 +215,7 @@ func (m *Remote) write(
 
 // delete passes the deletion of some keys on to their owner.
 func (m *Remote) delete(
-	ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration,
+	ctx context.Context, owner *cluster.Host, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration,
 ) {
 	out := &wire.Request{
 		Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, ReplicaLagMS: q.ReplicaLagMS,
@@ -242,11 +242,11 @@ func (m *Remote) delete(
 }
 
 // unwritten answers a write without an answer of the owner of its key, which may have changed the key.
-func (m *Remote) unwritten(owner *cluster.Owner, key kv.Key, changed bool, bad *wire.Error) wire.Reply {
+func (m *Remote) unwritten(owner *cluster.Host, key kv.Key, changed bool, bad *wire.Error) wire.Reply {
 	switch {
 	case changed:
 		m.changes.unknown(key)
-	case m.Node.View().Owner(key.Hash.Partition()) != owner: // the next one can be asked
+	case m.Node.View().AssignedOwner(key.Hash.Partition()) != owner: // the next one can be asked
 		return Moved()
 	}
 	return wire.ErrorReply(bad)
@@ -255,7 +255,7 @@ func (m *Remote) unwritten(owner *cluster.Owner, key kv.Key, changed bool, bad *
 // send passes a write on to the owner of its keys. If executed is set beside an error, the
 // owner may have executed the write.
 func (m *Remote) send(
-	ctx context.Context, owner *cluster.Owner, out *wire.Request, a *peer.Answer, deadline time.Duration,
+	ctx context.Context, owner *cluster.Host, out *wire.Request, a *peer.Answer, deadline time.Duration,
 ) (executed bool, bad *wire.Error) {
 	left := deadline - m.Clock.Read().Boot
 	if left <= 0 {

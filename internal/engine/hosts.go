@@ -42,7 +42,7 @@ func (h *Admin) Ring(q *wire.Request) wire.Reply {
 	}
 	p := h.Namespaces.Hash(q.Namespace, q.Key).Partition()
 	place := cachesidecar.Place{Partition: int(p)}
-	if o := h.Node.View().Owner(p); o != nil {
+	if o := h.Node.View().AssignedOwner(p); o != nil {
 		place.AssignedOwner = string(o.Node)
 	}
 	if h.Node.OwnershipEpoch(p) != 0 {
@@ -58,7 +58,7 @@ func (h *Admin) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Owner != "" {
 		return r
 	}
-	owner := h.Node.View().Owner(uint16(place.Partition))
+	owner := h.Node.View().AssignedOwner(uint16(place.Partition))
 	if owner == nil || owner.Process == h.Node.Self() {
 		return r
 	}

@@ -74,13 +74,13 @@ func (e *Engine) serve(ctx context.Context, q *wire.Request, pins *namespaces.Pi
 				return r
 			}
 		}
-		if owner := e.Node.View().Owner(partition); owner != nil && owner.Process != e.Node.Self() {
+		if owner := e.Node.View().AssignedOwner(partition); owner != nil && owner.Process != e.Node.Self() {
 			pins.Release()
 			r := e.Remote.forward(ctx, owner, q, ns, key, deadline)
 			if r.Status != wire.Moved {
 				return r
 			}
-			if e.Node.View().Owner(partition) != owner {
+			if e.Node.View().AssignedOwner(partition) != owner {
 				continue // the view has changed meanwhile
 			}
 		}

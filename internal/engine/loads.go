@@ -367,7 +367,7 @@ func (c *Loads) cached(k kv.Key, r *loader.Reservation) (value []byte, absent bo
 		}
 		return value, seen.Kind == kv.Absent, seen.Version, nil
 	}
-	owner := c.Node.View().Owner(k.Hash.Partition())
+	owner := c.Node.View().AssignedOwner(k.Hash.Partition())
 	if owner == nil || c.L1 == nil {
 		return nil, false, 0, namespaces.ErrNotCached
 	}

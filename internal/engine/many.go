@@ -73,7 +73,7 @@ func (e *Engine) deleteMany(
 	items := make([]wire.Reply, len(q.Keys))
 	ns := e.writeThroughOf(q)
 	e.rounds(ctx, len(items), pins, e.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
-		groups := map[*cluster.Owner][]int{}
+		groups := map[*cluster.Host][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
 			partition := e.Namespaces.Hash(q.Namespace, q.Keys[i]).Partition()
@@ -83,7 +83,7 @@ func (e *Engine) deleteMany(
 					continue
 				}
 			}
-			owner := e.Node.View().Owner(partition)
+			owner := e.Node.View().AssignedOwner(partition)
 			switch {
 			case owned:
 				slow = append(slow, i)
@@ -169,7 +169,7 @@ type mgetRound struct {
 }
 
 type mgetAsk struct {
-	owner *cluster.Owner
+	owner *cluster.Host
 	wait  patience
 }
 
@@ -249,7 +249,7 @@ func (r *mget) beginKey(of *mgetRound, i int, now kv.Moment) {
 		r.has.Add(int64(len(r.items[i].Value)))
 		return
 	}
-	owner := e.Node.View().Owner(p)
+	owner := e.Node.View().AssignedOwner(p)
 	if owner == nil || owner.Process == e.Node.Self() {
 		of.left = append(of.left, i)
 		return

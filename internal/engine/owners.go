@@ -34,7 +34,7 @@ func (b *deps) leasedSince(begun time.Duration) bool {
 			return false
 		}
 	}
-	return v.Owner(0) != nil // false: there is no ring yet
+	return v.AssignedOwner(0) != nil // false: there is no ring yet
 }
 
 // stillOwner reports whether an ownership that was found before a write was stored has
@@ -101,7 +101,7 @@ func (b *deps) patience(ns *namespaces.Namespace, q *wire.Request, deadline time
 // has been silent for the bound has ended its ownerships if it cannot reach a majority of
 // the voters either. A write that is sent to it would have an unknown outcome for
 // nothing.
-func (b *deps) reaches(owner *cluster.Owner) bool {
+func (b *deps) reaches(owner *cluster.Host) bool {
 	return b.Node.Quorum() || owner.Answers(b.Clock.Read().Boot, b.Node.Bound())
 }
 
@@ -122,7 +122,7 @@ func (b *deps) awaitOwner(ctx context.Context, changed <-chan struct{}, limit *w
 	if left <= 0 || b.Node.Outcast() != "" {
 		return false
 	}
-	repeats := again > 0 && again < left && b.Node.View().Owner(0) != nil // without a ring no host is asked
+	repeats := again > 0 && again < left && b.Node.View().AssignedOwner(0) != nil // without a ring no host is asked
 	if repeats {
 		left = again
 	}

@@ -38,7 +38,7 @@ func newPublisher(ledger *invalidation.Ledger) *Publisher {
 }
 
 // owners are the slots of the processes in the ring. Such a map is never changed.
-type owners map[*cluster.Owner]uint8
+type owners map[*cluster.Host]uint8
 
 // asked has marks of the keys that were asked for lately, in sets by hash. A new mark takes
 // the place of one of its set at random. If it always took the same one's, keys that are
@@ -103,7 +103,7 @@ func (p *Publisher) owned(b publication, k kv.Key, value []byte, f kv.Facts, ear
 }
 
 // copied publishes a copy of an entry that another host owns.
-func (p *Publisher) copied(b publication, k kv.Key, c *l1.Copy, owner *cluster.Owner) {
+func (p *Publisher) copied(b publication, k kv.Key, c *l1.Copy, owner *cluster.Host) {
 	slot := (*p.slots.Load())[owner]
 	if slot == 0 {
 		return
@@ -112,7 +112,7 @@ func (p *Publisher) copied(b publication, k kv.Key, c *l1.Copy, owner *cluster.O
 		Key: k, Value: c.Value(), Facts: c.Facts, Taken: b.taken, Ends: endOf(c.Deadline, 0), Owner: slot,
 	}
 	p.Publish(b.to, &e, func() bool {
-		return p.node.View().Owner(k.Hash.Partition()) == owner && p.admits(k, c.Version, c.AsOf)
+		return p.node.View().AssignedOwner(k.Hash.Partition()) == owner && p.admits(k, c.Version, c.AsOf)
 	})
 }
 
@@ -155,7 +155,7 @@ func (p *Publisher) Flushed(id kv.NamespaceID) {
 func (p *Publisher) Viewed(v *cluster.View) {
 	moved := kv.NewPartitionSet(kv.Partitions)
 	for i := range uint16(kv.Partitions) {
-		if p.view == nil || p.view.Owner(i) != v.Owner(i) {
+		if p.view == nil || p.view.AssignedOwner(i) != v.AssignedOwner(i) {
 			moved.Add(i)
 		}
 	}
@@ -190,7 +190,7 @@ func (p *Publisher) Viewed(v *cluster.View) {
 }
 
 // Leased renews what is known of an owner.
-func (p *Publisher) Leased(o *cluster.Owner, at time.Duration) {
+func (p *Publisher) Leased(o *cluster.Host, at time.Duration) {
 	p.leasing.Lock()
 	defer p.leasing.Unlock()
 	if slot := (*p.slots.Load())[o]; slot != 0 {

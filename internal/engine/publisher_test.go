@@ -14,7 +14,7 @@ import (
 // TestOwnerLeaves checks that nothing stays certified in the slot of an owner that has left the ring: the
 // next one in the slot would have its lease.
 func TestOwnerLeaves(t *testing.T) {
-	p, o := newPublisher(invalidation.NewLedger(invalidation.DefaultSlots)), new(cluster.Owner)
+	p, o := newPublisher(invalidation.NewLedger(invalidation.DefaultSlots)), new(cluster.Host)
 	p.slots.Store(&owners{o: 1})
 	p.Leased(o, time.Minute)
 	if at := p.Certified(1); at != time.Minute {

@@ -72,7 +72,7 @@ func Moved() wire.Reply { return wire.Reply{Status: wire.Moved, Message: movedMe
 
 var movedMessage = []byte("this host does not own the key's partition")
 
-func unreached(owner *cluster.Owner) *wire.Error {
+func unreached(owner *cluster.Host) *wire.Error {
 	return wire.Errorf(wire.Unavailable,
 		"neither %s, which owns the key, nor a majority of the voters answers: try again", owner.Node)
 }
@@ -90,7 +90,7 @@ func owned(r *wire.Reply) wire.Reply {
 	return n
 }
 
-func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
+func unanswered(q *wire.Request, owner *cluster.Host) wire.Reply {
 	return degraded(q, "%s, which owns the key, did not answer in time", owner.Node)
 }
 

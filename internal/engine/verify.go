@@ -48,7 +48,7 @@ func (h *Admin) NewCheck() *verify.Live {
 		Now:     func() time.Duration { return h.Clock.Read().Boot },
 		Execute: h.answer, Probe: h.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {
-			o := view.Owner(h.Namespaces.Hash([]byte(verify.Namespace), key).Partition())
+			o := view.AssignedOwner(h.Namespaces.Hash([]byte(verify.Namespace), key).Partition())
 			if o == nil {
 				return id, false
 			}

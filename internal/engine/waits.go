@@ -69,7 +69,7 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 	q, now := &w.Request, e.Clock.Read()
 	e.Node.CheckPause(now.Boot)
 	key := ns.Key(q.Key)
-	owner := e.Node.View().Owner(key.Hash.Partition())
+	owner := e.Node.View().AssignedOwner(key.Hash.Partition())
 	if owner == nil || owner.Process == e.Node.Self() || e.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
 		return false
 	}

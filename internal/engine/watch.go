@@ -88,12 +88,12 @@ type stream struct {
 	View  atomic.Pointer[cluster.View] // the ring that the stream has told of
 
 	mu     sync.Mutex
-	lapsed map[*cluster.Owner]lapsed // the leases whose end the stream has told of
+	lapsed map[*cluster.Host]lapsed // the leases whose end the stream has told of
 }
 
 // lapsed is the end of a lease, as the stream has told of it.
 type lapsed struct {
-	lease time.Duration // as cluster.Owner has it
+	lease time.Duration // as cluster.Host has it
 	at    time.Duration // when it was told, on the boot clock
 }
 
@@ -143,7 +143,7 @@ func (w *Watches) TellLost(s *stream) (behind time.Duration) {
 	view := w.Node.View()
 	before := s.View.Load()
 	news := view != before
-	over := map[*cluster.Owner]lapsed{}
+	over := map[*cluster.Host]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
 		if o.Leased(now.Boot, w.Namespaces.Least()) {
@@ -162,8 +162,8 @@ func (w *Watches) TellLost(s *stream) (behind time.Duration) {
 	}
 	lost := kv.NewPartitionSet(kv.Partitions)
 	for p := range uint16(kv.Partitions) {
-		o := view.Owner(p)
-		if l, ok := over[o]; o != before.Owner(p) || ok && l.at == now.Boot {
+		o := view.AssignedOwner(p)
+		if l, ok := over[o]; o != before.AssignedOwner(p) || ok && l.at == now.Boot {
 			lost.Add(p)
 		}
 	}
@@ -239,7 +239,7 @@ func (w *Watches) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 	if s := w.Stream.Load(); s != nil && s.View.Load() != view {
 		return false
 	}
-	owner := view.Owner(cp.Hash.Partition())
+	owner := view.AssignedOwner(cp.Hash.Partition())
 	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.Namespaces.Least()) ||
 		!w.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false

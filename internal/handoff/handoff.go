@@ -142,7 +142,7 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 
 // Begin makes the partitions empty, and starts to pull the entries that their releasers
 // have.
-func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
+func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Host) {
 	generations := map[uint16]uint16{}
 	now := h.cfg.Clock.Read().Boot
 	h.noteBegun(&b, owner, now)

@@ -166,7 +166,7 @@ func TestBegin(t *testing.T) {
 			Ballot: b.ballot(), Partitions: set(onlyA, both, own, nobody), Heads: map[kv.Process]uint64{a: 9},
 			Releasers: map[kv.Process]kv.PartitionSet{c: set(both), a: set(onlyA, both, others), b.self: set(own)},
 		}
-		b.Begin(begun, func(p kv.Process) *cluster.Owner { return &cluster.Owner{Process: p} })
+		b.Begin(begun, func(p kv.Process) *cluster.Host { return &cluster.Host{Process: p} })
 		if b.has(old) {
 			t.Error("an entry from before is there")
 		}

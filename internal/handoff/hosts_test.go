@@ -222,12 +222,12 @@ func (s *tables) table(members []ownership.RingMember) *ownership.Ring {
 // noMirror mirrors nothing.
 type noMirror struct{}
 
-func (noMirror) Viewed(*cluster.View)                 {}
-func (noMirror) Stopped(kv.PartitionSet)              {}
-func (noMirror) Leased(*cluster.Owner, time.Duration) {}
-func (noMirror) Paused()                              {}
-func (noMirror) Running() time.Duration               { return 0 }
-func (noMirror) Ran(_, _ time.Duration)               {}
+func (noMirror) Viewed(*cluster.View)                {}
+func (noMirror) Stopped(kv.PartitionSet)             {}
+func (noMirror) Leased(*cluster.Host, time.Duration) {}
+func (noMirror) Paused()                             {}
+func (noMirror) Running() time.Duration              { return 0 }
+func (noMirror) Ran(_, _ time.Duration)              {}
 
 // connect runs the host's node.
 func (h *host) connect(lan *simnet.Net, i int, tables *tables) {
@@ -283,7 +283,7 @@ func (h *host) reaches(o *host) {
 // delegate is what a node needs beside a Handoff, and leaves the Handoff to the test.
 type delegate struct{ host *host }
 
-func (delegate) Begin(ownership.Begun, func(kv.Process) *cluster.Owner)          {}
+func (delegate) Begin(ownership.Begun, func(kv.Process) *cluster.Host)           {}
 func (delegate) Settle()                                                         {}
 func (delegate) Ended(kv.PartitionSet, kv.Version)                               {}
 func (delegate) Offer(kv.Process, *kv.Ballot, kv.PartitionSet)                   {}

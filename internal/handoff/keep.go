@@ -44,7 +44,7 @@ type OwnershipStart struct {
 
 // LogTo is another host's log up to a place.
 type LogTo struct {
-	Owner *cluster.Owner
+	Owner *cluster.Host
 	Place uint64
 }
 
@@ -300,7 +300,7 @@ func (b *base) answer(to *wire.Pulled) {
 }
 
 // noteBegun notes how ownerships begin. The node's lock is held.
-func (h *Handoff) noteBegun(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+func (h *Handoff) noteBegun(b *ownership.Begun, owner func(kv.Process) *cluster.Host, now time.Duration) {
 	begins := OwnershipStart{At: now, Heads: b.Heads, ballot: *b.Ballot}
 	if h.cfg.Events != nil {
 		begins.place = h.cfg.Events.Head()

@@ -109,7 +109,7 @@ func (b *Budget) Stats() cachesidecar.BufferStats {
 	s := cachesidecar.BufferStats{
 		Limit: b.max, Frames: b.used[ForFrames].Load(), Requests: b.used[ForRequests].Load(),
 		Answers: b.used[ForAnswers].Load(), Peers: b.used[ForPeers].Load(), Sockets: b.used[ForSockets].Load(),
-		RefusedFor: map[string]int64{}, Taken: b.taken.Load(), Owners: b.root.active.Load(),
+		RefusedFor: map[string]int64{}, Taken: b.taken.Load(), Tenants: b.root.active.Load(),
 	}
 	for u := range ForSockets { // a socket without room refuses nothing: it waits
 		n := b.refused[u].Load()

@@ -59,7 +59,7 @@ func TestFairShares(t *testing.T) {
 		other.Close()
 	}
 	greedy.Close()
-	if st := b.Stats(); st.Total() != 0 || st.Owners != 0 || len(b.root.named) != 0 || st.Taken != 3 || st.RefusedFor["frames"] != 1 {
+	if st := b.Stats(); st.Total() != 0 || st.Tenants != 0 || len(b.root.named) != 0 || st.Taken != 3 || st.RefusedFor["frames"] != 1 {
 		t.Errorf("at the end: %+v, %d tenants", st, len(b.root.named))
 	}
 }

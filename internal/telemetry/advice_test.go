@@ -44,7 +44,7 @@ var adviceOf = map[string]string{
 
 	"members":               "`missing` or `refused` for minutes: `cachesidecar members` gives the reason.",
 	"max_staleness_seconds": "Must be alike on all hosts.",
-	"partitions_held":       "The sum over hosts is 16,384. If less for a minute: see ALERTS.md.",
+	"partitions_owned":      "The sum over hosts is 16,384. If less for a minute: see ALERTS.md.",
 	"drained":               "If 1 unexpectedly: `cachesidecar drain --undo`.",
 	"holdings_total":        "Rises when hosts come and go; else one is stopped or cut off for moments.",
 	"pauses_total":          "If it rises, the machine stops the process: more CPU, no swap, no live migration.",

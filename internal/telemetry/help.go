@@ -44,7 +44,7 @@ var helpOf = map[string]string{
 
 	"members":                "Hosts of the cluster as this host sees them, this one included, by state.",
 	"max_staleness_seconds":  "The bound: no copy is served whose host was last heard longer ago.",
-	"partitions_held":        "Partitions that this host owns, of 16,384.",
+	"partitions_owned":       "Partitions that this host owns, of 16,384.",
 	"drained":                "This host was drained, or is leaving: it owns nothing, and serves through others.",
 	"holdings_total":         "Ownerships of partitions on this host, by event.",
 	"pauses_total":           "Times that the process gave up its ownerships because it had not run for too long.",

@@ -51,7 +51,7 @@ not requested; and those of an origin, a key filter, write-through or a warm sta
 | 99th percentile of batches | ` + "`histogram_quantile(0.99, sum by (job, le) (rate(cachesidecar_batch_duration_seconds_bucket[5m])))`" + ` |
 | loads per second | ` + "`sum by (job, namespace) (rate(cachesidecar_loads_total{result=~\"loaded\\|absent\\|failed\"}[5m]))`" + ` |
 | the oldest lease, as a share of the bound | ` + "`1 - min by (job, instance) (cachesidecar_lease_remaining_seconds) / on (job, instance) cachesidecar_max_staleness_seconds`" + ` |
-| partitions without an owner | ` + "`16384 - sum by (job) (cachesidecar_partitions_held)`" + ` |
+| partitions without an owner | ` + "`16384 - sum by (job) (cachesidecar_partitions_owned)`" + ` |
 | memory of the entries, of its limit | ` + "`cachesidecar_memory_bytes{tier=\"l2\"} / cachesidecar_memory_limit_bytes{tier=\"l2\"}`" + ` |
 
 ` + "`cachesidecar:hit_ratio`" + ` is a recording rule of deploy/prometheus/alerts.yml. Write ` + "`|`" + ` for

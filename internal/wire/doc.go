@@ -22,7 +22,7 @@
 //	 3 GET      ns, key, options
 //	 4 MGET     ns, [key…], options
 //	 5 SET      ns, key, value, ttl_ms, flags, mode, compare, options, until_ns
-//	 6 DELETE   ns, [key…], options, hold_ms, until_ns, compare, stale_ms
+//	 6 DELETE   ns, [key…], options, replica_lag_ms, until_ns, compare, stale_ms
 //	 7 TOUCH    ns, key, ttl_ms, options, until_ns
 //	 8 INCR     ns, key, delta, initial, ttl_ms, options, until_ns, compare
 //	 9 LEASE    ns, key, options

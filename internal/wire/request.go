@@ -246,7 +246,7 @@ func (d *decoder) set(r *Request) {
 func (d *decoder) delete(r *Request) {
 	d.names(1, r)
 	d.options(r)
-	r.ReplicaLagMS = uint32(d.uint("hold_ms", MaxTimeout))
+	r.ReplicaLagMS = uint32(d.uint("replica_lag_ms", MaxTimeout))
 	d.until(r)
 	d.compare(r)
 	r.StaleMS = uint32(d.uint("stale_ms", MaxTimeout))

@@ -222,7 +222,7 @@ def test_what_is_wrong_with_the_call_is_no_key_s_error(client: Two, keys: Keys) 
         (cs.BadRequestError, lambda: client.set_many({"a": 1}, ttl=-1, partial=True)),
         (cs.BadRequestError, lambda: client.set_many({"a": 1}, flags=1, partial=True)),
         (cs.BadRequestError, lambda: client.set_many({"a": 1}, timeout=-1, partial=True)),
-        (cs.BadRequestError, lambda: client.delete_many(["a"], hold=-1, partial=True)),
+        (cs.BadRequestError, lambda: client.delete_many(["a"], replica_lag=-1, partial=True)),
     ]
     for kind, call in wrong:
         with pytest.raises(kind):

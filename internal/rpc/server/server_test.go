@@ -380,7 +380,7 @@ func allGiven(t testing.TB, s *Server) {
 		b := s.Limits().Budget
 		b.DropBuffers() // else they are kept for a while
 		st := b.Stats()
-		return st.Total() == 0 && st.Owners == 0
+		return st.Total() == 0 && st.Tenants == 0
 	})
 }
 
@@ -840,7 +840,7 @@ func FuzzFrames(f *testing.F) {
 		if n := countFrames(<-answers); n > requests {
 			t.Errorf("%d answers to %d requests", n, requests)
 		}
-		if st, b := s.stats(), s.limits.Budget.Stats(); b.Total() != 0 || b.Owners != 0 || st.InFlight != 0 {
+		if st, b := s.stats(), s.limits.Budget.Stats(); b.Total() != 0 || b.Tenants != 0 || st.InFlight != 0 {
 			t.Errorf("not given back: %+v, %+v", st, b)
 		}
 	})

@@ -86,7 +86,7 @@ func collide(ctx context.Context, j *job, through int) error {
 		if err != nil {
 			return err
 		}
-		if m, _ := a.at(0).(map[string]any); m["owner"] == j.victim().Node {
+		if m, _ := a.at(0).(map[string]any); m["assigned_owner"] == j.victim().Node {
 			break
 		}
 	}

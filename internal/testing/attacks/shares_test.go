@@ -151,7 +151,7 @@ func keysOf(c *conn, node string, n int) (keys [][]byte, err error) {
 			if err != nil {
 				return nil, err
 			}
-			if m, _ := a.at(0).(map[string]any); m["owner"] != node {
+			if m, _ := a.at(0).(map[string]any); m["assigned_owner"] != node {
 				continue
 			}
 		}

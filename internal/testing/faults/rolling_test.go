@@ -110,7 +110,7 @@ func (u *upgrade) clients(when string) {
 				{other, "del " + key, ""},
 				{program, "incr --initial 5 n-" + key, ""},
 				{program, "members --json", `"n02"`},
-				{program, "ring --json " + key, `"holder"`},
+				{program, "ring --json " + key, `"assigned_owner"`},
 				{program, "stats --json", `"namespaces"`},
 				{program, "stats --cluster", "n01"},
 				{program, "bench --duration 50ms --keys 200 --conns 2", "requests/s"},

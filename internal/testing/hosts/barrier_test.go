@@ -21,7 +21,7 @@ func barredNow(s *Sidecar, name string, key []byte) bool {
 	return s.engine.Barriers.Barred(ns, ns.Key(key), s.engine.Clock.Read().Boot)
 }
 
-// del deletes a key with a load barrier of its own (hold_ms); zero: the namespace's.
+// del deletes a key with a load barrier of its own (replica_lag_ms); zero: the namespace's.
 func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, options wire.Options) {
 	t.Helper()
 	r, err := s.execute(t.Context(), &wire.Request{
@@ -87,7 +87,7 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 			t.Error("a deletion that was passed on raises no barrier")
 		}
 		if time.Sleep(110 * time.Millisecond); barredNow(first.s, "lagging", other) {
-			t.Error("hold_ms was not passed on")
+			t.Error("replica_lag_ms was not passed on")
 		}
 		first.leave()
 		second := holder()

@@ -16,7 +16,7 @@ func TestJoin(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	a, b := twoHosts(t, Config{})
 	key := a.engine.Namespaces.All()[DefaultNamespace].Key([]byte(b.keyOf(0)))
-	owner := a.engine.Node.View().Owner(key.Hash.Partition())
+	owner := a.engine.Node.View().AssignedOwner(key.Hash.Partition())
 	for what, change := range map[string]func(){
 		"nothing":           func() {},
 		"own write":         func() { a.engine.Changes.Outdated(key, 1) },

@@ -236,7 +236,7 @@ func BenchmarkCopyHit(b *testing.B) {
 		}
 	})
 	k := a.engine.Namespaces.Lookup(session.DefaultNamespace).Key(key)
-	owner := a.engine.Node.View().Owner(k.Hash.Partition())
+	owner := a.engine.Node.View().AssignedOwner(k.Hash.Partition())
 	b.Run("checked", func(b *testing.B) {
 		now := a.engine.Clock.Read()
 		for b.Loop() {

@@ -125,7 +125,7 @@ func TestClusterMetrics(t *testing.T) {
 	for name, right := range map[string]bool{
 		"two in":    pa["members in"] == 2 && pb["members in"] == 2,
 		"none lost": pa["members missing"]+pa["members refused"]+pa["members out"]+pa["members left"] == 0,
-		"all held":  pa["partitions_held"]+pb["partitions_held"] == 16384,
+		"all held":  pa["partitions_owned"]+pb["partitions_owned"] == 16384,
 		"begun":     pb["holdings_total begun"] > 0,
 		"given":     pa["holdings_total ended"] > 0 && pa["holdings_total retired"] > 0,
 		"polls":     pa["polls_total sent"] > 0,

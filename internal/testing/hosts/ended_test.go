@@ -63,7 +63,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 // ended. It reports whether the read has joined the call.
 func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
 	k := a.engine.Namespaces.Lookup(session.DefaultNamespace).Key(name)
-	owner := a.engine.Node.View().Owner(k.Hash.Partition())
+	owner := a.engine.Node.View().AssignedOwner(k.Hash.Partition())
 	now := a.engine.Clock.Read()
 	cl, _ := a.engine.Remote.Join(owner, k, asks, now, now.Boot+time.Minute, now.Boot+time.Minute, nil)
 	testenv.Eventually(t, "the end of the value", func() bool {

@@ -271,7 +271,7 @@ func (l *laggedWorld) flush(s *Sidecar, by, ns, key string, n int, local bool) b
 		l.announced(ns, key, n, by, "flushes")
 		return true
 	}
-	owner := s.engine.Node.View().Owner(s.engine.Namespaces.Hash([]byte(ns), []byte(key)).Partition())
+	owner := s.engine.Node.View().AssignedOwner(s.engine.Namespaces.Hash([]byte(ns), []byte(key)).Partition())
 	if owner == nil || owner.Process != s.engine.Node.Self() {
 		return false
 	}

@@ -19,7 +19,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 		tokens := map[string][]byte{}
 		for n := 0; len(tokens) < 5 && n < 1000; n++ {
 			key := testKeyOf(n)
-			if v.s.engine.Node.View().Owner(v.s.engine.Namespaces.Hash(session.DefaultNamespace, key).Partition()).Node != owner.s.engine.Node.Self().Node {
+			if v.s.engine.Node.View().AssignedOwner(v.s.engine.Namespaces.Hash(session.DefaultNamespace, key).Partition()).Node != owner.s.engine.Node.Self().Node {
 				continue
 			}
 			r, err := v.s.execute(context.Background(), &wire.Request{Op: wire.OpLease, Namespace: session.DefaultNamespace, Key: key, TTLMS: 60_000, TimeoutMS: 1000})

@@ -97,7 +97,7 @@ func over(t *testing.T, a *wire.Watched) kv.PartitionSet {
 func ownedBy(v, by *vnode) kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
 	for p := range uint16(kv.Partitions) {
-		if o := v.s.engine.Node.View().Owner(p); o != nil && string(o.Node) == by.name {
+		if o := v.s.engine.Node.View().AssignedOwner(p); o != nil && string(o.Node) == by.name {
 			set.Add(p)
 		}
 	}

@@ -106,15 +106,15 @@ def store(
 
 
 def delete(
-    ns: bytes, keys: Sequence[bytes], soft: bool, cache_only: bool, hold: Optional[float], ack_all: bool
+    ns: bytes, keys: Sequence[bytes], soft: bool, cache_only: bool, replica_lag: Optional[float], ack_all: bool
 ) -> Call:
-    if hold is not None and not 0 <= hold <= 3600:
-        raise BadRequestError(f"a hold of {hold} seconds: give 0 to 3600, or None for the namespace's")
+    if replica_lag is not None and not 0 <= replica_lag <= 3600:
+        raise BadRequestError(f"a replica_lag of {replica_lag} seconds: give 0 to 3600, or None for the namespace's")
     options = (_wire.SOFT if soft else 0) | (_wire.ACK_ALL if ack_all else 0)
     options |= _wire.CACHE_ONLY if cache_only else 0
     return Call(
         _wire.DELETE,
-        (ns, array([binary(k) for k in keys]), optional(options), optional(milliseconds(hold or 0))),
+        (ns, array([binary(k) for k in keys]), optional(options), optional(milliseconds(replica_lag or 0))),
         tuple(keys), 4,
     )
 

@@ -135,24 +135,27 @@ class ManyView(ThreadView):
     @overload
     def delete_many(
         self, keys: Iterable[Key], *, soft: bool = ..., cache_only: bool = ...,
-        hold: Optional[float] = ..., ack_all: bool = ..., timeout: Optional[float] = ..., partial: Literal[False] = ...,
+        replica_lag: Optional[float] = ..., ack_all: bool = ..., timeout: Optional[float] = ...,
+        partial: Literal[False] = ...,
     ) -> Dict[Key, bool]: ...
 
     @overload
     def delete_many(
         self, keys: Iterable[Key], *, soft: bool = ..., cache_only: bool = ...,
-        hold: Optional[float] = ..., ack_all: bool = ..., timeout: Optional[float] = ..., partial: Literal[True],
+        replica_lag: Optional[float] = ..., ack_all: bool = ..., timeout: Optional[float] = ...,
+        partial: Literal[True],
     ) -> Results: ...
 
     def delete_many(
         self, keys: Iterable[Key], *, soft: bool = False, cache_only: bool = False,
-        hold: Optional[float] = None, ack_all: bool = False, timeout: Optional[float] = None, partial: bool = False,
+        replica_lag: Optional[float] = None, ack_all: bool = False, timeout: Optional[float] = None,
+        partial: bool = False,
     ) -> Union[Dict[Key, bool], Results]:
         """Remove the values of keys from the whole cluster. Return which of them had one."""
         limit = self._limit(timeout)
         batch = Batch(keys)
         for some in batch.pages(_wire.MAX_KEYS):
-            call = _calls.delete(self._ns, some, soft, cache_only, hold, ack_all)
+            call = _calls.delete(self._ns, some, soft, cache_only, replica_lag, ack_all)
             try:
                 answer, _ = self._call(call, limit)
                 for key, had in zip(some, _calls.deleted(answer, len(some))):

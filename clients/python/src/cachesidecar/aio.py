@@ -214,15 +214,16 @@ class AsyncClient(ManyView):
         return _calls.stored(answer)
 
     async def delete(
-        self, key: Key, *, soft: bool = False, cache_only: bool = False, hold: Optional[float] = None,
+        self, key: Key, *, soft: bool = False, cache_only: bool = False, replica_lag: Optional[float] = None,
         ack_all: bool = False, timeout: Optional[float] = None,
     ) -> bool:
         """Remove a key's value from the whole cluster. Return whether it had one.
 
         soft keeps the value for reads with stale_ok. cache_only leaves the origin of a namespace that writes through
-        as it is. hold is the time, in seconds, for which loaded values are not kept, for an origin whose replicas lag.
+        as it is. replica_lag is the time, in seconds, for which loaded values are not kept, for an origin whose
+        replicas lag.
         """
-        call = _calls.delete(self._ns, [_calls.key_bytes(key)], soft, cache_only, hold, ack_all)
+        call = _calls.delete(self._ns, [_calls.key_bytes(key)], soft, cache_only, replica_lag, ack_all)
         answer, _ = await self._call(call, timeout)
         return _calls.deleted_one(answer)
 
