@@ -42,9 +42,9 @@ const (
 	contestEvery  = time.Second
 )
 
-// note notes that a name was seen at another address than the known one. It says whether
+// noteConflict notes that a name was seen at another address than the known one. It says whether
 // that has lasted for conflictAfter since the beginning or since the last report.
-func (c *conflicts) note(name, other string) (lasts bool) {
+func (c *conflicts) noteConflict(name, other string) (lasts bool) {
 	if name == c.self {
 		c.contested.Store(true)
 	}
@@ -78,7 +78,7 @@ func (c *conflicts) settle() { c.contested.Store(false) }
 
 // NotifyConflict reports a name at two addresses: see conflicts.
 func (d delegate) NotifyConflict(known, other *memberlist.Node) {
-	if d.g.conflicts.note(known.Name, other.Address()) {
+	if d.g.conflicts.noteConflict(known.Name, other.Address()) {
 		d.g.cfg.Conflict(known.Name, known.Address(), other.Address())
 	}
 }

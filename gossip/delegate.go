@@ -45,7 +45,7 @@ func (d delegate) NotifyMsg(b []byte) {
 
 // GetBroadcasts returns payloads for the room that membership has left.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	return d.g.payloads.take(overhead, limit)
+	return d.g.payloads.takePayloads(overhead, limit)
 }
 
 // LocalState returns nothing: there is only meta to exchange.

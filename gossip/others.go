@@ -15,8 +15,8 @@ func (g *Gossip) Others() []string {
 	return g.others
 }
 
-// begin takes this node's address. Until the join addresses are looked up, names are others'.
-func (g *Gossip) begin(address string) {
+// takeAddress takes this node's address. Until the join addresses are looked up, names are others'.
+func (g *Gossip) takeAddress(address string) {
 	g.mu.Lock()
 	g.address = address
 	g.mu.Unlock()

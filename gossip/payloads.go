@@ -80,9 +80,9 @@ func (p *payloads) isNew(b []byte) bool {
 	return true
 }
 
-// take returns the payloads that fit into a packet, newest first: older ones have
+// takePayloads returns the payloads that fit into a packet, newest first: older ones have
 // gone out before.
-func (p *payloads) take(overhead, limit int) (out [][]byte) {
+func (p *payloads) takePayloads(overhead, limit int) (out [][]byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.expire()

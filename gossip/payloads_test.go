@@ -18,7 +18,7 @@ const packet = 1396
 func TestPayloadQueue(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		d := newPayloads()
-		if got := d.take(3, packet); got != nil {
+		if got := d.takePayloads(3, packet); got != nil {
 			t.Errorf("out of nothing came %q", got)
 		}
 		b := []byte("first")
@@ -26,12 +26,12 @@ func TestPayloadQueue(t *testing.T) {
 		b[0] = 'x' // the caller may change it again
 		d.add(0, []byte("second"), 10)
 		for i := range copies(10) {
-			got := d.take(3, packet)
+			got := d.takePayloads(3, packet)
 			if len(got) != 2 || string(got[0]) != "\x00second" || string(got[1]) != "\x05first" {
 				t.Fatalf("copy %d: %q, want the newest first", i, got)
 			}
 		}
-		if got := d.take(3, packet); len(got) != 0 {
+		if got := d.takePayloads(3, packet); len(got) != 0 {
 			t.Errorf("one copy too many: %q", got)
 		}
 		if waiting := d.queued(); waiting != 0 {
@@ -60,7 +60,7 @@ func TestPayloadBounds(t *testing.T) {
 		// take keeps to any limit of bytes, and to the number in a packet.
 		for limit := range packet {
 			size := 0
-			out := d.take(3, limit)
+			out := d.takePayloads(3, limit)
 			for _, b := range out {
 				size += len(b) + 3
 			}
@@ -78,7 +78,7 @@ func TestPayloadBounds(t *testing.T) {
 		}
 		// The longest fits beside the longest cluster name.
 		d.add(0, make([]byte, maxPayload), 10)
-		if got := d.take(3, 1400-2-2-memberlist.LabelMaxSize); len(got) == 0 || len(got[0]) != 1+maxPayload {
+		if got := d.takePayloads(3, 1400-2-2-memberlist.LabelMaxSize); len(got) == 0 || len(got[0]) != 1+maxPayload {
 			t.Error("the longest never goes out")
 		}
 	})
@@ -251,11 +251,11 @@ func TestPayloadGarbage(t *testing.T) {
 			t.Errorf("stats %+v, received %v", s, n.got())
 		}
 		d.NotifyMsg([]byte{0xff, 'x'}) // more hops than allowed
-		if got := n.payloads.take(3, packet); len(got) != 1 || got[0][0] != maxHops-1 {
+		if got := n.payloads.takePayloads(3, packet); len(got) != 1 || got[0][0] != maxHops-1 {
 			t.Errorf("passed on: %q, want %d hops", got, maxHops-1)
 		}
 		d.NotifyMsg([]byte{0, 'y'}) // no more hops
-		if got := n.payloads.take(3, packet); len(got) != 1 || got[0][1] != 'x' {
+		if got := n.payloads.takePayloads(3, packet); len(got) != 1 || got[0][1] != 'x' {
 			t.Errorf("passed on: %q, want the one before only", got)
 		}
 		if got := n.got(); got["x"] != 1 || got["y"] != 1 {
@@ -272,7 +272,7 @@ func TestPayloadsInAPacket(t *testing.T) {
 	for range 4 * maxInPacket {
 		d.add(0, []byte("x"), 10)
 	}
-	if got := len(d.take(3, packet)); got != maxInPacket {
+	if got := len(d.takePayloads(3, packet)); got != maxInPacket {
 		t.Errorf("%d in one packet", got)
 	}
 }

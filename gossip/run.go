@@ -47,7 +47,7 @@ func New(cfg Config) (*Gossip, error) {
 		return nil, fmt.Errorf("gossip: bind %s, UDP and TCP: %w: give an address of this host and a port that is free",
 			cfg.Bind, err)
 	}
-	g.begin(g.list.LocalNode().Address())
+	g.takeAddress(g.list.LocalNode().Address())
 	return g, nil
 }
 

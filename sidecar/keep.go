@@ -44,8 +44,8 @@ const (
 	coldAsked   = "--cold is given"
 )
 
-// take takes the memory out of what systemd has passed on, and returns the rest.
-func (k *keptMemory) take(c *Config, passed []*os.File) (rest []*os.File) {
+// takeMemory takes the memory out of what systemd has passed on, and returns the rest.
+func (k *keptMemory) takeMemory(c *Config, passed []*os.File) (rest []*os.File) {
 	for _, f := range passed {
 		switch {
 		case f.Name() != inside.KeptName:

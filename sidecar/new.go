@@ -42,7 +42,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	s.cfg.seed = s.keys.Seed()
 	if cfg.KeepMemory { // else Run takes what is passed on
-		s.passed = s.kept.take(&cfg, append(activation.Files(true), cfg.passed...))
+		s.passed = s.kept.takeMemory(&cfg, append(activation.Files(true), cfg.passed...))
 	}
 	for _, f := range feeds {
 		s.kept.fed = append(s.kept.fed, f.Namespaces()...)

@@ -28,7 +28,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	ctx, stop := s.ending.starts(ctx)
 	defer stop()
 	if !s.cfg.KeepMemory && !s.cfg.NoSocket {
-		s.passed = s.kept.take(&s.cfg, activation.Files(true))
+		s.passed = s.kept.takeMemory(&s.cfg, activation.Files(true))
 	}
 	s.kept.keep(s.engine, &s.cfg)
 	err := s.run(ctx)

@@ -79,7 +79,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	}
 	defer stream.Close()
 	if stream.Anew() != "" {
-		if err := f.begin(ctx, stream); err != nil {
+		if err := f.beginStream(ctx, stream); err != nil {
 			return err
 		}
 		f.anew = ""
@@ -126,9 +126,9 @@ func (f *Follower) giveUp(stream loader.FeedStream) {
 	}
 }
 
-// begin drops what was cached before a stream that leaves out earlier changes. The stream stays
+// beginStream drops what was cached before a stream that leaves out earlier changes. The stream stays
 // unfinished until then: if this host ends before, the next one begins anew too.
-func (f *Follower) begin(ctx context.Context, stream loader.FeedStream) error {
+func (f *Follower) beginStream(ctx context.Context, stream loader.FeedStream) error {
 	if wait := time.Until(f.counts.lastGap().Add(f.gapPause())); wait > 0 && !kv.Sleep(ctx, wait) {
 		return ctx.Err()
 	}
@@ -209,7 +209,7 @@ func (s *following) run(ctx context.Context) error {
 		fresh, due := false, false
 		select {
 		case t := <-came:
-			s.take(t)
+			s.takeTransaction(t)
 			fresh = true
 		case <-look.C:
 			due = true
@@ -223,7 +223,7 @@ func (s *following) run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		for len(s.came) > 0 && len(s.order) < maxPending {
-			s.take(<-s.came)
+			s.takeTransaction(<-s.came)
 			fresh = true
 		}
 		if fresh {
@@ -247,8 +247,8 @@ func (s *following) run(ctx context.Context) error {
 	}
 }
 
-// take takes a transaction that has come.
-func (s *following) take(t *loader.Transaction) {
+// takeTransaction takes a transaction that has come.
+func (s *following) takeTransaction(t *loader.Transaction) {
 	s.queued.Add(-int64(t.Keys))
 	s.counts.noteReceived(t.End)
 	s.heard = max(s.heard, t.End)

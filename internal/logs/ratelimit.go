@@ -59,7 +59,7 @@ func (c *causes) admit(r *slog.Record, with []slog.Attr) bool {
 	defer c.mu.Unlock()
 	t := c.m[cause]
 	if t == nil {
-		t = c.begin(cause, r, with)
+		t = c.beginTally(cause, r, with)
 	}
 	if r.Time.Sub(t.since) >= alikeFor {
 		t.since, t.lines = r.Time, 0
@@ -73,8 +73,8 @@ func (c *causes) admit(r *slog.Record, with []slog.Attr) bool {
 	return false
 }
 
-// begin makes the tally of a new cause. c.mu is held.
-func (c *causes) begin(cause uint64, r *slog.Record, with []slog.Attr) *tally {
+// beginTally makes the tally of a new cause. c.mu is held.
+func (c *causes) beginTally(cause uint64, r *slog.Record, with []slog.Attr) *tally {
 	if len(c.m) >= maxCauses {
 		for k, t := range c.m {
 			if r.Time.Sub(t.since) >= alikeFor && t.leftOut == 0 {

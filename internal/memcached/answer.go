@@ -12,7 +12,7 @@ func (f *form) append(dst []byte, n *tally, q *wire.Request, r *wire.Reply) []by
 	if q.Op == wire.OpDelete && len(r.Items) == 1 {
 		r = &r.Items[0]
 	}
-	n.note(f, q, r)
+	n.noteRequest(f, q, r)
 	switch {
 	case f.verb == verbFixed: // the request has dropped a value, or there was none
 		return f.appendLine(dst, f.line)

@@ -88,8 +88,8 @@ func (n *tally) outcome(r *wire.Reply, hits count) {
 	}
 }
 
-// note counts a request, which has been answered.
-func (n *tally) note(f *form, q *wire.Request, r *wire.Reply) {
+// noteRequest counts a request, which has been answered.
+func (n *tally) noteRequest(f *form, q *wire.Request, r *wire.Reply) {
 	switch f.verb {
 	case verbFixed:
 		if f.line == tooLarge {

@@ -66,7 +66,7 @@ func (d *Endpoint) has(prefix, key []byte) bool {
 // flushAll answers flush_all: all hosts drop the keys of the endpoint's namespace, and of no
 // other. It comes after all commands before it, and before all later ones.
 func (t *handler) flushAll(conn *server.Conn, cmd *command) {
-	t.begin(wire.OpFlush, nil).Options = wire.Cluster
+	t.beginRequest(wire.OpFlush, nil).Options = wire.Cluster
 	if t.refused(conn) {
 		return
 	}

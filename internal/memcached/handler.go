@@ -68,8 +68,8 @@ func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
 	return &handler{Session: c, endpoint: d}, nil
 }
 
-// begin begins the present request, of a key as the client names it.
-func (t *handler) begin(op wire.Op, key []byte) *wire.Request {
+// beginRequest begins the present request, of a key as the client names it.
+func (t *handler) beginRequest(op wire.Op, key []byte) *wire.Request {
 	q := t.Req
 	keys := q.Keys[:0]
 	*q = wire.Request{} // in place: a literal with fields would be copied

@@ -16,7 +16,7 @@ func (t *handler) get(conn *server.Conn, cmd *command) {
 	t.form.part = len(cmd.rest) > 0
 	n := 0
 	for key := cmd.key; key != nil; n++ {
-		t.begin(wire.OpGet, key)
+		t.beginRequest(wire.OpGet, key)
 		if t.refused(conn) {
 			return
 		}
@@ -102,7 +102,7 @@ func (t *handler) getLater(conn *server.Conn, cmd *command, key []byte) {
 	}
 	form.written = nil
 	for key != nil {
-		q := t.begin(wire.OpMGet, key)
+		q := t.beginRequest(wire.OpMGet, key)
 		if t.refused(conn) { // each part has a namespace of its own
 			return
 		}
@@ -130,7 +130,7 @@ func (t *handler) gat(conn *server.Conn, cmd *command) {
 		conn.Out = append(conn.Out, end...)
 	}
 	for key := cmd.key; key != nil; {
-		t.retime(t.begin(wire.OpMetaGet, key), cmd.exptime)
+		t.retime(t.beginRequest(wire.OpMetaGet, key), cmd.exptime)
 		form.written = key
 		next := cmd.nextKey()
 		form.more = next != nil

@@ -83,7 +83,7 @@ func (t *handler) askAhead(conn *server.Conn) {
 
 // beginRead begins the request of a command that reads one key.
 func (t *handler) beginRead(cmd *command) {
-	q := t.begin(wire.OpGet, cmd.key)
+	q := t.beginRequest(wire.OpGet, cmd.key)
 	if cmd.verb != verbMetaGet {
 		return
 	}
@@ -133,7 +133,7 @@ func (t *handler) finish(conn *server.Conn, a *delayed) {
 		a.Held.Free()
 		a.Request.Keys, a.Since, a.Deadline = left, t.Now.Boot, t.Core.Deadlines.Of(&a.Request, t.Now)
 	}
-	conn.Out = t.end(conn.Out, a)
+	conn.Out = t.endDelayed(conn.Out, a)
 }
 
 // makeRoom makes room for the answer to a request.
@@ -150,8 +150,8 @@ func makeRoom(conn *server.Conn, a *delayed) {
 	}
 }
 
-// end ends a request, and appends its answer.
-func (t *handler) end(dst []byte, a *delayed) []byte {
+// endDelayed ends a request, and appends its answer.
+func (t *handler) endDelayed(dst []byte, a *delayed) []byte {
 	a.End(&a.reply)
 	defer a.Held.Free()
 	dst = a.form.append(dst, &t.n, &a.Request, &a.reply)
@@ -201,7 +201,7 @@ func (t *handler) giveUp() {
 	for i, a := range t.begun[:t.commands] {
 		if a != nil {
 			<-a.over
-			t.end(nil, a)
+			t.endDelayed(nil, a)
 			t.begun[i] = nil
 		}
 	}

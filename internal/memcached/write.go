@@ -12,7 +12,7 @@ import (
 func (t *handler) write(conn *server.Conn, cmd *command) {
 	switch cmd.verb {
 	case verbDelete:
-		t.begin(wire.OpDelete, cmd.key)
+		t.beginRequest(wire.OpDelete, cmd.key)
 	case verbMetaDelete:
 		t.metaDelete(cmd)
 	case verbIncr, verbMetaArithmetic:
@@ -32,7 +32,7 @@ func (t *handler) set(cmd *command) {
 		t.expired(cmd)
 		return
 	}
-	q := t.begin(wire.OpSet, cmd.key)
+	q := t.beginRequest(wire.OpSet, cmd.key)
 	q.Value, q.Flags, q.Mode = cmd.value, cmd.flags, cmd.mode
 	if !cmd.mode.IsConcat() {
 		q.TTLMS = ttl
@@ -50,7 +50,7 @@ func (t *handler) set(cmd *command) {
 func (t *handler) expired(cmd *command) {
 	cmd.expired = true
 	if cmd.mode == wire.ModeAdd {
-		lookAt(t.begin(wire.OpGet, cmd.key))
+		lookAt(t.beginRequest(wire.OpGet, cmd.key))
 		return
 	}
 	q := t.remove(cmd.key)
@@ -62,7 +62,7 @@ func (t *handler) expired(cmd *command) {
 // remove begins the request that ends a value whose time is over, or that a client has failed
 // to replace. Only the cache forgets the value: no client has asked to delete it at the origin.
 func (t *handler) remove(key []byte) *wire.Request {
-	q := t.begin(wire.OpDelete, key)
+	q := t.beginRequest(wire.OpDelete, key)
 	q.Options = wire.CacheOnly
 	return q
 }
@@ -72,7 +72,7 @@ func (t *handler) remove(key []byte) *wire.Request {
 const noVersion = math.MaxUint64
 
 func (t *handler) metaDelete(cmd *command) {
-	q := t.begin(wire.OpDelete, cmd.key)
+	q := t.beginRequest(wire.OpDelete, cmd.key)
 	if cmd.hasCAS {
 		q.Compare = cmp.Or(cmd.cas, noVersion)
 	}
@@ -92,7 +92,7 @@ func (t *handler) metaDelete(cmd *command) {
 }
 
 func (t *handler) incr(cmd *command) {
-	q := t.begin(wire.OpIncr, cmd.key)
+	q := t.beginRequest(wire.OpIncr, cmd.key)
 	q.Options = wire.Unsigned
 	if cmd.down {
 		q.Options |= wire.Down
@@ -115,5 +115,5 @@ func (t *handler) touch(cmd *command) {
 		t.remove(cmd.key)
 		return
 	}
-	t.begin(wire.OpTouch, cmd.key).TTLMS = ms
+	t.beginRequest(wire.OpTouch, cmd.key).TTLMS = ms
 }

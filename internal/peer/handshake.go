@@ -27,9 +27,9 @@ var (
 // length it would mean 352 MiB or more, and no frame is so long.
 const tlsHandshake = 0x16
 
-// begin reads the first bytes of the connection. A sidecar that does not speak TLS gets
+// beginHandshake reads the first bytes of the connection. A sidecar that does not speak TLS gets
 // an answer that says what to do; of its frame only the id is read.
-func (g *handshakeConn) begin(nc net.Conn) error {
+func (g *handshakeConn) beginHandshake(nc net.Conn) error {
 	first := make([]byte, 1)
 	if _, err := io.ReadFull(nc, first); err != nil {
 		return err
@@ -67,8 +67,8 @@ func closeForWriting(nc net.Conn) {
 	_, _ = io.Copy(io.Discard, io.LimitReader(nc, MaxGreeting))
 }
 
-// end marks the handshake as over.
-func (g *handshakeConn) end() { g.slots = nil }
+// endHandshake marks the handshake as over.
+func (g *handshakeConn) endHandshake() { g.slots = nil }
 
 // Read implements net.Conn.
 func (g *handshakeConn) Read(b []byte) (int, error) {

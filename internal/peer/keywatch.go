@@ -106,14 +106,14 @@ func (k *KeyWatch) look(told bool) error {
 		return nil
 	}
 	again := k.rejected == digest
-	if err := k.take(content, digest); told || !again {
+	if err := k.takeContent(content, digest); told || !again {
 		return err
 	}
 	return nil
 }
 
-// take applies the content, or changes nothing and returns an error. k.mu is held.
-func (k *KeyWatch) take(content *keyContent, digest [32]byte) error {
+// takeContent applies the content, or changes nothing and returns an error. k.mu is held.
+func (k *KeyWatch) takeContent(content *keyContent, digest [32]byte) error {
 	set, err := content.Credentials(k.Node, k.Now())
 	if old := k.set.Load(); err == nil && set.Seed != old.Seed {
 		err = fmt.Errorf("cluster_key_file %s: the seed is another one, and it places every key: "+

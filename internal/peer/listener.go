@@ -271,7 +271,7 @@ func (d *listener) ungreeted() int {
 // handshake does the TLS handshake of an arrival. The arrival's timer ends it.
 func (d *listener) handshake(a *arrival) error {
 	g := &handshakeConn{left: maxHandshake, slots: d.slots}
-	if err := g.begin(a.nc); err != nil {
+	if err := g.beginHandshake(a.nc); err != nil {
 		return err
 	}
 	creds := d.creds()
@@ -284,7 +284,7 @@ func (d *listener) handshake(a *arrival) error {
 	if err != nil {
 		return err
 	}
-	g.end()
+	g.endHandshake()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	a.conn, a.proof = conn, shown

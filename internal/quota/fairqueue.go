@@ -29,18 +29,18 @@ func (r *FairQueue[K, T]) Push(of K, x T) {
 }
 
 // Pop removes the next item. The queue must not be empty.
-func (r *FairQueue[K, T]) Pop() T { return r.take(0) }
+func (r *FairQueue[K, T]) Pop() T { return r.takeItem(0) }
 
 // PopFirst removes the first item of the next line that matches, or the first one of all.
 func (r *FairQueue[K, T]) PopFirst(match func(T) bool) T {
-	return r.take(max(0, slices.IndexFunc(r.lines[0].waits, match)))
+	return r.takeItem(max(0, slices.IndexFunc(r.lines[0].waits, match)))
 }
 
 // PopLast removes the last item of the next line. The queue must not be empty.
-func (r *FairQueue[K, T]) PopLast() T { return r.take(len(r.lines[0].waits) - 1) }
+func (r *FairQueue[K, T]) PopLast() T { return r.takeItem(len(r.lines[0].waits) - 1) }
 
-// take removes item j of the first line, which has had its turn.
-func (r *FairQueue[K, T]) take(j int) T {
+// takeItem removes item j of the first line, which has had its turn.
+func (r *FairQueue[K, T]) takeItem(j int) T {
 	var zero T
 	l := r.lines[0]
 	x := l.waits[j]

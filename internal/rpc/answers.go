@@ -45,7 +45,7 @@ func (c *Client) readLoop() {
 func (c *Client) deliverBatch(int) error {
 	in := &c.input
 	in.PassSkipped()
-	c.gatherer.begin()
+	c.gatherer.beginBatch()
 	for in.Len() >= wire.LengthSize {
 		b := in.Bytes()
 		length := wire.FrameLength(b)
@@ -111,7 +111,7 @@ func (c *Client) callerOf(id uint64) Caller {
 	if s == nil {
 		return nil
 	}
-	caller := c.calls.end(s)
+	caller := c.calls.endCall(s)
 	c.finishLocked()
 	return caller
 }
@@ -145,8 +145,8 @@ const (
 	manyInFlight  = 8
 )
 
-// begin begins a batch, if it has several answers of many calls.
-func (g *writeGatherer) begin() {
+// beginBatch begins a batch, if it has several answers of many calls.
+func (g *writeGatherer) beginBatch() {
 	c := g.c
 	if !c.cfg.Direct {
 		return

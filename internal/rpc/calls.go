@@ -58,8 +58,8 @@ func (s *calls) find(id uint64) *slot {
 	return s.slots[at]
 }
 
-// end frees a call's slot, and returns its caller, or nil.
-func (s *calls) end(c *slot) Caller {
+// endCall frees a call's slot, and returns its caller, or nil.
+func (s *calls) endCall(c *slot) Caller {
 	caller := c.caller
 	s.free = append(s.free, uint32(c.id)-1)
 	c.id, c.caller = 0, nil

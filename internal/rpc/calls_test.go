@@ -16,7 +16,7 @@ func TestCallsUsed(t *testing.T) {
 	for range 10_000 {
 		if len(ids) > 0 && random.IntN(100) < 50 {
 			i := random.IntN(len(ids))
-			s.end(s.find(ids[i]))
+			s.endCall(s.find(ids[i]))
 			ids = slices.Delete(ids, i, i+1)
 		} else {
 			ids = append(ids, s.add(nil, time.Time{}))

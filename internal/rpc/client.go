@@ -193,7 +193,7 @@ func (c *Client) failLocked(err error) {
 	}
 	c.leaving.Store(true) // a caller that is told makes its next call over another connection
 	c.expiry.stop()
-	c.lead.end()
+	c.lead.wakeReader()
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotSent) { // a write has failed
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
@@ -303,7 +303,7 @@ func (c *Client) expire() {
 	}
 	c.requests.removeExpired(now, func(id uint64) {
 		if s := c.calls.find(id); s != nil {
-			c.calls.end(s)
+			c.calls.endCall(s)
 		}
 	})
 	_ = c.chargeLocked(0, nil) // it charges nothing new

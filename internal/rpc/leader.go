@@ -168,8 +168,8 @@ func (l *leader) readLocked() {
 	}
 }
 
-// end wakes the reader at the end of the connection. The lock is held.
-func (l *leader) end() {
+// wakeReader wakes the reader at the end of the connection. The lock is held.
+func (l *leader) wakeReader() {
 	c := l.c
 	if l.armed && l.timer.Stop() {
 		l.armed = false

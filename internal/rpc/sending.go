@@ -155,7 +155,7 @@ func (c *Client) nextLocked() []byte {
 		return nil
 	}
 	b, last := c.requests.next()
-	c.deadline.begin(last)
+	c.deadline.beginWrite(last)
 	return b
 }
 
@@ -193,8 +193,8 @@ type writeDeadline struct {
 	least atomic.Int64 // first wait + timeout, UnixNano; zero: no wait yet
 }
 
-// begin begins a write of requests. last is when the last of their calls expires.
-func (p *writeDeadline) begin(last time.Time) {
+// beginWrite begins a write of requests. last is when the last of their calls expires.
+func (p *writeDeadline) beginWrite(last time.Time) {
 	p.calls.Store(last.UnixNano())
 	p.least.Store(0)
 }

@@ -45,13 +45,13 @@ func (c *Handler) later(conn *server.Conn) {
 	// have times of their own, and their host keeps the order of each app.
 	c.order.enter(&p.turn, c.keys(), c.Req.Op != wire.OpLease && (c.Req.App || !c.Req.OnlyReads()))
 	if p.Request.Op == wire.OpFill {
-		p.fills = c.tokens.take(p.Request.Token) // the request has it now, and not the end of the connection
+		p.fills = c.tokens.takeToken(p.Request.Token) // the request has it now, and not the end of the connection
 	}
 	c.Names.Release() // the request may wait for others to end
 	if !p.mayWait() {
 		if err := p.takeStack(); err != nil { // with the other answers of the batch
 			r := wire.ErrorReply(err)
-			conn.Out = p.end(conn.Out, &r)
+			conn.Out = p.endRequest(conn.Out, &r)
 			return
 		}
 	}
@@ -82,7 +82,7 @@ func (p *Pending) start() {
 
 // writeAnswer answers a request that only reads, or has not been executed.
 func (p *Pending) writeAnswer(r *wire.Reply) {
-	a := &transport.Answers{Frame: p.end(nil, r)}
+	a := &transport.Answers{Frame: p.endRequest(nil, r)}
 	p.Conn.Answer(a, true)
 	a.Write()
 }
@@ -146,7 +146,7 @@ func (c *Handler) leased(q *wire.Request) {
 func (p *Pending) serve() (answer []byte, reads bool) {
 	r := p.Serve()
 	defer p.Held.Copy(ValuesOf(&r))()
-	return p.end(nil, &r), p.Request.OnlyReads()
+	return p.endRequest(nil, &r), p.Request.OnlyReads()
 }
 
 // long answers a read whose value was present and is long. If the value has gone by now,
@@ -168,17 +168,17 @@ func (p *Pending) long() []byte {
 		p.start()
 		return nil
 	}
-	return p.end(nil, &r)
+	return p.endRequest(nil, &r)
 }
 
 // dropped ends a read of a connection that has ended.
 func (p *Pending) dropped() (answer []byte, reads bool) {
 	r := wire.ErrorReply(wire.Errorf(wire.Busy, "the connection has ended"))
-	return p.end(nil, &r), true
+	return p.endRequest(nil, &r), true
 }
 
-// end ends the request, and appends its answer.
-func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
+// endRequest ends the request, and appends its answer.
+func (p *Pending) endRequest(dst []byte, r *wire.Reply) []byte {
 	h := p.handler
 	if h.given(&p.Request, r); p.fills.until > 0 && r.Status.IsError() {
 		h.remember(p.Request.Token, p.fills)
@@ -242,7 +242,7 @@ func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 				if r.Status == wire.Moved {
 					return p.long()
 				}
-				return p.end(nil, &r)
+				return p.endRequest(nil, &r)
 			})
 			return
 		}
@@ -252,6 +252,6 @@ func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 		p.start()
 		return
 	}
-	a.Frame = p.end(a.Frame[:0], &r)
+	a.Frame = p.endRequest(a.Frame[:0], &r)
 	p.Conn.Answer(a, true)
 }

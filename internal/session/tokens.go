@@ -72,21 +72,21 @@ func (t *tokens) add(token []byte, g tokenOf, now time.Duration) bool {
 	return true
 }
 
-// take forgets a token that a FILL uses, and returns its key: zero if the token is
+// takeToken forgets a token that a FILL uses, and returns its key: zero if the token is
 // unknown.
-func (t *tokens) take(token []byte) tokenOf {
+func (t *tokens) takeToken(token []byte) tokenOf {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.next != nil {
-		return t.next.take(token)
+		return t.next.takeToken(token)
 	}
 	g := t.m[string(token)]
 	delete(t.m, string(token))
 	return g
 }
 
-// end ends the set and returns the tokens that are left.
-func (t *tokens) end() map[string]tokenOf {
+// endTokens ends the set and returns the tokens that are left.
+func (t *tokens) endTokens() map[string]tokenOf {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
@@ -118,7 +118,7 @@ func (c *Handler) Succeeded(next server.Handler) {
 func (c *Handler) given(q *wire.Request, r *wire.Reply) {
 	switch {
 	case q.Op == wire.OpFill && !r.Status.IsError(): // after an error the token may still be out
-		c.tokens.take(q.Token)
+		c.tokens.takeToken(q.Token)
 	case q.Op == wire.OpLease && r.Status == wire.Lease:
 		ends := c.Core.Clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
 		c.remember(r.Token, tokenOf{string(q.Namespace), string(q.Key), ends})
@@ -133,7 +133,7 @@ func (c *Handler) remember(token []byte, g tokenOf) {
 }
 
 // giveBack gives back the tokens that the connection has left.
-func (c *Handler) giveBack() { c.abandon(c.tokens.end()) }
+func (c *Handler) giveBack() { c.abandon(c.tokens.endTokens()) }
 
 // abandon gives tokens back to the owners of their keys.
 func (c *Handler) abandon(list map[string]tokenOf) {

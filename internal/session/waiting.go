@@ -114,7 +114,7 @@ func (w *Waiting) End(r *wire.Reply) {
 	}
 	s := w.Session
 	s.Count(&w.Request, r)
-	w.note(r)
+	w.noteSlow(r)
 	w.turn.leave()
 	s.Core.Waiting.Add(-1)
 	s.client.Release(quota.Waiting)
@@ -132,8 +132,8 @@ func ValuesOf(r *wire.Reply) int {
 	return n
 }
 
-// note notes the request of an app if it was slow.
-func (w *Waiting) note(r *wire.Reply) {
+// noteSlow notes the request of an app if it was slow.
+func (w *Waiting) noteSlow(r *wire.Reply) {
 	s, q := w.Session, &w.Request
 	if s.from.Node != "" || !q.Op.Watched() {
 		return

@@ -159,8 +159,8 @@ func (r *Region) stop() {
 	r.ended = true
 }
 
-// end makes the region closed, and zeroes index and log.
-func (r *Region) end() {
+// closeRegion makes the region closed, and zeroes index and log.
+func (r *Region) closeRegion() {
 	r.mem.word(atState).Store(Closed)
 	r.stop()
 	for at := atIndex; at < len(r.mem); {

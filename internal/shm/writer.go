@@ -317,7 +317,7 @@ func (w *Writer) End(r *Region) {
 	list := slices.DeleteFunc(slices.Clone(w.all()), func(other *Region) bool { return other == r })
 	w.regions.Store(&list)
 	w.mu.Unlock()
-	r.end()
+	r.closeRegion()
 	runtime.KeepAlive(r)
 }
 

@@ -155,7 +155,7 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if c.ballot.Compare(a.Ballot) != 0 {
 			continue
 		}
-		c.note(from, a, m.now)
+		c.noteAnswer(from, a, m.now)
 		if !m.mustAnswer(o) {
 			break
 		}
@@ -214,7 +214,7 @@ func (m *Machine) decide() {
 		case m.consistent():
 			m.decideVoted(c)
 		case m.answered(c):
-			m.begin(c, c.set, never)
+			m.beginOwnership(c, c.set, never)
 		}
 		if !c.set.Empty() {
 			kept = append(kept, c)
@@ -265,9 +265,9 @@ func (m *Machine) grants(c *claim, o *member) bool {
 	return a != nil && (m.knows(a.In) || failpoint.Out(failpoint.NamedInAnswer)) && a.Granted.Contains(c.set)
 }
 
-// begin starts to own part of a claim that all have granted, unless a higher ballot
+// beginOwnership starts to own part of a claim that all have granted, unless a higher ballot
 // was granted or the ring has changed meanwhile.
-func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
+func (m *Machine) beginOwnership(c *claim, set kv.PartitionSet, until time.Duration) {
 	begun := Begun{
 		Ballot: c.ballot, Partitions: m.newSet(),
 		Releasers: map[kv.Process]kv.PartitionSet{}, Keepers: map[kv.Process]bool{}, Heads: map[kv.Process]uint64{},

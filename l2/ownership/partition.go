@@ -58,8 +58,8 @@ type answered struct {
 	since time.Duration // since when its voter grants that much
 }
 
-// note keeps an answer.
-func (c *claim) note(from kv.Process, a Answer, now time.Duration) {
+// noteAnswer keeps an answer.
+func (c *claim) noteAnswer(from kv.Process, a Answer, now time.Duration) {
 	if old := c.answer(from); old != nil && old.Voter && old.Granted.Contains(a.Granted) {
 		now = old.since
 	}

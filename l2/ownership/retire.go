@@ -40,11 +40,11 @@ func (m *Machine) endRetired() {
 			m.retireAt = ends
 		}
 	}
-	m.end(set, "retired, and no other node has asked for it")
+	m.endOwnership(set, "retired, and no other node has asked for it")
 }
 
-// end ends the ownerships of a set, with no successor to hand over to.
-func (m *Machine) end(set kv.PartitionSet, why string) {
+// endOwnership ends the ownerships of a set, with no successor to hand over to.
+func (m *Machine) endOwnership(set kv.PartitionSet, why string) {
 	if set.Empty() {
 		return
 	}
@@ -65,7 +65,7 @@ func (m *Machine) stop(why string) {
 		}
 		m.giveUp(uint16(i))
 	}
-	m.end(set, why)
+	m.endOwnership(set, why)
 	m.rounds = nil
 	if m.in {
 		m.in = false

@@ -112,7 +112,7 @@ func (m *Machine) Abandon(now time.Duration) {
 			set.Add(uint16(i))
 		}
 	}
-	m.end(set, "this node leaves, and no other is there")
+	m.endOwnership(set, "this node leaves, and no other is there")
 	m.settle()
 }
 

@@ -77,7 +77,7 @@ func (m *Machine) endLapsed() {
 			m.lapseAt = min(m.lapseAt, p.until)
 		}
 	}
-	m.end(set, "no majority of the voters has acknowledged it in time")
+	m.endOwnership(set, "no majority of the voters has acknowledged it in time")
 }
 
 // voteSelf answers a claim of this node as one of the voters.
@@ -93,7 +93,7 @@ func (m *Machine) voteSelf(c *claim) {
 			a.Granted.Add(i)
 		}
 	}
-	c.note(self, a, m.now)
+	c.noteAnswer(self, a, m.now)
 }
 
 // authorities lists the ballots that may have authority over any of a set, as far as
@@ -398,7 +398,7 @@ func (m *Machine) tally(r *round) {
 	}
 	for _, c := range m.claims {
 		if begins[c] != nil && m.now < until && m.now-c.began < 2*m.cfg.Bound {
-			m.begin(c, begins[c], until)
+			m.beginOwnership(c, begins[c], until)
 		}
 	}
 	m.lapseAt = never

@@ -76,8 +76,8 @@ func newIndex(p *pages, base, maxWords int) *index {
 	return &index{pages: p, maxWords: maxWords, directory: directory{base: uint32(base), dir: make([]pageID, base)}}
 }
 
-// begin gives an index its first pages.
-func (x *index) begin() {
+// beginIndex gives an index its first pages.
+func (x *index) beginIndex() {
 	for i := range x.dir {
 		x.dir[i] = x.pages.get()
 	}

@@ -30,7 +30,7 @@ func newPages(region []byte, p *pool) *pages {
 // get hands out a zeroed page and charges it. The pool's reserve covers a page that is
 // needed when everything else is handed out; later segments pay for it.
 func (p *pages) get() pageID {
-	id, ok := p.take()
+	id, ok := p.takePage()
 	if !ok {
 		panic("l2/segment: more pages than the region was made for") // see New
 	}
@@ -43,7 +43,7 @@ func (p *pages) tryGet() (pageID, bool) {
 	if !p.pool.tryCharge(pageSize, 0) {
 		return 0, false
 	}
-	id, ok := p.take()
+	id, ok := p.takePage()
 	if !ok {
 		p.pool.charge(-pageSize)
 	}
@@ -57,7 +57,7 @@ func (p *pages) getAll(n int) ([]pageID, bool) {
 	}
 	held := make([]pageID, 0, n)
 	for range n {
-		id, ok := p.take()
+		id, ok := p.takePage()
 		if !ok {
 			p.pool.charge(-int64(n-len(held)) * pageSize)
 			p.putAll(held)
@@ -74,8 +74,8 @@ func (p *pages) putAll(held []pageID) {
 	}
 }
 
-// take takes a page that has been charged, if the region has one left.
-func (p *pages) take() (pageID, bool) {
+// takePage takes a page that has been charged, if the region has one left.
+func (p *pages) takePage() (pageID, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var id pageID

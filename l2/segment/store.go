@@ -162,7 +162,7 @@ func build(cfg Config) (s *Store, err error) {
 	s.makeShards()
 	if header == nil {
 		for _, sh := range s.shards {
-			sh.index.begin()
+			sh.index.beginIndex()
 		}
 		return s, nil
 	}

@@ -89,7 +89,7 @@ func (l *messageLimiter) count(kind byte, bytes int) error {
 		if l.rows += bytes; l.maxRows >= 0 && l.rows > l.maxRows {
 			return errRows
 		}
-		return l.conn.take(bytes)
+		return l.conn.takeBytes(bytes)
 	}
 	if kind == 'Z' { // the end of an answer, whose rows have been read
 		l.conn.free()
@@ -130,8 +130,8 @@ func timeoutConnBelow(w io.Writer) *timeoutConn {
 	}
 }
 
-// take charges n bytes of the present answer. A nil patient has no bound.
-func (c *timeoutConn) take(n int) error {
+// takeBytes charges n bytes of the present answer. A nil patient has no bound.
+func (c *timeoutConn) takeBytes(n int) error {
 	if c == nil {
 		return nil
 	}

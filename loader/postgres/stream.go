@@ -144,7 +144,7 @@ func (s *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 		}
 		switch m := m.(type) {
 		case *pgproto3.CopyData:
-			t, err := s.take(m.Data)
+			t, err := s.takeMessage(m.Data)
 			if err != nil || t != nil {
 				return t, err
 			}
@@ -202,8 +202,8 @@ func (c *failures) count(err error, from uint64) error {
 	return fmt.Errorf("%w: the server cannot read on in its log: %w", loader.ErrGap, err)
 }
 
-// take takes a message of the stream.
-func (s *stream) take(b []byte) (*loader.Transaction, error) {
+// takeMessage takes a message of the stream.
+func (s *stream) takeMessage(b []byte) (*loader.Transaction, error) {
 	f := &fields{rest: b}
 	switch kind := f.byte(); kind {
 	case 'w':

@@ -103,13 +103,13 @@ func (p *acceptQueue) forget() {
 	}
 }
 
-// begin begins the connections of a tenant at their rate until none waits; once ctx ends, at once.
-func (p *acceptQueue) begin(ctx context.Context, n *arrivals, begin func(*Conn)) {
+// beginConns begins the connections of a tenant at their rate until none waits; once ctx ends, at once.
+func (p *acceptQueue) beginConns(ctx context.Context, n *arrivals, beginConns func(*Conn)) {
 	for p.continues(n) {
 		sched.NoteBusy() // raises GOMAXPROCS for a while
 		_ = n.limit.Wait(ctx)
 		for _, c := range p.next(n) {
-			begin(c)
+			beginConns(c)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func (s *paced) enter(ctx context.Context, nc net.Conn, tenant, process string) 
 	case now:
 		s.begin(s.names[c])
 	case waits != nil:
-		go s.p.begin(ctx, waits, func(c *Conn) { s.begin(s.names[c]) })
+		go s.p.beginConns(ctx, waits, func(c *Conn) { s.begin(s.names[c]) })
 	}
 }
 
@@ -107,7 +107,7 @@ func TestPaceHasOneGoroutine(t *testing.T) {
 					t.Errorf("connection %d brings another goroutine", i)
 				}
 				wg.Go(func() {
-					p.begin(t.Context(), waits, func(*Conn) { time.Sleep(60 * time.Millisecond) })
+					p.beginConns(t.Context(), waits, func(*Conn) { time.Sleep(60 * time.Millisecond) })
 					begin.Add(-1)
 				})
 			}
@@ -228,7 +228,7 @@ func TestPaceInOverload(t *testing.T) {
 			case now:
 				begin(c)
 			case waits != nil:
-				go func() { p.begin(t.Context(), waits, begin); ended <- struct{}{} }()
+				go func() { p.beginConns(t.Context(), waits, begin); ended <- struct{}{} }()
 			}
 		}
 		for range acceptBurst {

@@ -140,14 +140,14 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 	now, wait := s.accepting.enter(c, tenant, process)
 	switch {
 	case now:
-		s.begin(c)
+		s.beginConn(c)
 	case wait != nil:
-		s.wg.Go(func() { s.accepting.begin(turns, wait, s.begin) }) // ends when no connection waits any more
+		s.wg.Go(func() { s.accepting.beginConns(turns, wait, s.beginConn) }) // ends when no connection waits any more
 	}
 }
 
-// begin serves a connection on a new goroutine.
-func (s *Server) begin(c *Conn) {
+// beginConn serves a connection on a new goroutine.
+func (s *Server) beginConn(c *Conn) {
 	s.wg.Go(func() { s.serve(c) }) // ends when the connection does; shutdown waits for it
 }
 
