@@ -83,7 +83,7 @@ func (s *scene) holds(v *vnode, k *vkey) bool {
 	return v.s.engine.Node.OwnershipEpoch(s.partition(k)) != 0
 }
 func (s *scene) owns(v, of *vnode, k *vkey) bool {
-	o := v.s.engine.Node.View().Owner(s.partition(k))
+	o := v.s.engine.Node.View().AssignedOwner(s.partition(k))
 	return o != nil && o.Process == of.s.engine.Node.Self()
 }
 func (s *scene) partition(k *vkey) uint16 {
