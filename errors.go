@@ -82,18 +82,18 @@ type BatchError struct {
 	Errors map[string]error // by key
 }
 
-func (e *BatchError) Error() string {
-	first := e.Keys[0]
-	if len(e.Keys) == 1 {
-		return fmt.Sprintf("key %.64q: %v", first, e.Errors[first])
+func (err *BatchError) Error() string {
+	first := err.Keys[0]
+	if len(err.Keys) == 1 {
+		return fmt.Sprintf("key %.64q: %v", first, err.Errors[first])
 	}
-	return fmt.Sprintf("%d keys have failed: key %.64q: %v", len(e.Keys), first, e.Errors[first])
+	return fmt.Sprintf("%d keys have failed: key %.64q: %v", len(err.Keys), first, err.Errors[first])
 }
 
 // Unwrap returns the errors, in the order of Keys.
-func (e *BatchError) Unwrap() (list []error) {
-	for _, key := range e.Keys {
-		list = append(list, e.Errors[key])
+func (err *BatchError) Unwrap() (list []error) {
+	for _, key := range err.Keys {
+		list = append(list, err.Errors[key])
 	}
 	return list
 }

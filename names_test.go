@@ -80,3 +80,44 @@ func TestBareVerbs(t *testing.T) {
 		t.Errorf("%d functions have a verb alone as their name, at most %d may: %v", sum, maxVerbs, where)
 	}
 }
+
+// TestReceivers checks that one letter is one type within a package: the receivers of a second type have a longer
+// name.
+func TestReceivers(t *testing.T) {
+	types := map[string][]string{} // by package and letter
+	productFiles(t, func(path string, f *ast.File) {
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || fn.Recv == nil || len(fn.Recv.List[0].Names) == 0 {
+				continue
+			}
+			name, of := fn.Recv.List[0].Names[0].Name, filepath.ToSlash(filepath.Dir(path))+" "+fn.Recv.List[0].Names[0].Name
+			if typ := receiverType(fn.Recv.List[0].Type); len(name) == 1 && name != "_" && !slices.Contains(types[of], typ) {
+				types[of] = append(types[of], typ)
+			}
+		}
+	})
+	for of, list := range types {
+		if len(list) > 1 {
+			t.Errorf("%s is the receiver of %s: give all but one of these types a receiver that tells", of, strings.Join(list, ", "))
+		}
+	}
+}
+
+// receiverType returns the name of a receiver's type, without its type parameters.
+func receiverType(e ast.Expr) string {
+	for {
+		switch x := e.(type) {
+		case *ast.StarExpr:
+			e = x.X
+		case *ast.IndexExpr:
+			e = x.X
+		case *ast.IndexListExpr:
+			e = x.X
+		case *ast.Ident:
+			return x.Name
+		default:
+			return ""
+		}
+	}
+}

@@ -12,9 +12,9 @@ func (c *ClusterStats) Total() (t Stats) {
 }
 
 // Total adds up the numbers of all namespaces. Times and texts are left out.
-func (s *Stats) Total() (t NamespaceStats) {
-	for i := range s.Namespaces {
-		add(reflect.ValueOf(&t).Elem(), reflect.ValueOf(&s.Namespaces[i]).Elem())
+func (st *Stats) Total() (t NamespaceStats) {
+	for i := range st.Namespaces {
+		add(reflect.ValueOf(&t).Elem(), reflect.ValueOf(&st.Namespaces[i]).Elem())
 	}
 	return t
 }

@@ -65,14 +65,14 @@ type Config struct {
 }
 
 // check refuses settings that contradict each other, and negative ones.
-func (c Config) check() error {
-	if c.Token != "" && c.TokenFile != "" {
+func (cfg Config) check() error {
+	if cfg.Token != "" && cfg.TokenFile != "" {
 		return fmt.Errorf("%w: Token and TokenFile are given: leave out one of them", cachesidecar.ErrBadRequest)
 	}
 	for name, n := range map[string]int64{
-		"Conns": int64(c.Conns), "MaxCalls": int64(c.MaxCalls), "MaxLoads": int64(c.MaxLoads),
-		"DialTimeout": int64(c.DialTimeout), "RequestTimeout": int64(c.RequestTimeout),
-		"LoadTimeout": int64(c.LoadTimeout), "WaitTimeout": int64(c.WaitTimeout),
+		"Conns": int64(cfg.Conns), "MaxCalls": int64(cfg.MaxCalls), "MaxLoads": int64(cfg.MaxLoads),
+		"DialTimeout": int64(cfg.DialTimeout), "RequestTimeout": int64(cfg.RequestTimeout),
+		"LoadTimeout": int64(cfg.LoadTimeout), "WaitTimeout": int64(cfg.WaitTimeout),
 	} {
 		if n < 0 {
 			return fmt.Errorf("%w: Config.%s is negative (%d): give more, or zero for the default",
@@ -82,16 +82,16 @@ func (c Config) check() error {
 	return nil
 }
 
-func (c Config) withDefaults() Config {
-	c.Conns = cmp.Or(c.Conns, 1)
-	c.DialTimeout = cmp.Or(c.DialTimeout, 250*time.Millisecond)
-	c.RequestTimeout = cmp.Or(c.RequestTimeout, time.Second)
-	c.LoadTimeout = cmp.Or(c.LoadTimeout, 30*time.Second)
-	c.WaitTimeout = cmp.Or(c.WaitTimeout, 10*time.Second)
-	c.MaxCalls = cmp.Or(c.MaxCalls, 1024)
-	c.MaxLoads = cmp.Or(c.MaxLoads, 4096)
-	c.Namespace = cmp.Or(c.Namespace, "default")
-	return c
+func (cfg Config) withDefaults() Config {
+	cfg.Conns = cmp.Or(cfg.Conns, 1)
+	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, 250*time.Millisecond)
+	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, time.Second)
+	cfg.LoadTimeout = cmp.Or(cfg.LoadTimeout, 30*time.Second)
+	cfg.WaitTimeout = cmp.Or(cfg.WaitTimeout, 10*time.Second)
+	cfg.MaxCalls = cmp.Or(cfg.MaxCalls, 1024)
+	cfg.MaxLoads = cmp.Or(cfg.MaxLoads, 4096)
+	cfg.Namespace = cmp.Or(cfg.Namespace, "default")
+	return cfg
 }
 
 // ReadToken returns the token in a file, as for Config.TokenFile. If file is "", it

@@ -32,8 +32,8 @@ type lent struct {
 
 // borrows reports whether the slot's latest calls went over another slot's connection,
 // which still takes calls.
-func (s *slot) borrows() bool {
-	l := s.lent.Load()
+func (sl *slot) borrows() bool {
+	l := sl.lent.Load()
 	return l != nil && l.conn.Err() == nil && !l.conn.Retiring()
 }
 
@@ -46,8 +46,8 @@ type greeting struct {
 
 // welcomeOf returns the sidecar's welcome on a connection, or nil if that connection is
 // not the latest.
-func (s *slot) welcomeOf(conn *rpc.Client) *wire.Welcome {
-	if g := s.greeted.Load(); g != nil && g.conn == conn {
+func (sl *slot) welcomeOf(conn *rpc.Client) *wire.Welcome {
+	if g := sl.greeted.Load(); g != nil && g.conn == conn {
 		return &g.welcome
 	}
 	return nil
@@ -55,8 +55,8 @@ func (s *slot) welcomeOf(conn *rpc.Client) *wire.Welcome {
 
 // oneClock reports whether the sidecar at the other end of a connection has the same boot
 // clock as this process.
-func (s *slot) oneClock(conn *rpc.Client) bool {
-	g := s.greeted.Load()
+func (sl *slot) oneClock(conn *rpc.Client) bool {
+	g := sl.greeted.Load()
 	return g != nil && g.conn == conn && g.oneClock
 }
 
@@ -67,8 +67,8 @@ func newSlot(c *shared) *slot {
 }
 
 // get returns a connection that was alive when last checked, or makes one.
-func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
-	c, err := s.Get(ctx)
+func (sl *slot) get(ctx context.Context) (*rpc.Client, error) {
+	c, err := sl.Get(ctx)
 	if errors.Is(err, rpc.ErrRedialerClosed) {
 		err = cachesidecar.ErrClosed
 	}
@@ -77,8 +77,8 @@ func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 
 // again reports whether another attempt may help after err, since the sidecar is being
 // started again. Before that it waits.
-func (s *slot) again(ctx context.Context, err error) bool {
-	return errors.Is(err, cachesidecar.ErrUnavailable) && s.shared.moving() && kv.Sleep(ctx, moveAgain)
+func (sl *slot) again(ctx context.Context, err error) bool {
+	return errors.Is(err, cachesidecar.ErrUnavailable) && sl.shared.moving() && kv.Sleep(ctx, moveAgain)
 }
 
 // moveAgain is the time between two attempts to connect to a sidecar that is being started
@@ -87,42 +87,42 @@ const moveAgain = 5 * time.Millisecond
 
 // follow makes the client move on when the sidecar says that it closes: calls in flight
 // get their answers, and later ones go over another connection.
-func (s *slot) follow(c *rpc.Client, w *wire.Welcome) error {
+func (sl *slot) follow(c *rpc.Client, w *wire.Welcome) error {
 	return c.Await(&wire.Request{Op: wire.OpLeaving}, func(frame []byte) {
 		var r wire.Reply
 		if wire.DecodeReply(wire.OpLeaving, frame, &r) == nil && r.Status == wire.OK {
-			s.shared.movesAt.Store(max(1, int64(s.shared.clock.Read().Boot)))
+			sl.shared.movesAt.Store(max(1, int64(sl.shared.clock.Read().Boot)))
 			c.Leave()
 		}
 	})
 }
 
 // dial finds the socket, connects and sends HELLO.
-func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
-	path, err := unixsock.Find(s.shared.cfg.Socket)
+func (sl *slot) dial(ctx context.Context) (*rpc.Client, error) {
+	path, err := unixsock.Find(sl.shared.cfg.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
 	}
-	token := s.shared.cfg.Token
-	if s.shared.cfg.TokenFile != "" {
-		if token, err = ReadToken(s.shared.cfg.TokenFile); err != nil {
+	token := sl.shared.cfg.Token
+	if sl.shared.cfg.TokenFile != "" {
+		if token, err = ReadToken(sl.shared.cfg.TokenFile); err != nil {
 			return nil, err
 		}
 	}
-	c, err := s.greet(ctx, path, token)
+	c, err := sl.greet(ctx, path, token)
 	ended := errors.Is(err, rpc.ErrClosed) && !errors.Is(err, rpc.ErrNoID)
 	if (ended || errors.Is(err, rpc.ErrNotSent)) && ctx.Err() == nil {
 		// A sidecar that ends closes what it has just accepted. If systemd keeps the socket,
 		// the next connection waits there for the next sidecar.
-		c, err = s.greet(ctx, path, token)
+		c, err = sl.greet(ctx, path, token)
 	}
 	return c, err
 }
 
 // greet connects to the socket at path and sends HELLO.
-func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, error) {
-	timeout := s.shared.cfg.DialTimeout
-	if s.shared.moving() { // the socket may be there before the sidecar is
+func (sl *slot) greet(ctx context.Context, path, token string) (*rpc.Client, error) {
+	timeout := sl.shared.cfg.DialTimeout
+	if sl.shared.moving() { // the socket may be there before the sidecar is
 		timeout = max(timeout, moveFor)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -131,17 +131,17 @@ func (s *slot) greet(ctx context.Context, path, token string) (*rpc.Client, erro
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
 	}
-	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.shared.cfg.MaxCalls, Direct: true})
-	before := s.shared.clock.Read().Boot
-	call, err := c.Do(ctx, timeout, hello(s.shared, token))
+	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: sl.shared.cfg.MaxCalls, Direct: true})
+	before := sl.shared.clock.Read().Boot
+	call, err := c.Do(ctx, timeout, hello(sl.shared, token))
 	if err == nil {
 		var w wire.Welcome
 		if err = decodeBody(wire.OpHello, call.Frame(), &w); err == nil {
-			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.shared.clock.Read().Boot)})
-			err = s.follow(c, &w)
+			sl.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, sl.shared.clock.Read().Boot)})
+			err = sl.follow(c, &w)
 		}
 		if err == nil {
-			s.shared.welcome(path, token, &w)
+			sl.shared.welcome(path, token, &w)
 		}
 		if err == nil && c.Retiring() { // it ends already
 			err = fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, rpc.ErrNotSent)
@@ -195,8 +195,8 @@ func decodeBody(op wire.Op, frame []byte, body any) error {
 
 // fits returns ErrTooLarge if a value is longer than the sidecar allows. Before HELLO
 // that limit is not known.
-func (s *slot) fits(value []byte) error {
-	g := s.greeted.Load()
+func (sl *slot) fits(value []byte) error {
+	g := sl.greeted.Load()
 	if g == nil {
 		return nil
 	}

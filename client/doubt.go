@@ -27,17 +27,17 @@ type doubt struct {
 
 // doubts begins a doubt after a call that began at since has failed with err, if that is
 // because of its time.
-func (s *slot) doubts(ctx context.Context, conn *rpc.Client, since time.Time, err error) {
+func (sl *slot) doubts(ctx context.Context, conn *rpc.Client, since time.Time, err error) {
 	if !errors.Is(err, rpc.ErrNoAnswer) && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return
 	}
 	d := &doubt{conn: conn, since: since, asked: time.Now(), answered: make(chan struct{})}
-	old := s.doubt.Load()
-	if old != nil && old.conn == conn || !s.doubt.CompareAndSwap(old, d) {
+	old := sl.doubt.Load()
+	if old != nil && old.conn == conn || !sl.doubt.CompareAndSwap(old, d) {
 		return // asked already
 	}
-	if err := conn.Start(&wire.Request{Op: wire.OpPing}, wire.MaxTimeout*time.Millisecond, asking{s, d}); err != nil {
-		asking{s, d}.Answered(nil, nil, err)
+	if err := conn.Start(&wire.Request{Op: wire.OpPing}, wire.MaxTimeout*time.Millisecond, asking{sl, d}); err != nil {
+		asking{sl, d}.Answered(nil, nil, err)
 		return
 	}
 	conn.Flush()
@@ -49,15 +49,15 @@ type asking struct {
 	doubt *doubt
 }
 
-func (a asking) Answered(*transport.Answers, []byte, error) {
-	a.slot.doubt.CompareAndSwap(a.doubt, nil)
-	close(a.doubt.answered)
+func (ask asking) Answered(*transport.Answers, []byte, error) {
+	ask.slot.doubt.CompareAndSwap(ask.doubt, nil)
+	close(ask.doubt.answered)
 }
 
 // settle waits until a connection is not in doubt, and returns how much of the call's time is
 // left. If it remains in doubt, settle returns ErrUnavailable.
-func (s *slot) settle(ctx context.Context, conn *rpc.Client, timeout time.Duration) (left time.Duration, err error) {
-	d := s.doubt.Load()
+func (sl *slot) settle(ctx context.Context, conn *rpc.Client, timeout time.Duration) (left time.Duration, err error) {
+	d := sl.doubt.Load()
 	if d == nil || d.conn != conn {
 		return timeout, nil
 	}

@@ -30,7 +30,7 @@ const (
 
 var kindNames = [...]string{"changed", "raised", "flushed", "reset", "beat"}
 
-func (k Kind) String() string { return kindNames[k] }
+func (kind Kind) String() string { return kindNames[kind] }
 
 // Event is a change that the sidecar has heard of.
 type Event struct {

@@ -99,20 +99,20 @@ func (c *Client) lease(
 // ErrNotStored means that the key has changed since the lease began, or that the lease's
 // time was over. Then the value is in no cache; use it only for requests that came before
 // that.
-func (l *Lease) Fill(ctx context.Context, value []byte, o FillOptions) (uint64, error) {
+func (lease *Lease) Fill(ctx context.Context, value []byte, o FillOptions) (uint64, error) {
 	ttl, err := calls.TTL(o.TTL, o.NoExpiry)
-	q := wire.Request{Op: wire.OpFill, Key: []byte(l.key), Token: l.token, Value: value, TTLMS: ttl}
+	q := wire.Request{Op: wire.OpFill, Key: []byte(lease.key), Token: lease.token, Value: value, TTLMS: ttl}
 	q.Flags = o.Flags
-	r, err := write(ctx, l.client, q, err)
+	r, err := write(ctx, lease.client, q, err)
 	return r.Version, err
 }
 
 // Abandon gives the lease back without a value. ErrNotStored means that the lease was
 // over already.
-func (l *Lease) Abandon(ctx context.Context) error {
-	k := []byte(l.key)
-	q := wire.Request{Op: wire.OpFill, Key: k, Token: l.token, TTLMS: wire.TTLDefault, Options: wire.Abandon}
-	a, err := l.client.do(ctx, l.client.slotFor(k), &q)
+func (lease *Lease) Abandon(ctx context.Context) error {
+	k := []byte(lease.key)
+	q := wire.Request{Op: wire.OpFill, Key: k, Token: lease.token, TTLMS: wire.TTLDefault, Options: wire.Abandon}
+	a, err := lease.client.do(ctx, lease.client.slotFor(k), &q)
 	a.release()
 	return err
 }

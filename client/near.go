@@ -162,9 +162,9 @@ func (n *near) drop() {
 // kept.
 func borrowed(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-func (s *space) key(key string) kv.Key {
+func (sp *space) key(key string) kv.Key {
 	b := borrowed(key)
-	return kv.Key{Hash: kv.HashKey(s.seed.Load(), b), Namespace: s.id, Bytes: b}
+	return kv.Key{Hash: kv.HashKey(sp.seed.Load(), b), Namespace: sp.id, Bytes: b}
 }
 
 // nearView is the near cache of one namespace. Without a near cache, or without a space

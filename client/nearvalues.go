@@ -58,10 +58,10 @@ func newKeptValues(bytes int64) *keptValues {
 }
 
 // The low bits of a hash choose the ledger's slot, the top bits the partition.
-func (v *keptValues) shard(h kv.Hash) *keptShard { return &v.shards[h>>32&(keptShards-1)] }
+func (values *keptValues) shard(h kv.Hash) *keptShard { return &values.shards[h>>32&(keptShards-1)] }
 
-func (v *keptValues) get(k kv.Key) *kept {
-	s := v.shard(k.Hash)
+func (values *keptValues) get(k kv.Key) *kept {
+	s := values.shard(k.Hash)
 	s.mu.RLock()
 	got := s.m[k.Hash]
 	s.mu.RUnlock()
@@ -76,8 +76,8 @@ func (v *keptValues) get(k kv.Key) *kept {
 
 // put keeps a value, and evicts others until the shard is within its limit. near.keep bounds the size of
 // a value: maxNearValue, and a hundredth of NearCache.Bytes.
-func (v *keptValues) put(n *kept) {
-	s := v.shard(n.hash)
+func (values *keptValues) put(n *kept) {
+	s := values.shard(n.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.m[n.hash]; old != nil {
@@ -90,15 +90,15 @@ func (v *keptValues) put(n *kept) {
 		s.oldest = n
 	}
 	s.newest = n
-	for s.bytes += n.cost(); s.bytes > v.limit; {
+	for s.bytes += n.cost(); s.bytes > values.limit; {
 		s.evict()
 	}
 }
 
 // outdate drops a key's value if the value was attested before version. This only saves
 // memory: get decides whether a value may be served.
-func (v *keptValues) outdate(h kv.Hash, version kv.Version) {
-	s := v.shard(h)
+func (values *keptValues) outdate(h kv.Hash, version kv.Version) {
+	s := values.shard(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.m[h]; old != nil && old.asOf < version {
@@ -107,18 +107,18 @@ func (v *keptValues) outdate(h kv.Hash, version kv.Version) {
 }
 
 // clear drops all values.
-func (v *keptValues) clear() {
-	for i := range v.shards {
-		s := &v.shards[i]
+func (values *keptValues) clear() {
+	for i := range values.shards {
+		s := &values.shards[i]
 		s.mu.Lock()
 		s.m, s.newest, s.oldest, s.hand, s.bytes = map[kv.Hash]*kept{}, nil, nil, nil, 0
 		s.mu.Unlock()
 	}
 }
 
-func (v *keptValues) size() (entries, bytes int64) {
-	for i := range v.shards {
-		s := &v.shards[i]
+func (values *keptValues) size() (entries, bytes int64) {
+	for i := range values.shards {
+		s := &values.shards[i]
 		s.mu.RLock()
 		entries += int64(len(s.m))
 		bytes += s.bytes
@@ -128,38 +128,38 @@ func (v *keptValues) size() (entries, bytes int64) {
 }
 
 // evict removes one value. The shard is locked and not empty.
-func (s *keptShard) evict() {
-	at := s.hand
+func (shard *keptShard) evict() {
+	at := shard.hand
 	for {
 		if at == nil {
-			at = s.oldest
+			at = shard.oldest
 		}
 		if !at.visited.Swap(false) {
 			break
 		}
 		at = at.prev
 	}
-	s.hand = at
-	s.remove(at)
+	shard.hand = at
+	shard.remove(at)
 }
 
 // remove removes k, and moves the hand on if it is at k. The shard is locked.
-func (s *keptShard) remove(k *kept) {
-	if s.hand == k {
-		s.hand = k.prev
+func (shard *keptShard) remove(k *kept) {
+	if shard.hand == k {
+		shard.hand = k.prev
 	}
 	if k.prev != nil {
 		k.prev.next = k.next
 	} else {
-		s.newest = k.next
+		shard.newest = k.next
 	}
 	if k.next != nil {
 		k.next.prev = k.prev
 	} else {
-		s.oldest = k.prev
+		shard.oldest = k.prev
 	}
-	s.bytes -= k.cost()
-	delete(s.m, k.hash)
+	shard.bytes -= k.cost()
+	delete(shard.m, k.hash)
 }
 
 // stream is a sequence of events from the sidecar without a gap. A value that was kept

@@ -11,10 +11,10 @@ import (
 
 // check checks that the parts of each shard agree, and that its bytes are within the
 // limit.
-func (v *keptValues) check(t *testing.T) {
+func (values *keptValues) check(t *testing.T) {
 	t.Helper()
-	for i := range v.shards {
-		s := &v.shards[i]
+	for i := range values.shards {
+		s := &values.shards[i]
 		n, bytes, hand := 0, int64(0), s.hand == nil
 		var last *kept
 		for k := s.newest; k != nil; k = k.next {
@@ -23,8 +23,8 @@ func (v *keptValues) check(t *testing.T) {
 			}
 			n, bytes, hand, last = n+1, bytes+k.cost(), hand || k == s.hand, k
 		}
-		if n != len(s.m) || bytes != s.bytes || bytes > v.limit || s.oldest != last || !hand {
-			t.Fatalf("shard %d: %d of %d in the list, %d of %d bytes, at most %d", i, n, len(s.m), bytes, s.bytes, v.limit)
+		if n != len(s.m) || bytes != s.bytes || bytes > values.limit || s.oldest != last || !hand {
+			t.Fatalf("shard %d: %d of %d in the list, %d of %d bytes, at most %d", i, n, len(s.m), bytes, s.bytes, values.limit)
 		}
 	}
 }

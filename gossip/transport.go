@@ -80,12 +80,12 @@ func netTransport(c *memberlist.Config) (memberlist.Transport, error) {
 // unaware is a network that knows addresses only.
 type unaware struct{ memberlist.Transport }
 
-func (t unaware) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
-	return t.WriteTo(b, a.Addr)
+func (un unaware) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+	return un.WriteTo(b, a.Addr)
 }
 
-func (t unaware) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	return t.DialTimeout(a.Addr, timeout)
+func (un unaware) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	return un.DialTimeout(a.Addr, timeout)
 }
 
 func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }

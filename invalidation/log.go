@@ -33,59 +33,59 @@ func NewLog(events int) *Log {
 // Append adds an event and returns its place. A caller that changes an entry calls
 // Append in the same critical section. So a reader that has read up to the head
 // afterwards has read every change that was stored before.
-func (l *Log) Append(e Event) uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.head++
-	l.ring[l.head%uint64(len(l.ring))] = e
+func (log *Log) Append(e Event) uint64 {
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	log.head++
+	log.ring[log.head%uint64(len(log.ring))] = e
 	switch {
 	case e.Kind == Changed:
-		l.marks[e.Hash.Partition()].Changed = l.head
+		log.marks[e.Hash.Partition()].Changed = log.head
 	case e.Kind == Flushed: // a Reset comes with the floors
 	default:
 		for p := range e.Detail.Partitions.All() {
-			l.marks[p].Raised = l.head
+			log.marks[p].Raised = log.head
 		}
 	}
-	if l.appended != nil {
-		close(l.appended)
-		l.appended = nil
+	if log.appended != nil {
+		close(log.appended)
+		log.appended = nil
 	}
-	return l.head
+	return log.head
 }
 
 // Head returns the place of the latest event.
-func (l *Log) Head() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.head
+func (log *Log) Head() uint64 {
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	return log.head
 }
 
 // After appends to dst the events after a place, at most most of them. It returns
 // false if they are not all in the log any more, or if the place never existed.
-func (l *Log) After(place uint64, most int, dst []Event) ([]Event, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if place > l.head || l.head-place > uint64(len(l.ring)) {
+func (log *Log) After(place uint64, most int, dst []Event) ([]Event, bool) {
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	if place > log.head || log.head-place > uint64(len(log.ring)) {
 		return dst, false
 	}
-	for ; place < l.head && most > 0; most-- {
+	for ; place < log.head && most > 0; most-- {
 		place++
-		dst = append(dst, l.ring[place%uint64(len(l.ring))])
+		dst = append(dst, log.ring[place%uint64(len(log.ring))])
 	}
 	return dst, true
 }
 
 // Reset is for a reader that has read everything up to a place, and has lost what
 // follows.
-func (l *Log) Reset(place uint64) Reset {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if place > l.head { // of another log
+func (log *Log) Reset(place uint64) Reset {
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	if place > log.head { // of another log
 		place = 0
 	}
-	r := Reset{Head: l.head}
-	for p, m := range l.marks {
+	r := Reset{Head: log.head}
+	for p, m := range log.marks {
 		if m.Changed > place || m.Raised > place {
 			m.Partition = uint16(p)
 			r.Since = append(r.Since, m)
@@ -95,17 +95,17 @@ func (l *Log) Reset(place uint64) Reset {
 }
 
 // Wait returns when there is an event after a place, or when ctx ends.
-func (l *Log) Wait(ctx context.Context, place uint64) {
-	l.mu.Lock()
-	if l.head != place {
-		l.mu.Unlock()
+func (log *Log) Wait(ctx context.Context, place uint64) {
+	log.mu.Lock()
+	if log.head != place {
+		log.mu.Unlock()
 		return
 	}
-	if l.appended == nil {
-		l.appended = make(chan struct{})
+	if log.appended == nil {
+		log.appended = make(chan struct{})
 	}
-	appended := l.appended
-	l.mu.Unlock()
+	appended := log.appended
+	log.mu.Unlock()
 	select {
 	case <-appended:
 	case <-ctx.Done():

@@ -44,18 +44,18 @@ type Copy struct {
 }
 
 // SetBytes gives the copy its own bytes of key and value.
-func (c *Copy) SetBytes(key, value []byte) {
+func (cp *Copy) SetBytes(key, value []byte) {
 	var b strings.Builder
 	b.Grow(len(key) + len(value))
 	b.Write(key)
 	b.Write(value)
-	c.bytes, c.keyLen = b.String(), uint16(len(key))
+	cp.bytes, cp.keyLen = b.String(), uint16(len(key))
 }
 
 // Key and Value return what the copy is of. The caller must not change the bytes.
-func (c *Copy) Key() string { return c.bytes[:c.keyLen] }
-func (c *Copy) Value() []byte {
-	return unsafe.Slice(unsafe.StringData(c.bytes), len(c.bytes))[c.keyLen:]
+func (cp *Copy) Key() string { return cp.bytes[:cp.keyLen] }
+func (cp *Copy) Value() []byte {
+	return unsafe.Slice(unsafe.StringData(cp.bytes), len(cp.bytes))[cp.keyLen:]
 }
 
 // overhead is what a copy takes besides its bytes: the Copy (80 bytes), and 130 to 150
@@ -63,7 +63,7 @@ func (c *Copy) Value() []byte {
 const overhead = 220
 
 // cost charges the allocator's size class, about 1/8 above the bytes.
-func (c *Copy) cost() int64 { return sizeClass(len(c.bytes)) + overhead }
+func (cp *Copy) cost() int64 { return sizeClass(len(cp.bytes)) + overhead }
 
 func sizeClass(n int) int64 {
 	if n <= 16 {
@@ -155,8 +155,8 @@ func (c *Cache) Touched(h kv.Hash) { c.store.Get(uint64(h)) }
 
 // is reports whether the copy is of a key. The hash alone is no proof, and ristretto
 // compares nothing else.
-func (c *Copy) is(k kv.Key) bool {
-	return c.Hash == k.Hash && c.Namespace == k.Namespace && c.Key() == string(k.Bytes)
+func (cp *Copy) is(k kv.Key) bool {
+	return cp.Hash == k.Hash && cp.Namespace == k.Namespace && cp.Key() == string(k.Bytes)
 }
 
 // Put offers a copy. The caller must not change the copy from now on. The cache may keep

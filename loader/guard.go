@@ -70,32 +70,32 @@ const maxCallTime = 30 * time.Second
 const maxBurst = 1 << 20
 
 // WithDefaults returns a copy with the defaults filled in. The error joins what is wrong.
-func (c GuardConfig) WithDefaults() (GuardConfig, error) {
+func (cfg GuardConfig) WithDefaults() (GuardConfig, error) {
 	err := errors.Join(
-		settings.Bounded("limits.concurrency", c.Concurrency, 0, 1<<16),
-		settings.Bounded("limits.queue", c.Queue, 0, 1<<20),
-		settings.Bounded("limits.queue_time", c.QueueTime, 0, maxCallTime),
-		settings.Bounded("limits.rate", c.Rate, 0, 1e9),
-		settings.Bounded("limits.burst", c.Burst, 0, maxBurst),
-		settings.Bounded("limits.timeout", c.Timeout, 0, maxCallTime),
-		settings.Bounded("limits.breaker.failures", c.Breaker.Failures, 0, 1<<20),
-		settings.Bounded("limits.breaker.open", c.Breaker.Open, 0, 10*time.Minute),
-		settings.Bounded("limits.breaker.probes", c.Breaker.Probes, 0, 1<<10),
-		settings.Bounded("limits.retries", c.Retries, 0, 10),
-		settings.Bounded("limits.retry_share", c.RetryShare, 0, 1),
+		settings.Bounded("limits.concurrency", cfg.Concurrency, 0, 1<<16),
+		settings.Bounded("limits.queue", cfg.Queue, 0, 1<<20),
+		settings.Bounded("limits.queue_time", cfg.QueueTime, 0, maxCallTime),
+		settings.Bounded("limits.rate", cfg.Rate, 0, 1e9),
+		settings.Bounded("limits.burst", cfg.Burst, 0, maxBurst),
+		settings.Bounded("limits.timeout", cfg.Timeout, 0, maxCallTime),
+		settings.Bounded("limits.breaker.failures", cfg.Breaker.Failures, 0, 1<<20),
+		settings.Bounded("limits.breaker.open", cfg.Breaker.Open, 0, 10*time.Minute),
+		settings.Bounded("limits.breaker.probes", cfg.Breaker.Probes, 0, 1<<10),
+		settings.Bounded("limits.retries", cfg.Retries, 0, 10),
+		settings.Bounded("limits.retry_share", cfg.RetryShare, 0, 1),
 	)
-	c.Concurrency = cmp.Or(c.Concurrency, 64)
-	c.Queue = cmp.Or(c.Queue, 1024)
-	c.QueueTime = cmp.Or(c.QueueTime, time.Second)
-	c.Burst = cmp.Or(c.Burst, int(min(max(1, c.Rate/10), maxBurst)))
-	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
-	c.Breaker.Failures = cmp.Or(c.Breaker.Failures, 5)
-	c.Breaker.Open = cmp.Or(c.Breaker.Open, 5*time.Second)
-	c.Breaker.Probes = cmp.Or(c.Breaker.Probes, 1)
-	c.RetryShare = cmp.Or(c.RetryShare, 0.1)
-	c.BackoffBase = cmp.Or(c.BackoffBase, 50*time.Millisecond)
-	c.BackoffMost = cmp.Or(c.BackoffMost, 2*time.Second)
-	return c, err
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, 64)
+	cfg.Queue = cmp.Or(cfg.Queue, 1024)
+	cfg.QueueTime = cmp.Or(cfg.QueueTime, time.Second)
+	cfg.Burst = cmp.Or(cfg.Burst, int(min(max(1, cfg.Rate/10), maxBurst)))
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	cfg.Breaker.Failures = cmp.Or(cfg.Breaker.Failures, 5)
+	cfg.Breaker.Open = cmp.Or(cfg.Breaker.Open, 5*time.Second)
+	cfg.Breaker.Probes = cmp.Or(cfg.Breaker.Probes, 1)
+	cfg.RetryShare = cmp.Or(cfg.RetryShare, 0.1)
+	cfg.BackoffBase = cmp.Or(cfg.BackoffBase, 50*time.Millisecond)
+	cfg.BackoffMost = cmp.Or(cfg.BackoffMost, 2*time.Second)
+	return cfg, err
 }
 
 // retryReserve is the maximum of a Guard's retry budget.

@@ -53,23 +53,23 @@ const maxListTimeout = 24 * time.Hour
 // Only returns the settings with defaults filled in. It returns an error if the setting
 // that the kind of origin needs is missing, or if another one is given. setting "" means
 // that the kind needs none.
-func (l List) Only(setting string) (List, error) {
-	if err := settings.Bounded("timeout", l.Timeout, 0, maxListTimeout); err != nil {
-		return l, err
+func (list List) Only(setting string) (List, error) {
+	if err := settings.Bounded("timeout", list.Timeout, 0, maxListTimeout); err != nil {
+		return list, err
 	}
 	for _, s := range []struct {
 		name  string
 		given bool
-	}{{"query", l.Query != ""}, {"url", l.URL != ""}, {"command", len(l.Command) > 0}} {
+	}{{"query", list.Query != ""}, {"url", list.URL != ""}, {"command", len(list.Command) > 0}} {
 		switch {
 		case s.given && s.name != setting:
-			return l, settings.Problemf(s.name, "is for another kind of origin: leave it out")
+			return list, settings.Problemf(s.name, "is for another kind of origin: leave it out")
 		case !s.given && s.name == setting:
-			return l, fmt.Errorf("there is no %s that gives all keys: give it", s.name)
+			return list, fmt.Errorf("there is no %s that gives all keys: give it", s.name)
 		}
 	}
-	l.Timeout = cmp.Or(l.Timeout, ListTimeout)
-	return l, nil
+	list.Timeout = cmp.Or(list.Timeout, ListTimeout)
+	return list, nil
 }
 
 // Lines is a writer that receives keys, one per line, and passes them to each. Lines end

@@ -33,23 +33,23 @@ type Term struct {
 }
 
 // Begin returns the term of a connection that is made after the call.
-func (t *Terms) Begin() Term {
-	age := cmp.Or(t.MaxAge, MaxConnAge)
-	return Term{t.ended.Load(), time.Now().Add(age - rand.N(max(age/10, 1)))}
+func (terms *Terms) Begin() Term {
+	age := cmp.Or(terms.MaxAge, MaxConnAge)
+	return Term{terms.ended.Load(), time.Now().Add(age - rand.N(max(age/10, 1)))}
 }
 
 // End ends the terms of all connections that were made no later than the one of this term. It reports whether
 // it has done so.
-func (t *Terms) End(of Term) bool {
-	now, last := time.Now(), t.endedAt.Load()
-	if last != nil && now.Sub(*last) < endEvery || !t.ended.CompareAndSwap(of.number, of.number+1) {
+func (terms *Terms) End(of Term) bool {
+	now, last := time.Now(), terms.endedAt.Load()
+	if last != nil && now.Sub(*last) < endEvery || !terms.ended.CompareAndSwap(of.number, of.number+1) {
 		return false
 	}
-	t.endedAt.Store(&now)
+	terms.endedAt.Store(&now)
 	return true
 }
 
 // Over reports whether the connection of this term must not be used again.
-func (t *Terms) Over(of Term) bool {
-	return t.ended.Load() != of.number || !time.Now().Before(of.until)
+func (terms *Terms) Over(of Term) bool {
+	return terms.ended.Load() != of.number || !time.Now().Before(of.until)
 }

@@ -38,32 +38,34 @@ type fileShares struct {
 }
 
 // share computes the shares for a limit of descriptors.
-func (w filesWanted) share(limit uint64) fileShares {
-	f := fileShares{apps: w.apps, passed: w.passed, rest: ownFiles + w.origins, limit: limit, wanted: w.apps}
-	if w.http {
+func (wanted filesWanted) share(limit uint64) fileShares {
+	f := fileShares{
+		apps: wanted.apps, passed: wanted.passed, rest: ownFiles + wanted.origins, limit: limit, wanted: wanted.apps,
+	}
+	if wanted.http {
 		f.http = maxHTTP
 	}
-	if w.peers {
+	if wanted.peers {
 		f.peers = maxPeers
 	}
 	have := int(min(limit, math.MaxInt32))
-	if w.doors*f.apps+f.http+f.peers+f.passed+f.rest <= have || have < fewestFiles {
+	if wanted.doors*f.apps+f.http+f.peers+f.passed+f.rest <= have || have < fewestFiles {
 		return f
 	}
 	f.http = min(f.http, have/16)
 	f.peers = min(f.peers, have/8)
 	f.rest = min(f.rest, have/4)
 	f.passed = min(f.passed, have/16)
-	f.apps = min(f.apps, (have-f.http-f.peers-f.passed-f.rest)/w.doors)
+	f.apps = min(f.apps, (have-f.http-f.peers-f.passed-f.rest)/wanted.doors)
 	return f
 }
 
 // warn logs a warning if the limit is too low.
-func (f *fileShares) warn(log *slog.Logger) {
-	if f.apps < f.wanted {
+func (shares *fileShares) warn(log *slog.Logger) {
+	if shares.apps < shares.wanted {
 		log.Warn("the limit of open files is below what max_connections needs, so fewer apps can connect: "+
 			"raise it (LimitNOFILE= in systemd, ulimit -Hn), or lower max_connections",
-			"max_connections", f.wanted, "limit", f.limit, "connections", f.apps)
+			"max_connections", shares.wanted, "limit", shares.limit, "connections", shares.apps)
 	}
 }
 

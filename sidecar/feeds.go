@@ -19,11 +19,11 @@ import (
 )
 
 // check returns what is wrong with the settings of a feed that concern the sidecar.
-func (f *Feed) check(staleness time.Duration) error {
-	if f.MaxLag != 0 && (f.MaxLag < 4*staleness || f.MaxLag > time.Hour) {
+func (feed *Feed) check(staleness time.Duration) error {
+	if feed.MaxLag != 0 && (feed.MaxLag < 4*staleness || feed.MaxLag > time.Hour) {
 		return settings.Problemf("max_lag", "%v: give at least %v, four times max_staleness, and at most 1h; or 0 "+
 			"for no bound",
-			f.MaxLag, settings.TimeText(4*staleness))
+			feed.MaxLag, settings.TimeText(4*staleness))
 	}
 	return nil
 }

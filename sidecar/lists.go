@@ -25,17 +25,17 @@ type ExistingKeys struct {
 	loader.List `yaml:",inline"`
 }
 
-func (k *ExistingKeys) check() error {
-	if k == nil {
+func (keys *ExistingKeys) check() error {
+	if keys == nil {
 		return nil
 	}
 	if err := errors.Join(
-		settings.Bounded("existing_keys.false_positives", k.FalsePositives, 0, 0.5),
-		settings.Bounded("existing_keys.max_age", k.MaxAge, 0, maxLifetime),
+		settings.Bounded("existing_keys.false_positives", keys.FalsePositives, 0, 0.5),
+		settings.Bounded("existing_keys.max_age", keys.MaxAge, 0, maxLifetime),
 	); err != nil {
 		return err
 	}
-	if _, err := k.settings().Size(); err != nil {
+	if _, err := keys.settings().Size(); err != nil {
 		return settings.Within("existing_keys", err)
 	}
 	return nil
@@ -44,11 +44,11 @@ func (k *ExistingKeys) check() error {
 // checkLag returns an error if the keys are listed by an origin whose replicas lag. A list that lacks a new
 // key would make it absent for as long as the filter is used. What a command or a Lister of the program asks
 // is not known.
-func (k *ExistingKeys) checkLag(lag time.Duration, origin loader.OriginConfig) error {
-	if k == nil || lag == 0 || k.Lister != nil || len(k.Command) > 0 {
+func (keys *ExistingKeys) checkLag(lag time.Duration, origin loader.OriginConfig) error {
+	if keys == nil || lag == 0 || keys.Lister != nil || len(keys.Command) > 0 {
 		return nil
 	}
-	if o, ok := origin.(interface{ SameServer(url string) bool }); ok && !o.SameServer(k.URL) {
+	if o, ok := origin.(interface{ SameServer(url string) bool }); ok && !o.SameServer(keys.URL) {
 		return nil
 	}
 	return settings.Problemf("replica_lag", "is %v, and existing_keys lists the keys of the same origin: a "+
@@ -57,8 +57,8 @@ func (k *ExistingKeys) checkLag(lag time.Duration, origin loader.OriginConfig) e
 		"does not lag and leave replica_lag out", lag)
 }
 
-func (k *ExistingKeys) settings() *keyfilter.Settings {
-	return (*keyfilter.Settings)(k)
+func (keys *ExistingKeys) settings() *keyfilter.Settings {
+	return (*keyfilter.Settings)(keys)
 }
 
 // Warm has the settings of the keys that are loaded at the start.

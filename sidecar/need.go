@@ -38,18 +38,18 @@ type memoryNeed struct {
 }
 
 // total returns all of it: the limit that a process needs.
-func (n memoryNeed) total() int64 { return n.heap + n.mapped + n.kernel }
+func (need memoryNeed) total() int64 { return need.heap + need.mapped + need.kernel }
 
 // need returns the memory that a sidecar of these sizes needs. All limits come from here: the check
 // at the start, Go's soft limit, and what docs/OPERATIONS.md and deploy/ state.
-func (s memorySizes) need() memoryNeed {
-	connections := int64(s.connections)
+func (sizes memorySizes) need() memoryNeed {
+	connections := int64(sizes.connections)
 	n := memoryNeed{
-		heap:   2*s.l1 + s.buffers + 2*s.filters + connOfHeap*connections + restOfHeap,
-		mapped: s.l2 + s.shared,
-		kernel: s.buffers/socketsPart + connOfKernel*connections + restOfKernel,
+		heap:   2*sizes.l1 + sizes.buffers + 2*sizes.filters + connOfHeap*connections + restOfHeap,
+		mapped: sizes.l2 + sizes.shared,
+		kernel: sizes.buffers/socketsPart + connOfKernel*connections + restOfKernel,
 	}
-	if s.tcp {
+	if sizes.tcp {
 		n.kernel += connReceived * connections
 	}
 	return n
@@ -57,10 +57,10 @@ func (s memorySizes) need() memoryNeed {
 
 // fit returns for how many connections of apps so many bytes are enough, up to s.connections.
 // It returns zero if they are not enough for the least number of connections.
-func (s memorySizes) fit(have int64, least int) int {
-	with := func(n int) int64 { s := s; s.connections = n; return s.need().total() }
-	fit := min(int64(s.connections), (have-with(0))/(with(1)-with(0)))
-	if fit < int64(min(s.connections, least)) {
+func (sizes memorySizes) fit(have int64, least int) int {
+	with := func(n int) int64 { s := sizes; s.connections = n; return s.need().total() }
+	fit := min(int64(sizes.connections), (have-with(0))/(with(1)-with(0)))
+	if fit < int64(min(sizes.connections, least)) {
 		return 0
 	}
 	return int(fit)

@@ -19,34 +19,34 @@ type Size int64
 // Off is the size of something that is not wanted. Its text is "off".
 const Off Size = math.MinInt64
 
-func (s Size) String() string {
-	if s == Off {
+func (size Size) String() string {
+	if size == Off {
 		return "off"
 	}
-	if s < 0 {
-		return strconv.FormatInt(int64(s), 10) + " B"
+	if size < 0 {
+		return strconv.FormatInt(int64(size), 10) + " B"
 	}
-	return humanize.IBytes(uint64(s))
+	return humanize.IBytes(uint64(size))
 }
 
 // Text returns the size without loss, with the largest unit that fits: 64MiB.
-func (s Size) Text() string {
-	if s == Off {
+func (size Size) Text() string {
+	if size == Off {
 		return "off"
 	}
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
 	i := 0
-	for s != 0 && s%1024 == 0 && i < len(units)-1 {
-		s, i = s/1024, i+1
+	for size != 0 && size%1024 == 0 && i < len(units)-1 {
+		size, i = size/1024, i+1
 	}
-	return strconv.FormatInt(int64(s), 10) + units[i]
+	return strconv.FormatInt(int64(size), 10) + units[i]
 }
 
 // UnmarshalText reads a size.
-func (s *Size) UnmarshalText(text []byte) error {
+func (size *Size) UnmarshalText(text []byte) error {
 	t := strings.TrimSpace(string(text))
 	if t == "off" {
-		*s = Off
+		*size = Off
 		return nil
 	}
 	if strings.HasPrefix(t, "-") {
@@ -56,12 +56,12 @@ func (s *Size) UnmarshalText(text []byte) error {
 	if err != nil || n > 1<<62 {
 		return fmt.Errorf("size %q: give a number and a unit, such as 64MiB or 1GiB", t)
 	}
-	*s = Size(n)
+	*size = Size(n)
 	return nil
 }
 
 // Set reads a size; with it a *Size is a flag.Value.
-func (s *Size) Set(text string) error { return s.UnmarshalText([]byte(text)) }
+func (size *Size) Set(text string) error { return size.UnmarshalText([]byte(text)) }
 
 // Percent is a share in per cent. Its text has the sign: 0.1%.
 type Percent float64
@@ -83,20 +83,20 @@ func (p *Percent) UnmarshalText(text []byte) error {
 // FileMode is permission bits. Its text is octal: 0660.
 type FileMode fs.FileMode
 
-func (m FileMode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
+func (mode FileMode) String() string { return fmt.Sprintf("%04o", uint32(mode)) }
 
 // UnmarshalText reads a mode.
-func (m *FileMode) UnmarshalText(text []byte) error {
+func (mode *FileMode) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 8, 32)
 	if err != nil || n > 0o777 {
 		return fmt.Errorf("mode %q: give octal permission bits, such as 0660", text)
 	}
-	*m = FileMode(n)
+	*mode = FileMode(n)
 	return nil
 }
 
 // Set reads a mode; with it a *FileMode is a flag.Value.
-func (m *FileMode) Set(text string) error { return m.UnmarshalText([]byte(text)) }
+func (mode *FileMode) Set(text string) error { return mode.UnmarshalText([]byte(text)) }
 
 // size returns v, or def if v is zero. If v is out of bounds, it returns def and an error.
 func size(name string, v, def, least, most Size) (Size, error) {

@@ -20,7 +20,7 @@ type socketState struct {
 
 // keep watches the socket's file until ctx ends, and makes it anew if it is gone.
 // Another program may delete it, and apps that connect later would not find the sidecar.
-func (s *socketState) keep(ctx context.Context, l *unixsock.Listener, log *slog.Logger) {
+func (state *socketState) keep(ctx context.Context, l *unixsock.Listener, log *slog.Logger) {
 	t := time.NewTicker(socketEvery)
 	defer t.Stop()
 	for {
@@ -30,21 +30,21 @@ func (s *socketState) keep(ctx context.Context, l *unixsock.Listener, log *slog.
 		case <-t.C:
 		}
 		made, err := l.Keep()
-		before := s.gone.Load()
+		before := state.gone.Load()
 		switch {
 		case err != nil:
 			why := err.Error()
-			s.gone.Store(&why)
+			state.gone.Store(&why)
 			if before == nil || *before != why {
 				log.Error("apps do not find the socket; trying again", "socket", l.Path(), "error", err)
 			}
 			continue
 		case made:
-			s.remade.Add(1)
+			state.remade.Add(1)
 			log.Warn("the socket's file was gone, and is made anew", "socket", l.Path())
 		case before != nil:
 			log.Info("apps find the socket again", "socket", l.Path())
 		}
-		s.gone.Store(nil)
+		state.gone.Store(nil)
 	}
 }

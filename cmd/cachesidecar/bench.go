@@ -221,9 +221,9 @@ func dialTimed(ctx context.Context, path string, timeout time.Duration) (net.Con
 	return timedConn{nc, timeout}, nil
 }
 
-func (c timedConn) Write(b []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(c.timeout)); err != nil {
+func (conn timedConn) Write(b []byte) (int, error) {
+	if err := conn.SetDeadline(time.Now().Add(conn.timeout)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(b)
+	return conn.Conn.Write(b)
 }

@@ -56,9 +56,9 @@ type checkedWriter struct {
 	err error
 }
 
-func (c *checkedWriter) Write(b []byte) (n int, err error) {
-	n, err = c.w.Write(b)
-	c.err = cmp.Or(c.err, err)
+func (writer *checkedWriter) Write(b []byte) (n int, err error) {
+	n, err = writer.w.Write(b)
+	writer.err = cmp.Or(writer.err, err)
 	return n, err
 }
 

@@ -126,11 +126,11 @@ func clusterHealth(all *cachesidecar.ClusterStats) string {
 type statsPage struct{ table.Rows }
 
 // line adds a line, in which whole numbers have commas.
-func (p *statsPage) line(title, format string, args ...any) {
+func (page *statsPage) line(title, format string, args ...any) {
 	for i, a := range args {
 		args[i] = table.WithCommas(a)
 	}
-	p.AddRow(title, fmt.Sprintf(format, args...))
+	page.AddRow(title, fmt.Sprintf(format, args...))
 }
 
 // statsText is the readable page. With an earlier reading it has rates.
@@ -159,81 +159,81 @@ func statsText(st, last *cachesidecar.Stats) string {
 	return p.String() + "\n" + namespacesTable(st).String() + loadsTables(st)
 }
 
-func (p *statsPage) requests(st, last *cachesidecar.Stats) {
+func (page *statsPage) requests(st, last *cachesidecar.Stats) {
 	t := st.Total()
 	reads := t.Reads()
-	p.line("reads", "%v: %v hits, %v loaded, %v missing, %v stale, %v errors", reads,
+	page.line("reads", "%v: %v hits, %v loaded, %v missing, %v stale, %v errors", reads,
 		table.Percent(t.Hits, reads), t.Loaded, t.Misses, t.Stale, t.ReadErrors)
 	if t.SharedHits+t.NearHits > 0 {
-		p.line("", "of the hits %v in shared memory and %v in near caches, as apps report", t.SharedHits, t.NearHits)
+		page.line("", "of the hits %v in shared memory and %v in near caches, as apps report", t.SharedHits, t.NearHits)
 	}
-	p.line("writes", "%v, deletes %v, errors %v", t.Writes, t.Deletes, t.Errors-t.ReadErrors)
+	page.line("writes", "%v, deletes %v, errors %v", t.Writes, t.Deletes, t.Errors-t.ReadErrors)
 	if last == nil || st.UptimeMS <= last.UptimeMS {
 		return
 	}
 	l, s := last.Total(), float64(st.UptimeMS-last.UptimeMS)/1000
 	rate := func(now, then int64) int64 { return int64(float64(now-then) / s) }
-	p.line("rates", "%v reads/s, %v writes/s, %v in/s, %v out/s",
+	page.line("rates", "%v reads/s, %v writes/s, %v in/s, %v out/s",
 		rate(reads, l.Reads()), rate(t.Writes, l.Writes),
 		table.Size(rate(st.Connections.BytesIn, last.Connections.BytesIn)),
 		table.Size(rate(st.Connections.BytesOut, last.Connections.BytesOut)))
 }
 
-func (p *statsPage) l2(l *cachesidecar.L2Stats) {
+func (page *statsPage) l2(l *cachesidecar.L2Stats) {
 	m := &l.Memory
-	p.line("l2", "%v entries, %v of %v", l.Entries, table.Size(m.Used), table.Size(m.Limit))
-	p.line("", "keys and values %v, headers %v, index %v, ghosts %v, dead %v, unfilled %v", table.Size(m.Payload),
+	page.line("l2", "%v entries, %v of %v", l.Entries, table.Size(m.Used), table.Size(m.Limit))
+	page.line("", "keys and values %v, headers %v, index %v, ghosts %v, dead %v, unfilled %v", table.Size(m.Payload),
 		table.Size(m.Headers+m.Alignment), table.Size(m.Index), table.Size(m.Ghosts), table.Size(m.Dead),
 		table.Size(m.Open+m.Tails))
-	p.line("", "gone: %v evicted, %v expired, %v flushed, %v moved away, %v over quota",
+	page.line("", "gone: %v evicted, %v expired, %v flushed, %v moved away, %v over quota",
 		l.Evicted, l.Expired, l.Flushed, l.Moved, l.QuotaEvicted)
 	switch k := l.Kept; {
 	case k == nil:
 	case k.Cold != "":
-		p.line("", "kept none from before: %v", k.Cold)
+		page.line("", "kept none from before: %v", k.Cold)
 	default:
 		again := ""
 		if k.Partitions > 0 {
 			again = fmt.Sprintf(", %d of %d partitions served again, %d waiting, %d changed meanwhile",
 				k.Again, k.Partitions, k.Waiting, k.Changed)
 		}
-		p.line("", "kept: %v entries, down for %v%s", k.Entries, millis(k.DownMS), again)
+		page.line("", "kept: %v entries, down for %v%s", k.Entries, millis(k.DownMS), again)
 	}
 }
 
 // others writes the lines that concern other hosts.
-func (p *statsPage) others(st *cachesidecar.Stats) {
-	p.line("l1", "%v copies of others' entries, %v of %v", st.L1.Entries, table.Size(st.L1.Used),
+func (page *statsPage) others(st *cachesidecar.Stats) {
+	page.line("l1", "%v copies of others' entries, %v of %v", st.L1.Entries, table.Size(st.L1.Used),
 		table.Size(st.L1.Limit))
-	p.line("", "%v reads found one, of which %v were outdated", st.L1.Hits, st.L1.Refused)
+	page.line("", "%v reads found one, of which %v were outdated", st.L1.Hits, st.L1.Refused)
 	c := &st.Cluster
 	state := "in"
 	if !c.In {
 		state = "out"
 	}
-	p.line("cluster", "%v hosts live, this one is %v and owns %v of %v partitions",
+	page.line("cluster", "%v hosts live, this one is %v and owns %v of %v partitions",
 		c.Members, state, c.Owned, kv.Partitions)
-	p.line("", "asked others for %v keys (%v reads shared an answer), served %v keys to others",
+	page.line("", "asked others for %v keys (%v reads shared an answer), served %v keys to others",
 		c.PeerReads, c.Joined, c.Served)
 	i := &c.Invalidations
-	p.line("", "invalidations: %v here, %v applied from others (the last waited %v), %v resets; oldest lease %v",
+	page.line("", "invalidations: %v here, %v applied from others (the last waited %v), %v resets; oldest lease %v",
 		i.Head, i.Applied, micros(i.LagUS), i.Gaps+i.Resets, oldest(i.Leases))
 	h := &c.Handoff
-	p.line("", "handoffs under way: %v; entries handed over: %v came, %v went",
+	page.line("", "handoffs under way: %v; entries handed over: %v came, %v went",
 		handoffs(h), h.Admitted+h.Fetched, h.Sent)
 }
 
 // feed writes the line of a feed of changes.
-func (p *statsPage) feed(f *cachesidecar.ChangesStats) {
+func (page *statsPage) feed(f *cachesidecar.ChangesStats) {
 	certified := ""
 	if f.MaxLagMS > 0 {
 		certified = fmt.Sprintf(", certified %v ago", millis(f.CertifiedMS))
 	}
 	if !f.Following {
-		p.line("changes", "feed %v: %v%v", f.Name, f.State, certified)
+		page.line("changes", "feed %v: %v%v", f.Name, f.State, certified)
 		return
 	}
-	p.line("changes", "feed %v: following, %v behind%v, %v rows, %v keys deleted, %v flushes; the server keeps %v",
+	page.line("changes", "feed %v: following, %v behind%v, %v rows, %v keys deleted, %v flushes; the server keeps %v",
 		f.Name, millis(f.LagMS), certified, f.Rows, f.Deletions, f.Flushes, table.Size(f.KeptBytes))
 }
 
@@ -352,22 +352,22 @@ func hurts(st *cachesidecar.Stats) (f telemetry.Findings) {
 const findingsShown = 12
 
 // health writes the first lines of a host's page: whether it is well, and what hurts.
-func (p *statsPage) health(st *cachesidecar.Stats) {
+func (page *statsPage) health(st *cachesidecar.Stats) {
 	text, why := telemetry.ConditionOf(st)
 	if len(why) > 0 {
 		text += ": "
 	}
-	p.list("health", text+why.FirstPlain(findingsShown, "\n"))
+	page.list("health", text+why.FirstPlain(findingsShown, "\n"))
 	if f := hurts(st); len(f) > 0 {
-		p.list("hurts", f.FirstPlain(findingsShown, "\n"))
+		page.list("hurts", f.FirstPlain(findingsShown, "\n"))
 	}
-	p.AddRow()
+	page.AddRow()
 }
 
 // list adds the lines of a text, the first of which has a title.
-func (p *statsPage) list(title, text string) {
+func (page *statsPage) list(title, text string) {
 	for line := range strings.SplitSeq(text, "\n") {
-		p.AddRow(title, line)
+		page.AddRow(title, line)
 		title = ""
 	}
 }

@@ -83,12 +83,12 @@ type Rules struct {
 
 // Replace puts other rules in the place of the present ones, and says whether they differ. The
 // counts go on.
-func (a *Rules) Replace(by *Rules) bool {
+func (table *Rules) Replace(by *Rules) bool {
 	next := by.now.Load()
-	if reflect.DeepEqual(a.now.Load(), next) {
+	if reflect.DeepEqual(table.now.Load(), next) {
 		return false
 	}
-	a.now.Store(next)
+	table.now.Store(next)
 	return true
 }
 
@@ -333,10 +333,10 @@ func groupID(name string) (int, error) {
 
 // Refusals counts the refused requests by the right that was missing; by "token", the
 // unknown tokens.
-func (a *Rules) Refusals() map[string]int64 {
-	n := map[string]int64{"token": a.refusals[Nothing].Load()}
+func (table *Rules) Refusals() map[string]int64 {
+	n := map[string]int64{"token": table.refusals[Nothing].Load()}
 	for r := Read; r < Rights; r++ {
-		n[r.String()] = a.refusals[r].Load()
+		n[r.String()] = table.refusals[r].Load()
 	}
 	return n
 }

@@ -32,16 +32,16 @@ type Caller struct {
 }
 
 // Caller returns a process that has shown no token.
-func (a *Rules) Caller(p unixsock.Peer) Caller {
-	c := Caller{Peer: p, of: a}
-	c.follow(a.now.Load())
+func (table *Rules) Caller(p unixsock.Peer) Caller {
+	c := Caller{Peer: p, of: table}
+	c.follow(table.now.Load())
 	return c
 }
 
 // Memcached returns a client of the memcached endpoint.
-func (a *Rules) Memcached() Caller {
-	c := Caller{memcached: true, of: a}
-	c.follow(a.now.Load())
+func (table *Rules) Memcached() Caller {
+	c := Caller{memcached: true, of: table}
+	c.follow(table.now.Load())
 	return c
 }
 
@@ -220,4 +220,4 @@ func (p *Principal) MayAdmin(namespace string) bool { return p.right(namespace) 
 func (p *Principal) right(namespace string) Right { return Right(p.rights[p.rules.lines[namespace]]) }
 
 // Present reports whether a principal's rules are the present ones.
-func (a *Rules) Present(p *Principal) bool { return p.rules == a.now.Load() }
+func (table *Rules) Present(p *Principal) bool { return p.rules == table.now.Load() }

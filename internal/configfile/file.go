@@ -96,17 +96,17 @@ func Load(path string) (File, error) {
 
 // LogOptions returns the options of the log. Default: text on a terminal, JSON elsewhere.
 // What is wrong counts as left out; the error joins it.
-func (c File) LogOptions(terminal bool) (o logs.Options, err error) {
+func (file File) LogOptions(terminal bool) (o logs.Options, err error) {
 	var wrong settings.Problems
-	if c.LogLevel != "" && o.Level.UnmarshalText([]byte(c.LogLevel)) != nil {
-		wrong.Addf("log_level", "%q: give debug, info, warn or error", c.LogLevel)
+	if file.LogLevel != "" && o.Level.UnmarshalText([]byte(file.LogLevel)) != nil {
+		wrong.Addf("log_level", "%q: give debug, info, warn or error", file.LogLevel)
 	}
-	switch c.LogFormat {
+	switch file.LogFormat {
 	case "text":
 		o.Text = true
 	case "json":
 	default:
-		wrong.Addf("log_format", "%q: give text or json", c.LogFormat)
+		wrong.Addf("log_format", "%q: give text or json", file.LogFormat)
 		fallthrough
 	case "":
 		o.Text = terminal
@@ -116,30 +116,30 @@ func (c File) LogOptions(terminal bool) (o logs.Options, err error) {
 
 // complete makes Config.Namespaces from the namespaces in the file. A namespace whose origin is wrong
 // is left out.
-func (c *File) complete() {
-	for name, ns := range c.InFile {
+func (file *File) complete() {
+	for name, ns := range file.InFile {
 		origin, err := ns.Origin.one()
 		if err != nil {
-			c.Wrong = append(c.Wrong, c.sources.place(settings.Within("namespaces."+name, err)))
+			file.Wrong = append(file.Wrong, file.sources.place(settings.Within("namespaces."+name, err)))
 			continue
 		}
-		if c.Namespaces == nil {
-			c.Namespaces = map[string]sidecar.Namespace{}
+		if file.Namespaces == nil {
+			file.Namespaces = map[string]sidecar.Namespace{}
 		}
 		ns.Namespace.Origin = origin
-		c.Namespaces[name] = ns.Namespace
+		file.Namespaces[name] = ns.Namespace
 	}
-	for name, f := range c.FeedsInFile {
+	for name, f := range file.FeedsInFile {
 		if f.Postgres == nil {
 			err := settings.Problemf("changes."+name, ": nothing is given: give postgres, with its settings")
-			c.Wrong = append(c.Wrong, c.sources.place(err))
+			file.Wrong = append(file.Wrong, file.sources.place(err))
 			continue
 		}
-		if c.Feeds == nil {
-			c.Feeds = map[string]sidecar.Feed{}
+		if file.Feeds == nil {
+			file.Feeds = map[string]sidecar.Feed{}
 		}
 		f.Source = *f.Postgres
-		c.Feeds[name] = f.Feed
+		file.Feeds[name] = f.Feed
 	}
 }
 

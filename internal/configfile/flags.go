@@ -93,7 +93,7 @@ func EnvVars(flag string) []string {
 }
 
 // flag returns the name of the setting's flag.
-func (s setting) flag() string { return strings.NewReplacer("_", "-", ".", "-").Replace(s.key) }
+func (set setting) flag() string { return strings.NewReplacer("_", "-", ".", "-").Replace(set.key) }
 
 // flagSettings returns the settings of a configuration that have flags, in their order, with keys such as
 // tls.cert. Maps, such as namespaces, can be given in a file only.
@@ -170,9 +170,9 @@ func namesOnLine(c *cli.Context) []string {
 }
 
 // takeValue sets the setting to the value that its flag or environment variable gives.
-func (s setting) takeValue(c *cli.Context) error {
-	name := s.flag()
-	switch v := s.value.Addr().Interface().(type) {
+func (set setting) takeValue(c *cli.Context) error {
+	name := set.flag()
+	switch v := set.value.Addr().Interface().(type) {
 	case *bool:
 		*v = c.Bool(name)
 	case *[]string:
@@ -185,7 +185,7 @@ func (s setting) takeValue(c *cli.Context) error {
 		if text.ShortTag() == "!!null" { // which would be the default
 			text.Style = yaml.DoubleQuotedStyle
 		}
-		read.value(&text, field{name: s.key, typ: s.value.Type()})
+		read.value(&text, field{name: set.key, typ: set.value.Type()})
 		if len(read.mistakes) > 0 {
 			return errors.New(read.mistakes[0].Text)
 		}

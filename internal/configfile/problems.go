@@ -205,18 +205,18 @@ func (s *sources) of(path string) string {
 }
 
 // ProblemWith returns a problem with a setting of the file.
-func (c *File) ProblemWith(setting, text string) Problem {
-	return c.sources.problem(setting, settings.Problemf(setting, ": %s", text).Error())
+func (file *File) ProblemWith(setting, text string) Problem {
+	return file.sources.problem(setting, settings.Problemf(setting, ": %s", text).Error())
 }
 
 // JoinProblems adds the errors of a check to what was found when the file was read, without what only follows from
 // that.
-func (c *File) JoinProblems(checked error) Problems { return c.sources.join(c.Wrong, checked) }
+func (file *File) JoinProblems(checked error) Problems { return file.sources.join(file.Wrong, checked) }
 
 // FindProblems returns all that is wrong with a configuration, without what only follows from what was found
 // when it was read.
-func (c File) FindProblems() Problems {
-	c.HTTP = cmp.Or(c.HTTP, DefaultHTTP)
-	_, err := c.LogOptions(false)
-	return c.JoinProblems(errors.Join(err, c.Check()))
+func (file File) FindProblems() Problems {
+	file.HTTP = cmp.Or(file.HTTP, DefaultHTTP)
+	_, err := file.LogOptions(false)
+	return file.JoinProblems(errors.Join(err, file.Check()))
 }

@@ -29,19 +29,19 @@ type ShownSetting struct {
 
 // ListSettings returns the settings that a sidecar would have, in the order of the file. The
 // error joins what is wrong with them.
-func (c File) ListSettings(terminal bool) (list []ShownSetting, err error) {
-	o, e := c.LogOptions(terminal)
-	c.LogLevel, c.LogFormat = strings.ToLower(o.Level.Level().String()), "json"
+func (file File) ListSettings(terminal bool) (list []ShownSetting, err error) {
+	o, e := file.LogOptions(terminal)
+	file.LogLevel, file.LogFormat = strings.ToLower(o.Level.Level().String()), "json"
 	if o.Text {
-		c.LogFormat = "text"
+		file.LogFormat = "text"
 	}
-	c.Config, err = c.Effective()
+	file.Config, err = file.Effective()
 	inFile := map[string]Namespace{}
-	for name, ns := range c.Namespaces {
-		inFile[name] = Namespace{ns, c.InFile[name].Origin}
+	for name, ns := range file.Namespaces {
+		inFile[name] = Namespace{ns, file.InFile[name].Origin}
 	}
-	c.InFile = inFile
-	return c.sources.shown(nil, reflect.ValueOf(c)), errors.Join(e, err)
+	file.InFile = inFile
+	return file.sources.shown(nil, reflect.ValueOf(file)), errors.Join(e, err)
 }
 
 // shown returns the settings in a value, those that have a value themselves. Those of the sidecar itself are in the

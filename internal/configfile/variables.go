@@ -35,14 +35,14 @@ func flagOfVariable(name string) string {
 // begins with CACHESIDECAR_, if neither a setting has the name nor the file tells of it:
 // origins read variables that the file names. others are the flags that are no settings and that the environment
 // may give.
-func (c *File) UnknownVariables(environment []string, others ...string) (messages []string) {
+func (file *File) UnknownVariables(environment []string, others ...string) (messages []string) {
 	known := append(namesOf(Flags()), others...)
 	slices.Sort(environment)
 	for _, line := range environment {
 		name, _, _ := strings.Cut(line, "=")
 		reads := name == EnvName(flagOfVariable(name)) && slices.Contains(known, flagOfVariable(name))
 		if !strings.HasPrefix(name, envPrefix) || reads || ofKubernetes.MatchString(name) ||
-			hasText(c.sources.root, name) {
+			hasText(file.sources.root, name) {
 			continue
 		}
 		what := "see docs/CONFIG.md for those that have"

@@ -27,13 +27,13 @@ type Acks struct {
 
 // Wanted reports whether a request is a write with ack=all that must wait for other
 // hosts.
-func (c *Acks) Wanted(q *wire.Request) bool { return q.Has(wire.AckAll) && c.Log != nil }
+func (acks *Acks) Wanted(q *wire.Request) bool { return q.Has(wire.AckAll) && acks.Log != nil }
 
 // Wait waits until every host has applied what a write has changed. The write has been
 // executed, with the reply r. The reply of a key that not every host has applied in time
 // becomes an error. If a key goes to another host meanwhile, that one is asked, for no longer
 // than leases live.
-func (c *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
+func (acks *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
 	answers, keys := []wire.Reply{r}, [][]byte{q.Key}
 	if q.Op == wire.OpDelete {
 		answers, keys = r.Items, q.Keys
@@ -44,10 +44,10 @@ func (c *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline
 			left = append(left, i)
 		}
 	}
-	latest := c.Clock.Read().Boot + cluster.Margin(c.Node.Bound()) // no copy from before the write is served then
+	latest := acks.Clock.Read().Boot + cluster.Margin(acks.Node.Bound()) // no copy from before the write is served then
 	for again := minRetryPause; len(left) > 0; again = min(2*again, maxRetryPause) {
-		left = c.round(ctx, q, keys, left, min(deadline, latest))
-		now := c.Clock.Read().Boot
+		left = acks.round(ctx, q, keys, left, min(deadline, latest))
+		now := acks.Clock.Read().Boot
 		if now >= latest {
 			left = nil
 		}
@@ -66,7 +66,7 @@ func (c *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline
 
 // round asks the owners of some keys, and returns the keys that are left: not every host
 // has applied their changes in time, or they have another owner now.
-func (c *Acks) round(
+func (acks *Acks) round(
 	ctx context.Context, q *wire.Request, keys [][]byte, todo []int, deadline time.Duration,
 ) (left []int) {
 	type group struct {
@@ -76,10 +76,10 @@ func (c *Acks) round(
 	}
 	groups := map[*cluster.Host]*group{} // keyed by owner; nil is this host
 	for _, i := range todo {
-		p := c.Namespaces.Hash(q.Namespace, keys[i]).Partition()
+		p := acks.Namespaces.Hash(q.Namespace, keys[i]).Partition()
 		var owner *cluster.Host
-		if c.Node.OwnershipEpoch(p) == 0 {
-			if owner = c.Node.View().AssignedOwner(p); owner != nil && owner.Process == c.Node.Self() {
+		if acks.Node.OwnershipEpoch(p) == 0 {
+			if owner = acks.Node.View().AssignedOwner(p); owner != nil && owner.Process == acks.Node.Self() {
 				owner = nil
 			}
 		}
@@ -95,9 +95,9 @@ func (c *Acks) round(
 	for owner, g := range groups {
 		wg.Go(func() {
 			if owner == nil {
-				g.all = c.Applied(ctx, g.partitions, deadline)
+				g.all = acks.Applied(ctx, g.partitions, deadline)
 			} else {
-				g.all = c.appliedAtOwner(ctx, owner, g.partitions, deadline)
+				g.all = acks.appliedAtOwner(ctx, owner, g.partitions, deadline)
 			}
 		})
 	}
@@ -117,19 +117,19 @@ var notByAll = wire.Errorf(wire.Timeout,
 		"old copies are served for max_staleness at most")
 
 // appliedAtOwner asks the owner of some partitions to wait.
-func (c *Acks) appliedAtOwner(
+func (acks *Acks) appliedAtOwner(
 	ctx context.Context, owner *cluster.Host, partitions []uint16, deadline time.Duration,
 ) []bool {
 	none := make([]bool, len(partitions))
-	left := deadline - c.Clock.Read().Boot
+	left := deadline - acks.Clock.Read().Boot
 	body, err := wire.MarshalBody(&wire.Applied{Partitions: partitions})
 	if err != nil || left <= 0 {
 		return none
 	}
 	var a peer.Answer
 	defer a.Release()
-	if err := c.Node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
-		c.Counts.PeerErrors.Add(1)
+	if err := acks.Node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
+		acks.Counts.PeerErrors.Add(1)
 		return none
 	}
 	var by wire.AppliedBy
@@ -147,42 +147,42 @@ func (c *Acks) appliedAtOwner(
 // A write may have been executed in an ownership before the present one, here or on
 // another host. Copies from before it are gone all the same once leases on that owner
 // have lapsed, and that owner has handed its entries over.
-func (c *Acks) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
-	now := c.Clock.Read().Boot
-	c.Node.CheckPause(now)
+func (acks *Acks) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
+	now := acks.Clock.Read().Boot
+	acks.Node.CheckPause(now)
 	all, epochs := make([]bool, len(partitions)), make([]uint32, len(partitions))
 	until := now
 	for i, p := range partitions {
 		if p < kv.Partitions {
-			epochs[i] = c.Node.OwnershipEpoch(p)
+			epochs[i] = acks.Node.OwnershipEpoch(p)
 		}
 		if epochs[i] != 0 {
-			until = max(until, c.Handoff.BegunAt(p)+cluster.Margin(c.Node.Bound()))
+			until = max(until, acks.Handoff.BegunAt(p)+cluster.Margin(acks.Node.Bound()))
 		}
 	}
-	if !failpoint.Out(failpoint.AckAll) && !c.appliedBy(ctx, until, deadline) {
+	if !failpoint.Out(failpoint.AckAll) && !acks.appliedBy(ctx, until, deadline) {
 		return all
 	}
-	c.Node.CheckPause(c.Clock.Read().Boot)
+	acks.Node.CheckPause(acks.Clock.Read().Boot)
 	for i, p := range partitions {
-		all[i] = epochs[i] != 0 && c.Node.OwnershipEpoch(p) == epochs[i]
+		all[i] = epochs[i] != 0 && acks.Node.OwnershipEpoch(p) == epochs[i]
 	}
 	return all
 }
 
 // appliedBy waits until every host has applied this host's log and the moment until has
 // come. It returns false if the deadline comes first. Both are on the boot clock.
-func (c *Acks) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
-	now := c.Clock.Read().Boot
-	latest := now + cluster.Margin(c.Node.Bound()) // all leases from before have lapsed by then
+func (acks *Acks) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
+	now := acks.Clock.Read().Boot
+	latest := now + cluster.Margin(acks.Node.Bound()) // all leases from before have lapsed by then
 	until = min(until, latest)
 	ctx, cancel := context.WithTimeout(ctx, max(0, deadline-now))
 	defer cancel()
-	if !c.Node.Applied(ctx, c.Log.Head()) {
+	if !acks.Node.Applied(ctx, acks.Log.Head()) {
 		return false
 	}
 	for {
-		left := until - c.Clock.Read().Boot
+		left := until - acks.Clock.Read().Boot
 		if left <= 0 {
 			return true
 		}

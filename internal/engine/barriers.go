@@ -54,80 +54,80 @@ func raiseTo(t *atomic.Int64, at time.Duration) {
 }
 
 // raisePartitions notes that any key of some partitions may have changed until now.
-func (b *Barriers) raisePartitions(set kv.PartitionSet, now time.Duration) {
+func (bars *Barriers) raisePartitions(set kv.PartitionSet, now time.Duration) {
 	for p := range set.All() {
-		raiseTo(&b.since[p], now)
+		raiseTo(&bars.since[p], now)
 	}
 }
 
 // everywhere notes the same of all keys.
-func (b *Barriers) everywhere(now time.Duration) {
-	for p := range b.since {
-		raiseTo(&b.since[p], now)
+func (bars *Barriers) everywhere(now time.Duration) {
+	for p := range bars.since {
+		raiseTo(&bars.since[p], now)
 	}
 }
 
 // written notes that an app has given a key a value, in a namespace with a replica_lag.
-func (b *Barriers) written(h kv.Hash, now time.Duration) {
+func (bars *Barriers) written(h kv.Hash, now time.Duration) {
 	if !failpoint.Out(failpoint.WriteBars) {
-		b.keys.Note(h, now)
+		bars.keys.Note(h, now)
 	}
 }
 
 // emptied notes that some namespaces were flushed.
-func (b *Barriers) emptied(names []string, at time.Duration) {
+func (bars *Barriers) emptied(names []string, at time.Duration) {
 	for _, name := range names {
-		if ns := b.Namespaces.Lookup([]byte(name)); ns != nil && !failpoint.Out(failpoint.FlushBars) {
-			raiseTo(&b.flushed[ns.ID], at)
+		if ns := bars.Namespaces.Lookup([]byte(name)); ns != nil && !failpoint.Out(failpoint.FlushBars) {
+			raiseTo(&bars.flushed[ns.ID], at)
 		}
 	}
 }
 
 // raise notes that a key is about to be deleted. If the deletion has a shorter barrier than
 // the namespace, it counts as a change of so much earlier.
-func (b *Barriers) raise(ns *namespaces.Namespace, h kv.Hash, q *wire.Request, now kv.Moment) {
+func (bars *Barriers) raise(ns *namespaces.Namespace, h kv.Hash, q *wire.Request, now kv.Moment) {
 	hold, lag := ns.BarrierOf(q)
 	if lag == 0 {
 		return
 	}
 	if !failpoint.Out(failpoint.DeleteBars) {
-		b.keys.Note(h, now.Boot+hold-lag)
+		bars.keys.Note(h, now.Boot+hold-lag)
 	}
 }
 
 // begun is called when ownerships of partitions begin.
-func (b *Barriers) begun(begun *ownership.Begun, now time.Duration) {
-	if b.Namespaces.MostReplicaLag() == 0 || failpoint.Out(failpoint.BegunBars) {
+func (bars *Barriers) begun(begun *ownership.Begun, now time.Duration) {
+	if bars.Namespaces.MostReplicaLag() == 0 || failpoint.Out(failpoint.BegunBars) {
 		return
 	}
 	for p := range begun.Partitions.All() {
-		raiseTo(&b.begins[p], now)
+		raiseTo(&bars.begins[p], now)
 	}
 }
 
 // Barred reports whether the result of a load that began at the given moment of the boot clock
 // is not to be kept.
-func (b *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
+func (bars *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
 	if ns.ReplicaLag == 0 {
 		return false
 	}
 	// TakeOver notes keys and flushes first, and ends begins last. So begins is read first: once
 	// it has ended, the change of the key is found.
-	last := b.partition(key.Hash.Partition())
+	last := bars.partition(key.Hash.Partition())
 	failpoint.At(failpoint.KeyDue)
-	last = max(last, b.keys.Last(key.Hash), moment(&b.flushed[ns.ID]))
+	last = max(last, bars.keys.Last(key.Hash), moment(&bars.flushed[ns.ID]))
 	return begun < last+ns.ReplicaLag
 }
 
 // partition returns the last moment at which any key of a partition may have changed. It reads
 // since last: TakeOver moves since on before it ends begins, and so does Reset before the
 // partition is known.
-func (b *Barriers) partition(p uint16) time.Duration {
-	last := moment(&b.begins[p])
-	if !b.known(p) {
-		last = max(last, b.Handoff.BegunAt(p))
+func (bars *Barriers) partition(p uint16) time.Duration {
+	last := moment(&bars.begins[p])
+	if !bars.known(p) {
+		last = max(last, bars.Handoff.BegunAt(p))
 	}
-	return max(last, moment(&b.since[p]))
+	return max(last, moment(&bars.since[p]))
 }
 
 func moment(t *atomic.Int64) time.Duration {
@@ -139,8 +139,8 @@ func moment(t *atomic.Int64) time.Duration {
 
 // known reports whether this host has applied all that other hosts had in their logs when
 // its ownership of a partition began.
-func (b *Barriers) known(p uint16) bool {
-	if begun := b.Handoff.Starts[p].Load(); begun != nil {
+func (bars *Barriers) known(p uint16) bool {
+	if begun := bars.Handoff.Starts[p].Load(); begun != nil {
 		for _, l := range begun.Behind {
 			if l.Owner.Applied() < l.Place {
 				return false
@@ -164,23 +164,23 @@ const maxSlots = 64 * invalidation.DefaultBarriers
 // longest replica_lag is left out, and said to be so old. That has a margin for the clocks,
 // see ago. The order of the reads is that of Barred, and the lags come first: a reload moves since
 // on before it changes them.
-func (b *Barriers) HandOver(set kv.PartitionSet) []wire.Barriers {
-	lags, cut := b.lags(), b.Namespaces.MostReplicaLag()
+func (bars *Barriers) HandOver(set kv.PartitionSet) []wire.Barriers {
+	lags, cut := bars.lags(), bars.Namespaces.MostReplicaLag()
 	if cut == 0 || set.Empty() {
 		return nil
 	}
 	cut += cut / 32
-	now := b.Clock.Read().Boot
+	now := bars.Clock.Read().Boot
 	h := wire.Barriers{
-		Partitions: set.Bytes(), CutMS: uint32(cut.Milliseconds()), Slots: uint32(b.keys.Slots()), Lags: lags,
+		Partitions: set.Bytes(), CutMS: uint32(cut.Milliseconds()), Slots: uint32(bars.keys.Slots()), Lags: lags,
 	}
 	age := func(at time.Duration) (ms uint32, recent bool) { return ageMS(now, at), now-at < cut }
 	for p := range set.All() {
-		if ms, recent := age(b.partition(p)); recent {
+		if ms, recent := age(bars.partition(p)); recent {
 			h.Since = wire.AppendAge(h.Since, uint64(p), ms)
 		}
 	}
-	b.keys.Each(func(slot int, hash kv.Hash, last, floor time.Duration) {
+	bars.keys.Each(func(slot int, hash kv.Hash, last, floor time.Duration) {
 		if ms, recent := age(last); recent && set.Has(hash.Partition()) {
 			h.Keys = wire.AppendAge(h.Keys, uint64(hash), ms)
 		}
@@ -191,8 +191,8 @@ func (b *Barriers) HandOver(set kv.PartitionSet) []wire.Barriers {
 	if max(len(h.Keys), len(h.Floors)) > maxHanded*wire.AgeSize {
 		return nil
 	}
-	for name, ns := range b.Namespaces.All() {
-		if ms, recent := age(moment(&b.flushed[ns.ID])); recent {
+	for name, ns := range bars.Namespaces.All() {
+		if ms, recent := age(moment(&bars.flushed[ns.ID])); recent {
 			h.Emptied = append(h.Emptied, wire.Emptied{Namespace: name, AgeMS: ms})
 		}
 	}
@@ -200,8 +200,8 @@ func (b *Barriers) HandOver(set kv.PartitionSet) []wire.Barriers {
 }
 
 // lags returns the replica_lag of each namespace that has one.
-func (b *Barriers) lags() (list []wire.Lag) {
-	for name, ns := range b.Namespaces.All() {
+func (bars *Barriers) lags() (list []wire.Lag) {
+	for name, ns := range bars.Namespaces.All() {
 		if lag := ns.Now().ReplicaLag; lag > 0 {
 			list = append(list, wire.Lag{Namespace: name, LagMS: uint32(lag.Milliseconds())})
 		}
@@ -211,12 +211,12 @@ func (b *Barriers) lags() (list []wire.Lag) {
 
 // haveNoted reports whether a host with some lags has noted the changes in all namespaces that have
 // a lag here, for the same lag.
-func (b *Barriers) haveNoted(theirs []wire.Lag) bool {
+func (bars *Barriers) haveNoted(theirs []wire.Lag) bool {
 	has := make(map[wire.Lag]bool, len(theirs))
 	for _, l := range theirs {
 		has[l] = true
 	}
-	for _, l := range b.lags() {
+	for _, l := range bars.lags() {
 		if !has[l] {
 			return false
 		}
@@ -239,27 +239,27 @@ func checkHanded(h *wire.Barriers) error {
 // TakeOver implements handoff.Barriers. It notes what the last owner of partitions knows. In
 // those that are still waited for, in the ownership that has begun at a time, no other key has
 // changed lately, if the last owner has noted all changes for the lags of this host.
-func (b *Barriers) TakeOver(h *wire.Barriers, begun time.Duration, awaited func(p uint16) bool) error {
+func (bars *Barriers) TakeOver(h *wire.Barriers, begun time.Duration, awaited func(p uint16) bool) error {
 	if err := checkHanded(h); err != nil {
 		return err
 	}
-	now := b.Clock.Read().Boot
+	now := bars.Clock.Read().Boot
 	if failpoint.Out(failpoint.HandedBars) {
 		h = &wire.Barriers{Partitions: h.Partitions, CutMS: h.CutMS, Lags: h.Lags}
 	}
-	wire.EachAge(h.Keys, func(hash uint64, ms uint32) { b.keys.Note(kv.Hash(hash), ago(now, ms)) })
-	wire.EachAge(h.Floors, func(slot uint64, ms uint32) { b.keys.NoteSlot(slot, int(h.Slots), ago(now, ms)) })
-	wire.EachAge(h.Since, func(p uint64, ms uint32) { raiseTo(&b.since[p%kv.Partitions], ago(now, ms)) })
+	wire.EachAge(h.Keys, func(hash uint64, ms uint32) { bars.keys.Note(kv.Hash(hash), ago(now, ms)) })
+	wire.EachAge(h.Floors, func(slot uint64, ms uint32) { bars.keys.NoteSlot(slot, int(h.Slots), ago(now, ms)) })
+	wire.EachAge(h.Since, func(p uint64, ms uint32) { raiseTo(&bars.since[p%kv.Partitions], ago(now, ms)) })
 	for _, f := range h.Emptied {
-		b.emptied([]string{f.Namespace}, ago(now, f.AgeMS))
+		bars.emptied([]string{f.Namespace}, ago(now, f.AgeMS))
 	}
-	if !b.haveNoted(h.Lags) {
+	if !bars.haveNoted(h.Lags) {
 		return nil
 	}
 	for p := range kv.PartitionsOf(h.Partitions).All() {
 		if awaited(p) {
-			raiseTo(&b.since[p], ago(now, h.CutMS))
-			b.begins[p].CompareAndSwap(max(1, int64(begun)), 0)
+			raiseTo(&bars.since[p], ago(now, h.CutMS))
+			bars.begins[p].CompareAndSwap(max(1, int64(begun)), 0)
 		}
 	}
 	return nil

@@ -15,22 +15,22 @@ import (
 // when all of them have noted it.
 
 // flushLocal empties a namespace, or all of them, on this host.
-func (c *Changes) flushLocal(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
+func (ch *Changes) flushLocal(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
 	pins.Release()
-	if c.Log != nil { // a partition that goes in this moment goes without what is kept of it
-		c.RaiseFloor(c.Node.Owned(), c.HLC.Next(now.Wall))
+	if ch.Log != nil { // a partition that goes in this moment goes without what is kept of it
+		ch.RaiseFloor(ch.Node.Owned(), ch.HLC.Next(now.Wall))
 	}
-	c.barriers.emptied(c.Namespaces.WithSlot(name), now.Boot)
-	c.empty(c.Namespaces.WithSlot(name), func(id kv.NamespaceID) { c.Store.Clear(id, now) })
-	floor := c.HLC.Next(now.Wall)
-	if c.Log == nil {
-		c.watches.Tell(flushed(name, floor))
+	ch.barriers.emptied(ch.Namespaces.WithSlot(name), now.Boot)
+	ch.empty(ch.Namespaces.WithSlot(name), func(id kv.NamespaceID) { ch.Store.Clear(id, now) })
+	floor := ch.HLC.Next(now.Wall)
+	if ch.Log == nil {
+		ch.watches.Tell(flushed(name, floor))
 	} else { // outdates other hosts' copies of what was here a moment ago
-		c.RaiseFloor(c.Node.Owned(), floor)
+		ch.RaiseFloor(ch.Node.Owned(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }
@@ -52,21 +52,21 @@ func flushedName(q *wire.Request) (string, *wire.Error) {
 }
 
 // FlushCluster empties a namespace, or all of them, on every host.
-func (c *Changes) FlushCluster(
+func (ch *Changes) FlushCluster(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := c.Namespaces.ReserveFlush(name, pins.Client); bad != nil {
+	if bad := ch.Namespaces.ReserveFlush(name, pins.Client); bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	defer c.Namespaces.ReleaseFlush(name)
+	defer ch.Namespaces.ReleaseFlush(name)
 	pins.Release()
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-ch.Clock.Read().Boot)
 	defer cancel()
-	floor, bad := c.Node.Flush(ctx, name)
+	floor, bad := ch.Node.Flush(ctx, name)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
@@ -74,15 +74,15 @@ func (c *Changes) FlushCluster(
 }
 
 // empty drops this host's entries of some namespaces, and detaches their loads under way.
-func (c *Changes) empty(names []string, drop func(kv.NamespaceID)) {
-	b := namespaces.Pins{Table: c.Namespaces}
+func (ch *Changes) empty(names []string, drop func(kv.NamespaceID)) {
+	b := namespaces.Pins{Table: ch.Namespaces}
 	defer b.Release()
 	for _, name := range names {
 		if ns := b.Read([]byte(name)); ns != nil {
 			drop(ns.ID)
-			c.SharedMemory.Flushed(ns.ID)
+			ch.SharedMemory.Flushed(ns.ID)
 			ns.KeyFilter.Forget()
-			c.DetachSlot(ns.ID)
+			ch.DetachSlot(ns.ID)
 		}
 	}
 }
@@ -95,31 +95,31 @@ func (c *Changes) empty(names []string, drop func(kv.NamespaceID)) {
 // from an older one, as by an INCR, here or on the host that handed it over. A host that
 // owns nothing has only entries that were handed over with the flush, and drops only the
 // older ones.
-func (c *Changes) NoteFlush(name string, floor kv.Version) {
-	c.noteFlush(name, floor, c.Clock.Read().Boot)
+func (ch *Changes) NoteFlush(name string, floor kv.Version) {
+	ch.noteFlush(name, floor, ch.Clock.Read().Boot)
 }
 
 // noteFlush is NoteFlush of a flush that a host had noted at a time of the boot clock.
-func (c *Changes) noteFlush(name string, floor kv.Version, at time.Duration) {
+func (ch *Changes) noteFlush(name string, floor kv.Version, at time.Duration) {
 	if name != "" && !kv.ValidNamespace(name) {
 		return // a name from another sidecar is not trusted
 	}
-	c.flushing.Lock() // a second report of the flush waits until the first is done
-	defer c.flushing.Unlock()
-	c.HLC.Observe(floor)
-	list, isNew := c.Namespaces.Flush(name, floor, at)
+	ch.flushing.Lock() // a second report of the flush waits until the first is done
+	defer ch.flushing.Unlock()
+	ch.HLC.Observe(floor)
+	list, isNew := ch.Namespaces.Flush(name, floor, at)
 	if !isNew {
 		return
 	}
-	c.barriers.emptied(list, at)
-	drop := func(id kv.NamespaceID) { c.Store.Clear(id, c.Clock.Read()) }
-	if c.Node.Owned().Empty() {
-		drop = func(id kv.NamespaceID) { c.Store.Flush(id, floor) }
+	ch.barriers.emptied(list, at)
+	drop := func(id kv.NamespaceID) { ch.Store.Clear(id, ch.Clock.Read()) }
+	if ch.Node.Owned().Empty() {
+		drop = func(id kv.NamespaceID) { ch.Store.Flush(id, floor) }
 	}
-	c.empty(list, drop)
+	ch.empty(list, drop)
 	e := flushed(name, floor)
-	if c.Log != nil {
-		c.Log.Append(e)
+	if ch.Log != nil {
+		ch.Log.Append(e)
 	}
-	c.watches.Tell(e)
+	ch.watches.Tell(e)
 }

@@ -90,7 +90,7 @@ type patience struct {
 }
 
 // loads says whether the read has its key loaded without an owner that is silent.
-func (p patience) loads() bool { return p.silent < p.deadline }
+func (pat patience) loads() bool { return pat.silent < pat.deadline }
 
 // inVain answers a read that has waited for another one's call until its time for that was over.
 func inVain(q *wire.Request, owner *cluster.Host, wait patience) wire.Reply {

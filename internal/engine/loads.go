@@ -20,15 +20,15 @@ import (
 
 // lacks reports whether the origin surely has no such key. Only the owner of the key can
 // know that.
-func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
+func (loads *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	filter := ns.Now().KeyFilter // an earlier one is not told of changes any more
 	if filter == nil {
 		return false
 	}
-	if c.Node.CheckPause(c.Clock.Read().Boot); c.Ledger.Closed(ns.ID) {
+	if loads.Node.CheckPause(loads.Clock.Read().Boot); loads.Ledger.Closed(ns.ID) {
 		return false // it may not have heard of all
 	}
-	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key.Hash)
+	return loads.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !filter.MayExist(key.Hash)
 }
 
 // In a namespace with an origin a missing key is loaded by the host that owns it, once
@@ -53,48 +53,48 @@ type Loads struct {
 type memory struct{ *quota.Account }
 
 // Take charges n bytes, or returns false.
-func (m memory) Take(n int) bool { return m.Account.Take(quota.ForPeers, int64(n)) == nil }
+func (mem memory) Take(n int) bool { return mem.Account.Take(quota.ForPeers, int64(n)) == nil }
 
 // Give gives n bytes back.
-func (m memory) Give(n int) { m.Account.Give(quota.ForPeers, int64(n)) }
+func (mem memory) Give(n int) { mem.Account.Give(quota.ForPeers, int64(n)) }
 
 // Stamp returns the moment at which a load begins.
-func (c *Loads) Stamp() flight.Stamp {
-	now := c.Clock.Read()
-	return flight.Stamp{Version: c.HLC.Next(now.Wall), At: now.Boot}
+func (loads *Loads) Stamp() flight.Stamp {
+	now := loads.Clock.Read()
+	return flight.Stamp{Version: loads.HLC.Next(now.Wall), At: now.Boot}
 }
 
 // keep stores what a load or an app has brought for a key, and reports whether it did. If
 // that is a change, event is its version. The value is kept only if the ownership it was
 // asked for in still lives, if nothing has changed since, and if the app has not given up
 // the request. An ownership that ends afterwards hands the value over, or loses it.
-func (c *Loads) keep(
+func (loads *Loads) keep(
 	ns *namespaces.Namespace, key kv.Key, epoch uint32, generation uint16, r flight.Result, until time.Duration,
 	ends func(now kv.Moment) kv.Deadline,
 ) (event kv.Version, kept bool) {
-	now := c.Clock.Read()
-	c.Node.CheckPause(now.Boot)
+	now := loads.Clock.Read()
+	loads.Node.CheckPause(now.Boot)
 	p := key.Hash.Partition()
 	f := segment.Fill{
 		Value: r.Bytes, Facts: r.Facts(ends(now)), Generation: generation, ExecuteBefore: until,
 		Admit: func() bool {
-			return c.Node.OwnershipEpoch(p) == epoch &&
-				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
+			return loads.Node.OwnershipEpoch(p) == epoch &&
+				(loads.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
 					failpoint.Out(failpoint.AdmitAtLoad)) &&
-				!c.barriers.Barred(ns.Now(), key, r.At) && !ns.Writing(key.Hash)
+				!loads.barriers.Barred(ns.Now(), key, r.At) && !ns.Writing(key.Hash)
 		},
 	}
-	event, res := c.Store.Fill(key, f, now)
+	event, res := loads.Store.Fill(key, f, now)
 	return event, res == segment.Stored
 }
 
 // New returns a load of a key that this host owns. The load belongs to that
 // ownership, even if it begins after the ownership has ended: a read under a later
 // ownership does not join it.
-func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.Load {
+func (loads *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
-	reserved := loader.Reservation{Memory: c.memory}
+	reserved := loader.Reservation{Memory: loads.memory}
 	joinedIn := epoch
 	if failpoint.Out(failpoint.JoinOwnership) {
 		joinedIn = 0
@@ -103,11 +103,11 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 		Key:            key,
 		OwnershipEpoch: joinedIn,
 		Begin: func() flight.Stamp {
-			generation = c.Store.Generation(key.Hash.Partition())
-			return c.Stamp()
+			generation = loads.Store.Generation(key.Hash.Partition())
+			return loads.Stamp()
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
-			v, took, err := c.fetch(ctx, ns, key)
+			v, took, err := loads.fetch(ctx, ns, key)
 			ns.LoadTime.Observe(took.Seconds())
 			if loader.Answered(err) {
 				ns.Loaded(took)
@@ -124,22 +124,22 @@ func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.L
 		Over: reserved.Free,
 		Keep: func(r flight.Result) bool {
 			ends := func(now kv.Moment) kv.Deadline { return ns.Now().Lives(&r, now) }
-			_, kept := c.keep(ns, key, epoch, generation, r, 0, ends)
-			return kept && c.stillOwner(key.Hash.Partition(), epoch)
+			_, kept := loads.keep(ns, key, epoch, generation, r, 0, ends)
+			return kept && loads.stillOwner(key.Hash.Partition(), epoch)
 		},
 	}
 }
 
 // fetch asks the origin for a key, and notes a load that is slow.
-func (c *Loads) fetch(
+func (loads *Loads) fetch(
 	ctx context.Context, ns *namespaces.Namespace, key kv.Key,
 ) (v loader.Value, took time.Duration, err error) {
 	var trace inspect.Trace
-	begun := c.Clock.Read().Boot
+	begun := loads.Clock.Read().Boot
 	v, err = ns.Load(inspect.WithTrace(ctx, &trace), key.Bytes)
-	now := c.Clock.Read()
+	now := loads.Clock.Read()
 	took = now.Boot - begun
-	c.slow.Note(took, now, func() inspect.SlowCall {
+	loads.slow.Note(took, now, func() inspect.SlowCall {
 		return inspect.SlowCall{
 			Op: "LOAD", Namespace: ns.Name, Key: bytes.Clone(key.Bytes), Hash: key.Hash, Keys: 1,
 			Result: loadResult(err), Parts: trace.Parts(),
@@ -164,41 +164,43 @@ func loadResult(err error) string {
 }
 
 // missing returns the question whether a key is still missing here.
-func (c *Loads) missing(key kv.Key) func() bool {
+func (loads *Loads) missing(key kv.Key) func() bool {
 	return func() bool {
-		_, present := c.Store.Peek(key, c.Clock.Read().Boot)
+		_, present := loads.Store.Peek(key, loads.Clock.Read().Boot)
 		return !present
 	}
 }
 
 // Get answers a read of a key that is missing here with a load from the origin.
-func (c *Loads) Get(
+func (loads *Loads) Get(
 	ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration,
 ) wire.Reply {
 	if err := checkAllowed(ns, key.Bytes); err != nil {
 		return wire.ErrorReply(err)
 	}
-	if c.lacks(ns, key) {
+	if loads.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	}
-	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
+	epoch := loads.Node.OwnershipEpoch(key.Hash.Partition())
 	if epoch == 0 {
 		return Moved()
 	}
-	l := c.New(ns, key, epoch)
+	l := loads.New(ns, key, epoch)
 	l.Fresh = q.Has(wire.Fresh)
-	l.Missing = c.missing(l.Key)
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
+	l.Missing = loads.missing(l.Key)
+	ctx, cancel := context.WithTimeout(ctx, deadline-loads.Clock.Read().Boot)
 	defer cancel()
 	waited := inspect.BeginWait(ctx, inspect.Load, "")
 	r, err := ns.Loads.Get(ctx, l)
 	waited()
-	return c.Answer(ns, key, q, &r, err)
+	return loads.Answer(ns, key, q, &r, err)
 }
 
 // Answer answers with the result of a load.
-func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *flight.Result, err error) wire.Reply {
-	now := c.Clock.Read()
+func (loads *Loads) Answer(
+	ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *flight.Result, err error,
+) wire.Reply {
+	now := loads.Clock.Read()
 	switch {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
 		a := uncached(r.Value, r.Version)
@@ -211,21 +213,21 @@ func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r 
 			return a
 		}
 		a.TTLMS = 1
-		asOf := c.HLC.Next(now.Wall) // before the store is asked: see Local.stamp
-		if info, still := c.Store.Still(key, r.Version, q.Has(wire.Attest), now.Boot); still {
+		asOf := loads.HLC.Next(now.Wall) // before the store is asked: see Local.stamp
+		if info, still := loads.Store.Still(key, r.Version, q.Has(wire.Attest), now.Boot); still {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
 		} else {
 			asOf = r.Version
 		}
 		if q.Has(wire.Attest) {
-			c.attest(&a, asOf)
+			loads.attest(&a, asOf)
 		}
 		return a
 	case errors.Is(err, flight.ErrPresent):
 		return Moved()
 	}
 	if q.Has(wire.StaleOK) {
-		if value, old, ok := c.Store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(&old, err) {
+		if value, old, ok := loads.Store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(&old, err) {
 			return oldReply(value, &old, now)
 		}
 	}
@@ -257,15 +259,15 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 }
 
 // refresh loads a key in the background, unless a load of it is under way.
-func (c *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
-	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
+func (loads *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
+	epoch := loads.Node.OwnershipEpoch(key.Hash.Partition())
 	if ns.Origin == nil || ns.Keys.Check(key.Bytes) != nil || epoch == 0 ||
-		c.barriers.Barred(ns.Now(), key, c.Clock.Read().Boot) { // its result would be of no use
+		loads.barriers.Barred(ns.Now(), key, loads.Clock.Read().Boot) { // its result would be of no use
 		return
 	}
-	l := c.New(ns, key, epoch)
+	l := loads.New(ns, key, epoch)
 	if missing {
-		l.Missing = c.missing(l.Key)
+		l.Missing = loads.missing(l.Key)
 	}
 	_, _ = ns.Loads.Refresh(l) // if it is shed, the next read tries again
 }
@@ -273,9 +275,9 @@ func (c *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 // withoutOwner loads a key whose owner cannot be reached, within the limits of this
 // host. The result is not kept and not shared, since this host would not hear of an
 // invalidation.
-func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
-	left := deadline - c.Clock.Read().Boot
-	ns := c.Namespaces.Lookup(q.Namespace)
+func (loads *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
+	left := deadline - loads.Clock.Read().Boot
+	ns := loads.Namespaces.Lookup(q.Namespace)
 	if left <= 0 || !mayWithoutOwner(ns, q) {
 		return r, false
 	}
@@ -290,9 +292,9 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 	defer cancel()
 	defer time.AfterFunc(left, cancel).Stop()
 	ns.WithoutOwner.Add(1)
-	version := c.Stamp().Version
+	version := loads.Stamp().Version
 	waited := inspect.BeginWait(ctx, inspect.Load, "")
-	v, _, err := c.fetch(ctx, ns, ns.Key(q.Key))
+	v, _, err := loads.fetch(ctx, ns, ns.Key(q.Key))
 	if waited(); err == nil && quota.HeldOf(ctx).Take(len(v.Bytes)) != nil {
 		err = loader.ErrNoMemory
 	}
@@ -308,26 +310,26 @@ func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time
 // unsaid reports whether the miss of a read is none that it may be told. In a namespace with an origin only the
 // origin, a remembered absence and the owner's key filter say that there is nothing: absent. Every read that may
 // load passes this gate, here or, without a goroutine, in Wait.tell.
-func (c *Loads) unsaid(q *wire.Request, r *wire.Reply) bool {
+func (loads *Loads) unsaid(q *wire.Request, r *wire.Reply) bool {
 	if r.Status != wire.Miss || r.Why == wire.Absent || !q.Op.Reads() || q.Has(wire.NoLoad) {
 		return false
 	}
-	ns := c.Namespaces.Lookup(q.Namespace)
+	ns := loads.Namespaces.Lookup(q.Namespace)
 	return ns != nil && ns.Origin != nil
 }
 
 // loadUnsaid answers a read whose miss must not be told: with a load without the owner, or with an error.
-func (c *Loads) loadUnsaid(
+func (loads *Loads) loadUnsaid(
 	ctx context.Context, q *wire.Request, miss *wire.Reply, deadline time.Duration,
 ) wire.Reply {
 	why := miss.Message
 	if miss.Why != wire.Degraded {
 		why = []byte("the key's owner has not asked the origin")
 	}
-	switch r, ok := c.withoutOwner(ctx, q, deadline); {
+	switch r, ok := loads.withoutOwner(ctx, q, deadline); {
 	case ok && (!r.Status.IsError() || r.Status == wire.BadRequest):
 		return r
-	case c.Clock.Read().Boot >= deadline, r.Status == wire.Timeout:
+	case loads.Clock.Read().Boot >= deadline, r.Status == wire.Timeout:
 		return failed(wire.Timeout, "%s; the origin has not answered in the rest of the request's time: ask again, "+
 			"or give more time", why)
 	case ok:
@@ -344,8 +346,8 @@ func mayWithoutOwner(ns *namespaces.Namespace, q *wire.Request) bool {
 
 // staleReply returns the answer with a stale value, if there is one that may be given
 // before anything newer is asked for.
-func (c *Loads) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
-	value, old, ok := c.Store.GetStale(nil, k, now.Boot)
+func (loads *Loads) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
+	value, old, ok := loads.Store.GetStale(nil, k, now.Boot)
 	if !ok || !ns.Policy.Stale(&old) {
 		return r, false
 	}
@@ -354,24 +356,24 @@ func (c *Loads) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r
 
 // cached returns what a read through this host would find for the key. It is no read: it leaves no
 // mark that would keep the entry.
-func (c *Loads) cached(k kv.Key, r *loader.Reservation) (value []byte, absent bool, v kv.Version, err error) {
-	now := c.Clock.Read()
-	c.Node.CheckPause(now.Boot)
-	if c.Node.OwnershipEpoch(k.Hash.Partition()) != 0 {
-		if err := r.Take(c.Store.Length(k)); err != nil {
+func (loads *Loads) cached(k kv.Key, r *loader.Reservation) (value []byte, absent bool, v kv.Version, err error) {
+	now := loads.Clock.Read()
+	loads.Node.CheckPause(now.Boot)
+	if loads.Node.OwnershipEpoch(k.Hash.Partition()) != 0 {
+		if err := r.Take(loads.Store.Length(k)); err != nil {
 			return nil, false, 0, err
 		}
-		value, seen, res := c.Store.Look(nil, k, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
+		value, seen, res := loads.Store.Look(nil, k, segment.Query{Limit: segment.NoLimit, Unread: true}, now)
 		if res != segment.Found || seen.Kind == kv.Stale {
 			return nil, false, 0, namespaces.ErrNotCached
 		}
 		return value, seen.Kind == kv.Absent, seen.Version, nil
 	}
-	owner := c.Node.View().AssignedOwner(k.Hash.Partition())
-	if owner == nil || c.L1 == nil {
+	owner := loads.Node.View().AssignedOwner(k.Hash.Partition())
+	if owner == nil || loads.L1 == nil {
 		return nil, false, 0, namespaces.ErrNotCached
 	}
-	cp := c.remote.Get(k, owner, now)
+	cp := loads.remote.Get(k, owner, now)
 	if cp == nil {
 		return nil, false, 0, namespaces.ErrNotCached
 	}

@@ -25,10 +25,10 @@ type Pressure struct {
 }
 
 // NoteBatch notes how long a batch took.
-func (p *Pressure) NoteBatch(took time.Duration) { p.batches.add(took) }
+func (pr *Pressure) NoteBatch(took time.Duration) { pr.batches.add(took) }
 
 // Adapt adjusts the host's weight to its pressure until ctx ends. weight returns what is configured now.
-func (p *Pressure) Adapt(ctx context.Context, weight func() uint32) {
+func (pr *Pressure) Adapt(ctx context.Context, weight func() uint32) {
 	full := weight()
 	a := cluster.NewAdaptiveWeight(full)
 	t := time.NewTicker(adaptEvery)
@@ -41,23 +41,23 @@ func (p *Pressure) Adapt(ctx context.Context, weight func() uint32) {
 		}
 		if now := weight(); now != full {
 			full, a = now, cluster.NewAdaptiveWeight(now)
-			p.Node.SetWeight(now)
+			pr.Node.SetWeight(now)
 		}
-		highest := p.highest()
-		if a.Step(p.Clock.Read().Boot, highest) {
-			p.Config.Log.Info("this host's weight follows its pressure",
+		highest := pr.highest()
+		if a.Step(pr.Clock.Read().Boot, highest) {
+			pr.Config.Log.Info("this host's weight follows its pressure",
 				"weight", a.Weight(), "of", full, "pressure", highest)
-			p.Node.SetWeight(a.Weight())
+			pr.Node.SetWeight(a.Weight())
 		}
 	}
 }
 
 // highest returns the highest pressure on this host, as a fraction of what the host can
 // bear.
-func (p *Pressure) highest() float64 {
+func (pr *Pressure) highest() float64 {
 	return max(
-		float64(p.waiting.Load())/fullWaiting,
-		float64(p.batches.takeMean())/float64(fullBatch),
+		float64(pr.waiting.Load())/fullWaiting,
+		float64(pr.batches.takeMean())/float64(fullBatch),
 		machinePressure(),
 	)
 }
@@ -88,13 +88,13 @@ func machinePressure() (p float64) {
 // meanTime is a mean that starts anew each time it is taken.
 type meanTime struct{ n, sum atomic.Int64 }
 
-func (m *meanTime) add(d time.Duration) {
-	m.n.Add(1)
-	m.sum.Add(int64(d))
+func (mean *meanTime) add(d time.Duration) {
+	mean.n.Add(1)
+	mean.sum.Add(int64(d))
 }
 
-func (m *meanTime) takeMean() time.Duration {
-	n, sum := m.n.Swap(0), m.sum.Swap(0)
+func (mean *meanTime) takeMean() time.Duration {
+	n, sum := mean.n.Swap(0), mean.sum.Swap(0)
 	if n == 0 {
 		return 0
 	}

@@ -32,21 +32,21 @@ type Tokens struct {
 // then the node's name.
 const tokenHead = 4*8 + 4
 
-func (c *Tokens) pack(t flight.Token) []byte {
-	b := make([]byte, 0, tokenHead+len(c.self))
+func (tokens *Tokens) pack(t flight.Token) []byte {
+	b := make([]byte, 0, tokenHead+len(tokens.self))
 	b = binary.BigEndian.AppendUint64(b, t.Random)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Version))
 	b = binary.BigEndian.AppendUint64(b, uint64(t.At))
-	b = binary.BigEndian.AppendUint64(b, uint64(c.Node.Self().Epoch))
+	b = binary.BigEndian.AppendUint64(b, uint64(tokens.Node.Self().Epoch))
 	b = binary.BigEndian.AppendUint32(b, t.OwnershipEpoch)
-	return append(b, c.self...)
+	return append(b, tokens.self...)
 }
 
 // unpack decodes a token that this process may have issued. Only the table of leases
 // knows whether it has.
-func (c *Tokens) unpack(b []byte) (t flight.Token, ok bool) {
-	if len(b) != tokenHead+len(c.self) || string(b[tokenHead:]) != string(c.self) ||
-		binary.BigEndian.Uint64(b[24:]) != uint64(c.Node.Self().Epoch) {
+func (tokens *Tokens) unpack(b []byte) (t flight.Token, ok bool) {
+	if len(b) != tokenHead+len(tokens.self) || string(b[tokenHead:]) != string(tokens.self) ||
+		binary.BigEndian.Uint64(b[24:]) != uint64(tokens.Node.Self().Epoch) {
 		return t, false
 	}
 	t.Random = binary.BigEndian.Uint64(b)
@@ -58,23 +58,23 @@ func (c *Tokens) unpack(b []byte) (t flight.Token, ok bool) {
 
 // claim answers a LEASE of a key that is missing here: with a token, or with the value
 // that the client with the token fills. MOVED means that the key must be looked up again.
-func (c *Tokens) claim(
+func (tokens *Tokens) claim(
 	ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration,
 ) wire.Reply {
 	if err := checkAllowed(ns, key.Bytes); err != nil {
 		return wire.ErrorReply(err)
 	}
-	now := c.Clock.Read()
-	epoch := c.Node.OwnershipEpoch(key.Hash.Partition())
+	now := tokens.Clock.Read()
+	epoch := tokens.Node.OwnershipEpoch(key.Hash.Partition())
 	if epoch == 0 {
 		return Moved()
 	}
-	claim := c.newClaim(ns, key, epoch, quota.ClientOf(ctx))
+	claim := tokens.newClaim(ns, key, epoch, quota.ClientOf(ctx))
 	var grant flight.Grant
 	var err error
-	if old, ok := c.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
+	if old, ok := tokens.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
 		var out flight.Out
-		if out, err = c.LeaseTokens.Try(claim); err == nil && !out.Won {
+		if out, err = tokens.LeaseTokens.Try(claim); err == nil && !out.Won {
 			return old
 		}
 		grant.Token = out.Token
@@ -82,14 +82,14 @@ func (c *Tokens) claim(
 		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
 		defer cancel()
 		waited := inspect.BeginWait(ctx, inspect.Token, "")
-		grant, err = c.LeaseTokens.Claim(ctx, claim)
+		grant, err = tokens.LeaseTokens.Claim(ctx, claim)
 		waited()
 	}
-	return c.outcome(ns, key, grant, err)
+	return tokens.outcome(ns, key, grant, err)
 }
 
 // outcome is the reply to a LEASE that has waited. MOVED means that the key must be looked up again.
-func (c *Tokens) outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Grant, err error) wire.Reply {
+func (tokens *Tokens) outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Grant, err error) wire.Reply {
 	switch {
 	case errors.Is(err, flight.ErrAgain):
 		return Moved()
@@ -101,7 +101,7 @@ func (c *Tokens) outcome(ns *namespaces.Namespace, key kv.Key, grant flight.Gran
 		}
 		return uncached(grant.Result.Value, grant.Result.Version)
 	}
-	return c.granted(ns, key, grant.Token)
+	return tokens.granted(ns, key, grant.Token)
 }
 
 // claimError returns the reply that says why there is no token.
@@ -120,40 +120,42 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 // none for this client. It returns false if the request must go the slow way, for example
 // because this host does not own the key, entries of its partition are on their way here,
 // or its token is out.
-func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (wire.Reply, bool) {
-	claim, ok := c.claimOf(ns, q, m)
+func (tokens *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (wire.Reply, bool) {
+	claim, ok := tokens.claimOf(ns, q, m)
 	if !ok {
 		return wire.Reply{}, false
 	}
-	out, err := c.LeaseTokens.Try(claim)
+	out, err := tokens.LeaseTokens.Try(claim)
 	switch {
 	case err != nil:
 		return claimError(ns, err), true
 	case !out.Won:
 		return wire.Reply{}, false
 	}
-	r := c.granted(ns, claim.Key, out.Token)
+	r := tokens.granted(ns, claim.Key, out.Token)
 	return r, r.Status != wire.Moved
 }
 
 // claimOf returns the claim of a LEASE of a key that this host owns, all of whose entries are here,
 // and that only apps load. Its bytes are the request's.
-func (c *Tokens) claimOf(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (claim flight.Claim, ok bool) {
+func (tokens *Tokens) claimOf(
+	ns *namespaces.Namespace, q *wire.Request, m *quota.Client,
+) (claim flight.Claim, ok bool) {
 	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil || checkAllowed(ns, q.Key) != nil {
 		return claim, false
 	}
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
-	epoch := c.Node.OwnershipEpoch(partition)
-	if epoch == 0 || c.coming(partition) {
+	epoch := tokens.Node.OwnershipEpoch(partition)
+	if epoch == 0 || tokens.coming(partition) {
 		return claim, false
 	}
-	return c.newClaim(ns, key, epoch, m), true
+	return tokens.newClaim(ns, key, epoch, m), true
 }
 
 // newClaim returns the claim of a key by a member, or by nil.
-func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Client) flight.Claim {
-	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
+func (tokens *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Client) flight.Claim {
+	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: tokens.loads.Stamp, Time: ns.LeaseTime}
 	if m != nil {
 		claim.Place = m
 	}
@@ -161,12 +163,12 @@ func (c *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m 
 }
 
 // granted answers with a token, unless the key has been filled since it was missed.
-func (c *Tokens) granted(ns *namespaces.Namespace, key kv.Key, t flight.Token) wire.Reply {
-	if _, present := c.Store.Peek(key, c.Clock.Read().Boot); present {
-		c.LeaseTokens.Abandon(t)
+func (tokens *Tokens) granted(ns *namespaces.Namespace, key kv.Key, t flight.Token) wire.Reply {
+	if _, present := tokens.Store.Peek(key, tokens.Clock.Read().Boot); present {
+		tokens.LeaseTokens.Abandon(t)
 		return Moved()
 	}
-	return wire.Reply{Status: wire.Lease, Token: c.pack(t), TTLMS: ns.LeaseTime.Milliseconds()}
+	return wire.Reply{Status: wire.Lease, Token: tokens.pack(t), TTLMS: ns.LeaseTime.Milliseconds()}
 }
 
 var waitedInVain = wire.Errorf(wire.Timeout,
@@ -174,26 +176,26 @@ var waitedInVain = wire.Errorf(wire.Timeout,
 		"ask again, or load it yourself without filling it")
 
 // fill answers FILL at the owner of the key.
-func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
-	t, ok := c.unpack(q.Token)
+func (tokens *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
+	t, ok := tokens.unpack(q.Token)
 	if q.Has(wire.Abandon) {
-		if !ok || !c.LeaseTokens.Abandon(t) {
+		if !ok || !tokens.LeaseTokens.Abandon(t) {
 			return notStored("the token is not the present one of the key %.64q", q.Key)
 		}
 		return wire.Reply{}
 	}
-	if len(q.Value) > c.Config.MaxValue {
-		return wire.ErrorReply(tooLarge(len(q.Value), c.Config.MaxValue))
+	if len(q.Value) > tokens.Config.MaxValue {
+		return wire.ErrorReply(tooLarge(len(q.Value), tokens.Config.MaxValue))
 	}
 	if !ok {
 		return notStored("the token is none that the present owner of the key %.64q has issued: "+
 			"use the value, and ask again next time", q.Key)
 	}
-	event, err := c.use(ns, key, t, q)
+	event, err := tokens.use(ns, key, t, q)
 	switch {
-	case err != nil && c.Deadlines.over(executeBefore(q)):
-		return c.Deadlines.tooLate(q)
-	case err != nil && c.Ledger.Closed(ns.ID):
+	case err != nil && tokens.Deadlines.over(executeBefore(q)):
+		return tokens.Deadlines.tooLate(q)
+	case err != nil && tokens.Ledger.Closed(ns.ID):
 		return notStored("namespace %s keeps no loads while its feed of changes is later than max_lag: use the value, "+
 			"and ask again next time", ns.Name)
 	case err != nil:
@@ -205,43 +207,46 @@ func (c *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now
 
 // fillClaim answers a SET that names a claim of METAGET in place of a version. It returns
 // false if no such claim is out for the key.
-func (c *Tokens) fillClaim(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) (wire.Reply, bool) {
-	t, ok := c.LeaseTokens.Named(key, q.Compare)
+func (tokens *Tokens) fillClaim(
+	ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment,
+) (wire.Reply, bool) {
+	t, ok := tokens.LeaseTokens.Named(key, q.Compare)
 	switch {
 	case !ok:
 		return wire.Reply{}, false
-	case len(q.Value) > c.Config.MaxValue:
-		return wire.ErrorReply(tooLarge(len(q.Value), c.Config.MaxValue)), true
+	case len(q.Value) > tokens.Config.MaxValue:
+		return wire.ErrorReply(tooLarge(len(q.Value), tokens.Config.MaxValue)), true
 	}
-	event, err := c.use(ns, key, t, q)
+	event, err := tokens.use(ns, key, t, q)
 	switch {
 	case err == nil:
 		return wire.Reply{Version: uint64(t.Version), Event: uint64(event)}, true
-	case c.Deadlines.over(executeBefore(q)):
-		return c.Deadlines.tooLate(q), true
+	case tokens.Deadlines.over(executeBefore(q)):
+		return tokens.Deadlines.tooLate(q), true
 	}
-	_, seen, _ := c.Store.Look(nil, key, segment.Query{Limit: -1, Unread: true}, now)
+	_, seen, _ := tokens.Store.Look(nil, key, segment.Query{Limit: -1, Unread: true}, now)
 	return wire.Reply{Status: wire.Exists, Version: uint64(seen.Version)}, true
 }
 
 // use uses a token up: it stores the value of a FILL, or of a SET that names a claim. If
 // that is a change, event is its version. An error says that the value was not stored.
-func (c *Tokens) use(
+func (tokens *Tokens) use(
 	ns *namespaces.Namespace, key kv.Key, t flight.Token, q *wire.Request,
 ) (event kv.Version, err error) {
 	until := executeBefore(q)
-	if c.Deadlines.over(until) { // before it uses the token
+	if tokens.Deadlines.over(until) { // before it uses the token
 		return 0, flight.ErrNotStored
 	}
 	v := flight.ValueOf(bytes.Clone(q.Value), q.Attributes) // the readers that wait share it
-	generation := c.Store.Generation(key.Hash.Partition())
-	err = c.LeaseTokens.Fill(key, t, v, func(r flight.Result) (kept bool) {
-		event, kept = c.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
+	generation := tokens.Store.Generation(key.Hash.Partition())
+	err = tokens.LeaseTokens.Fill(key, t, v, func(r flight.Result) (kept bool) {
+		ends := func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.Lives(&r, now)
 			}
 			return ns.Deadline(q.TTLMS, now)
-		})
+		}
+		event, kept = tokens.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, ends)
 		return kept
 	})
 	return event, err

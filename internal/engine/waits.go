@@ -98,17 +98,17 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 }
 
 // askOwner begins to ask the owner.
-func (w *Wait) askOwner(to *rpc.Client, now kv.Moment) error {
-	out, left := questionFor(w.Request.Namespace, []*Call{w.call}), w.until-now.Boot
+func (wait *Wait) askOwner(to *rpc.Client, now kv.Moment) error {
+	out, left := questionFor(wait.Request.Namespace, []*Call{wait.call}), wait.until-now.Boot
 	out.TimeoutMS = uint32(max(left.Milliseconds(), 1))
-	return to.Start(out, left, w)
+	return to.Start(out, left, wait)
 }
 
 // askAgain asks the owner again, whose load takes longer than it was asked to wait. It reports whether it does.
-func (w *Wait) askAgain() bool {
-	now, to, until := w.e.Clock.Read(), w.e.Node.Live(w.call.owner.Process), w.until
-	if w.until = w.Deadline; now.Boot >= w.until || to == nil || w.askOwner(to, now) != nil {
-		w.until = until
+func (wait *Wait) askAgain() bool {
+	now, to, until := wait.e.Clock.Read(), wait.e.Node.Live(wait.call.owner.Process), wait.until
+	if wait.until = wait.Deadline; now.Boot >= wait.until || to == nil || wait.askOwner(to, now) != nil {
+		wait.until = until
 		return false
 	}
 	to.Flush()
@@ -116,20 +116,20 @@ func (w *Wait) askAgain() bool {
 }
 
 // TraceWait notes the wait, which ends at a moment on the boot clock.
-func (w *Wait) TraceWait(now time.Duration) {
+func (wait *Wait) TraceWait(now time.Duration) {
 	what := inspect.Owner
-	if w.Request.Op == wire.OpLease {
+	if wait.Request.Op == wire.OpLease {
 		what = inspect.Token
 	}
-	w.Trace.Add(what, w.host, now-w.began)
+	wait.Trace.Add(what, wait.host, now-wait.began)
 }
 
 // Account returns the account on whose behalf the owner is asked.
-func (w *Wait) Account() *quota.Account { return w.Conn.Account() }
+func (wait *Wait) Account() *quota.Account { return wait.Conn.Account() }
 
 // Answered takes the owner's answer, and answers all reads that have joined the call.
-func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
-	e, cl := w.e, w.call
+func (wait *Wait) Answered(a *transport.Answers, frame []byte, err error) {
+	e, cl := wait.e, wait.call
 	var r wire.Reply
 	if err == nil {
 		err = wire.DecodeReply(wire.OpGet, frame, &r)
@@ -137,28 +137,28 @@ func (w *Wait) Answered(a *transport.Answers, frame []byte, err error) {
 	if err == nil {
 		err = e.Node.CheckVersion(cl.owner.Process, r.NewestVersion())
 	}
-	if err == nil && w.until < w.Deadline && cl.goesOn(&r) && w.askAgain() {
+	if err == nil && wait.until < wait.Deadline && cl.goesOn(&r) && wait.askAgain() {
 		return
 	}
 	e.Remote.Finish(a, cl, &r, err)
-	w.tell(a, cl)
+	wait.tell(a, cl)
 }
 
 // tell answers with the result of a call, if the result answers the request.
-func (w *Wait) tell(a *transport.Answers, cl *Call) {
-	e := w.e
+func (wait *Wait) tell(a *transport.Answers, cl *Call) {
+	e := wait.e
 	// The caller that made the call may have had less time than this one. This one may have failed to ask again.
-	all := w.call == cl && w.until == w.Deadline
-	if (w.call != cl && !cl.Serves(w.began) || cl.ofOne() && !all) && e.Clock.Read().Boot < w.Deadline {
-		w.Request.Heard = cl.err == nil
-		w.Asker.Tell(a, Moved())
+	all := wait.call == cl && wait.until == wait.Deadline
+	if (wait.call != cl && !cl.Serves(wait.began) || cl.ofOne() && !all) && e.Clock.Read().Boot < wait.Deadline {
+		wait.Request.Heard = cl.err == nil
+		wait.Asker.Tell(a, Moved())
 		return
 	}
-	r := e.Remote.outcome(cl, &w.Request, w.began)
-	if e.Loads.unsaid(&w.Request, &r) {
+	r := e.Remote.outcome(cl, &wait.Request, wait.began)
+	if e.Loads.unsaid(&wait.Request, &r) {
 		r = Moved()
 	}
-	w.Asker.Tell(a, r)
+	wait.Asker.Tell(a, r)
 }
 
 // queueLease makes a LEASE wait for the token of its key, or for the fill, until its time is over or its
@@ -191,12 +191,12 @@ func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, wa
 }
 
 // giveUp makes a LEASE give up, unless it has been told its reply.
-func (w *Wait) giveUp() {
-	if !w.e.LeaseTokens.Leave(&w.lease) {
+func (wait *Wait) giveUp() {
+	if !wait.e.LeaseTokens.Leave(&wait.lease) {
 		return
 	}
-	w.over()
+	wait.over()
 	var a transport.Answers
-	w.Asker.Tell(&a, wire.ErrorReply(waitedInVain))
+	wait.Asker.Tell(&a, wire.ErrorReply(waitedInVain))
 	a.Write()
 }

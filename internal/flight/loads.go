@@ -87,29 +87,29 @@ func NewLoads() *Loads {
 
 // Get joins the load of the key, or begins it, and waits for the result until ctx is
 // done. All waiters share the bytes of the result. Get may be called concurrently.
-func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
-	l.table.Lock()
-	if l.stats.Waiting >= maxWaiters {
-		l.stats.Shed++
-		l.table.Unlock()
+func (loads *Loads) Get(ctx context.Context, load Load) (Result, error) {
+	loads.table.Lock()
+	if loads.stats.Waiting >= maxWaiters {
+		loads.stats.Shed++
+		loads.table.Unlock()
 		return Result{}, fmt.Errorf("%w: %d callers wait for loads already", loader.ErrBusy, maxWaiters)
 	}
-	f, _, err := l.joinLocked(load)
+	f, _, err := loads.joinLocked(load)
 	if err != nil {
-		l.table.Unlock()
+		loads.table.Unlock()
 		return Result{}, err
 	}
-	l.stats.Waiting++
-	l.table.Unlock()
+	loads.stats.Waiting++
+	loads.table.Unlock()
 
 	select {
 	case <-f.done:
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
-	l.table.Lock()
-	l.stats.Waiting--
-	l.table.Unlock()
+	loads.table.Lock()
+	loads.stats.Waiting--
+	loads.table.Unlock()
 	if err != nil {
 		return Result{}, err
 	}
@@ -117,47 +117,47 @@ func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 }
 
 // Refresh begins a load of the key in the background, unless one is in progress.
-func (l *Loads) Refresh(load Load) (begun bool, err error) {
-	l.table.Lock()
-	defer l.table.Unlock()
-	_, begun, err = l.joinLocked(load)
+func (loads *Loads) Refresh(load Load) (begun bool, err error) {
+	loads.table.Lock()
+	defer loads.table.Unlock()
+	_, begun, err = loads.joinLocked(load)
 	return begun, err
 }
 
 // joinLocked finds the flight of the key, or begins one.
-func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
-	if l.closed {
+func (loads *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
+	if loads.closed {
 		return nil, false, ErrClosed
 	}
 	same := func(f *flight) bool { return f.load.OwnershipEpoch == load.OwnershipEpoch }
-	switch f, ok := l.table.Find(load.Key, same); {
+	switch f, ok := loads.table.Find(load.Key, same); {
 	case ok && load.Fresh:
-		l.table.DetachOne(f)
+		loads.table.DetachOne(f)
 	case ok:
-		l.stats.Collapsed++
+		loads.stats.Collapsed++
 		return f, false, nil
 	}
-	if l.stats.UnderWay >= maxLoads {
-		l.stats.Shed++
+	if loads.stats.UnderWay >= maxLoads {
+		loads.stats.Shed++
 		return nil, false, fmt.Errorf("%w: %d loads are under way already", loader.ErrBusy, maxLoads)
 	}
-	f = l.table.Add(load.Key, func() *flight {
+	f = loads.table.Add(load.Key, func() *flight {
 		f := &flight{load: load, stamp: load.Begin(), done: make(chan struct{})}
 		f.load.Key.Bytes = bytes.Clone(load.Key.Bytes) // the caller may reuse its bytes
 		return f
 	})
-	l.stats.UnderWay++
-	l.stats.Loads++
-	l.wg.Add(1)
-	go l.run(f) // ends with the load; Close waits for it
+	loads.stats.UnderWay++
+	loads.stats.Loads++
+	loads.wg.Add(1)
+	go loads.run(f) // ends with the load; Close waits for it
 	return f, true, nil
 }
 
 // run makes the load. The flight stays in the table until its result is kept, so that no
 // other load of the key begins before that.
-func (l *Loads) run(f *flight) {
-	defer l.wg.Done()
-	ctx, cancel := context.WithTimeout(l.ctx, loadTimeout)
+func (loads *Loads) run(f *flight) {
+	defer loads.wg.Done()
+	ctx, cancel := context.WithTimeout(loads.ctx, loadTimeout)
 	defer cancel()
 	var value loader.Value
 	err := ErrPresent
@@ -165,9 +165,9 @@ func (l *Loads) run(f *flight) {
 		value, err = fetch(ctx, f.load.Fetch)
 	}
 
-	l.table.Lock()
+	loads.table.Lock()
 	detached := f.detached
-	l.table.Unlock()
+	loads.table.Unlock()
 	absent := errors.Is(err, loader.ErrAbsent)
 	keep := f.load.Keep
 	if err != nil && !absent {
@@ -177,20 +177,20 @@ func (l *Loads) run(f *flight) {
 	f.result.offer(detached, keep)
 	f.err = err
 
-	l.table.Lock()
+	loads.table.Lock()
 	// The waiters must not store the result of a detached flight either.
 	f.result.NoStore = f.result.NoStore || f.detached
-	l.table.Remove(f)
-	l.stats.UnderWay--
+	loads.table.Remove(f)
+	loads.stats.UnderWay--
 	switch {
 	case err == ErrPresent:
-		l.stats.Loads--
+		loads.stats.Loads--
 	case absent:
-		l.stats.Absent++
+		loads.stats.Absent++
 	case err != nil:
-		l.stats.Failed++
+		loads.stats.Failed++
 	}
-	l.table.Unlock()
+	loads.table.Unlock()
 	close(f.done)
 	if f.load.Over != nil {
 		f.load.Over()
@@ -212,25 +212,27 @@ func fetch(ctx context.Context, f func(context.Context) (loader.Value, error)) (
 // loads of the hash leave the table: the waiters get the value, marked NoStore, and
 // later callers begin a new load. While no load is in progress, Invalidate costs almost
 // nothing.
-func (l *Loads) Invalidate(h kv.Hash) { l.table.Invalidate(h) }
+func (loads *Loads) Invalidate(h kv.Hash) { loads.table.Invalidate(h) }
 
 // InvalidateIf detaches all keys for which match returns true: for a flush, or the end of an
 // ownership. It visits every load in progress.
-func (l *Loads) InvalidateIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.InvalidateIf(match) }
+func (loads *Loads) InvalidateIf(match func(kv.NamespaceID, kv.Hash) bool) {
+	loads.table.InvalidateIf(match)
+}
 
 // Stats returns the counts.
-func (l *Loads) Stats() cachesidecar.LoadStats {
-	l.table.Lock()
-	defer l.table.Unlock()
-	return l.stats
+func (loads *Loads) Stats() cachesidecar.LoadStats {
+	loads.table.Lock()
+	defer loads.table.Unlock()
+	return loads.stats
 }
 
 // Close cancels the loads in progress, waits for them, and refuses new ones. It is
 // idempotent.
-func (l *Loads) Close() {
-	l.table.Lock()
-	l.closed = true
-	l.table.Unlock()
-	l.cancel()
-	l.wg.Wait()
+func (loads *Loads) Close() {
+	loads.table.Lock()
+	loads.closed = true
+	loads.table.Unlock()
+	loads.cancel()
+	loads.wg.Wait()
 }

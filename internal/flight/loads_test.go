@@ -53,12 +53,12 @@ func newLoads(t *testing.T) *Loads {
 }
 
 // check fails the test unless the table is empty.
-func (l *Loads) check(t *testing.T) {
+func (loads *Loads) check(t *testing.T) {
 	t.Helper()
-	l.table.Lock()
-	defer l.table.Unlock()
-	if len(l.table.byHash) != 0 || l.stats.UnderWay != 0 || l.stats.Waiting != 0 {
-		t.Errorf("left: %d in the table, %d under way, %d waiting", len(l.table.byHash), l.stats.UnderWay, l.stats.Waiting)
+	loads.table.Lock()
+	defer loads.table.Unlock()
+	if len(loads.table.byHash) != 0 || loads.stats.UnderWay != 0 || loads.stats.Waiting != 0 {
+		t.Errorf("left: %d in the table, %d under way, %d waiting", len(loads.table.byHash), loads.stats.UnderWay, loads.stats.Waiting)
 	}
 }
 

@@ -184,10 +184,10 @@ type oneByOne struct {
 }
 
 // Gather waits for its turn, and gathers.
-func (g *oneByOne) Gather() ([]*dto.MetricFamily, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.of.Gather()
+func (one *oneByOne) Gather() ([]*dto.MetricFamily, error) {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	return one.of.Gather()
 }
 
 // digest is the hash of a secret: hashes have one length and can be compared in constant
@@ -241,7 +241,7 @@ type ownNames struct {
 	pages  http.Handler
 }
 
-func (h ownNames) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (names ownNames) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -249,13 +249,13 @@ func (h ownNames) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	switch {
-	case host != "" && net.ParseIP(host) == nil && !slices.Contains(h.server.callers.Load().names, host):
+	case host != "" && net.ParseIP(host) == nil && !slices.Contains(names.server.callers.Load().names, host):
 		http.Error(w, otherName, http.StatusMisdirectedRequest)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "GET and HEAD alone are taken", http.StatusMethodNotAllowed)
 	default:
-		h.pages.ServeHTTP(w, r)
+		names.pages.ServeHTTP(w, r)
 	}
 }
 

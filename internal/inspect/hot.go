@@ -21,21 +21,21 @@ type Sampler struct {
 }
 
 // Take reports whether a read is to be noted.
-func (s *Sampler) Take() bool {
-	if s.left > 1 {
-		s.left--
+func (sampler *Sampler) Take() bool {
+	if sampler.left > 1 {
+		sampler.left--
 		return false
 	}
-	return s.draw()
+	return sampler.draw()
 }
 
 // draw ends a gap and begins another one.
-func (s *Sampler) draw() bool {
-	taken := s.left == 1
-	if s.left = gap(); taken {
+func (sampler *Sampler) draw() bool {
+	taken := sampler.left == 1
+	if sampler.left = gap(); taken {
 		return true
 	}
-	return s.Take()
+	return sampler.Take()
 }
 
 // gap draws the reads up to the next sample, that one included: from the geometric

@@ -96,16 +96,16 @@ type build struct {
 }
 
 // add adds a key: one that was announced, or that the query has returned.
-func (b *build) add(h kv.Hash) {
-	if b.bloom.add(h) {
-		b.keys.Add(1)
+func (bld *build) add(h kv.Hash) {
+	if bld.bloom.add(h) {
+		bld.keys.Add(1)
 	}
 }
 
 // full returns an error if there are more keys than stated: too many absent ones would pass.
-func (b *build) full() error {
-	if b.keys.Load() > b.most {
-		return fmt.Errorf("the filter of existing keys was made for %d, and there are more: state more", b.most)
+func (bld *build) full() error {
+	if bld.keys.Load() > bld.most {
+		return fmt.Errorf("the filter of existing keys was made for %d, and there are more: state more", bld.most)
 	}
 	return nil
 }

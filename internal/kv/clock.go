@@ -118,20 +118,20 @@ func NewSystemClock() *SystemClock {
 const clockTolerance = time.Millisecond
 
 // Read returns a Moment.
-func (c *SystemClock) Read() Moment {
+func (clock *SystemClock) Read() Moment {
 	now := time.Now()
-	mono := now.Sub(c.origin)
+	mono := now.Sub(clock.origin)
 	wall := time.Duration(now.UnixNano())
-	base := c.base.Load()
+	base := clock.base.Load()
 	if moved := wall - mono - base.wall; moved > clockTolerance || moved < -clockTolerance {
-		base, mono, wall = c.rebase()
+		base, mono, wall = clock.rebase()
 	}
 	return Moment{Wall: int64(wall / time.Millisecond), Boot: mono + base.boot}
 }
 
 // rebase asks the system for the boot clock. It reads that clock between two readings of
 // the monotonic clock that lie close together.
-func (c *SystemClock) rebase() (base *clockBase, mono, wall time.Duration) {
+func (clock *SystemClock) rebase() (base *clockBase, mono, wall time.Duration) {
 	for {
 		before := time.Now()
 		boot := bootTime()
@@ -139,9 +139,9 @@ func (c *SystemClock) rebase() (base *clockBase, mono, wall time.Duration) {
 		if after.Sub(before) > clockTolerance/2 {
 			continue // descheduled in between
 		}
-		mono, wall = after.Sub(c.origin), time.Duration(after.UnixNano())
+		mono, wall = after.Sub(clock.origin), time.Duration(after.UnixNano())
 		base = &clockBase{wall: wall - mono, boot: boot - mono}
-		c.base.Store(base)
+		clock.base.Store(base)
 		return base, mono, wall
 	}
 }

@@ -40,24 +40,24 @@ func jitter(ttl time.Duration, share, random float64) time.Duration {
 // VLDB 2015): it compares left, the remaining time, with took·beta·(−ln r), r uniform in
 // (0, 1]. A value that is read often is refreshed about one load time before its end, by
 // few readers. A value that is read rarely is almost never refreshed early.
-func (p Policy) refreshEarly(left, took time.Duration, random float64) bool {
-	if p.Beta <= 0 || took <= 0 {
+func (policy Policy) refreshEarly(left, took time.Duration, random float64) bool {
+	if policy.Beta <= 0 || took <= 0 {
 		return false
 	}
 	r := 1 - random // random is in [0, 1), and ln 0 is undefined
-	return float64(took)*p.Beta*-math.Log(r) >= float64(left)
+	return float64(took)*policy.Beta*-math.Log(r) >= float64(left)
 }
 
 // Stale reports whether a request that accepts a stale value gets the old one at once,
 // while one refresh runs in the background. A value kept by a soft deletion is kept only
 // for this purpose, so it is used for as long as it exists.
-func (p Policy) Stale(old *segment.Stale) bool {
-	return old.Invalidated || old.Ended < p.StaleWhileRevalidate
+func (policy Policy) Stale(old *segment.Stale) bool {
+	return old.Invalidated || old.Ended < policy.StaleWhileRevalidate
 }
 
 // StaleIfFailed reports whether such a request gets the old value after its load ended
 // with err. ErrAbsent is not a failure but the newest state of the origin, as is every
 // other answer of the origin.
-func (p Policy) StaleIfFailed(old *segment.Stale, err error) bool {
-	return !loader.Answered(err) && (old.Invalidated || old.Ended < p.StaleIfError)
+func (policy Policy) StaleIfFailed(old *segment.Stale, err error) bool {
+	return !loader.Answered(err) && (old.Invalidated || old.Ended < policy.StaleIfError)
 }

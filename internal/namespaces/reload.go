@@ -118,11 +118,11 @@ func OpenOrigin(name string, s Settings, cfg *Config) (*origin.Origin, error) {
 	return s.openOrigin(name, origin.Host{Node: cfg.Node, Log: cfg.Log, MaxValue: cfg.MaxValue})
 }
 
-func (n *Settings) openOrigin(name string, h origin.Host) (*origin.Origin, error) {
-	if n.Warm == nil {
-		return origin.Open(name, n.Settings, nil, h)
+func (set *Settings) openOrigin(name string, h origin.Host) (*origin.Origin, error) {
+	if set.Warm == nil {
+		return origin.Open(name, set.Settings, nil, h)
 	}
-	return origin.Open(name, n.Settings, &n.Warm.List, h)
+	return origin.Open(name, set.Settings, &set.Warm.List, h)
 }
 
 // keepsOrigin reports whether other settings can do with the origin that is open.

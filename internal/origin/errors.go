@@ -51,8 +51,8 @@ type Hidden struct {
 	Text string
 }
 
-func (h Hidden) Error() string { return h.Text }
-func (h Hidden) Unwrap() error { return h.error }
+func (hidden Hidden) Error() string { return hidden.Text }
+func (hidden Hidden) Unwrap() error { return hidden.error }
 
 // FullName returns the name of an origin, as apps are told it.
 func FullName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }

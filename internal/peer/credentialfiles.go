@@ -23,10 +23,10 @@ type KeyPaths struct {
 }
 
 // files lists the files with the names of their settings.
-func (p *KeyPaths) files() []file {
+func (paths *KeyPaths) files() []file {
 	return []file{
-		{"cluster_key_file", p.ClusterKey, true},
-		{"tls.cert", p.Cert, false}, {"tls.key", p.Key, true}, {"tls.ca", p.CA, false},
+		{"cluster_key_file", paths.ClusterKey, true},
+		{"tls.cert", paths.Cert, false}, {"tls.key", paths.Key, true}, {"tls.ca", paths.CA, false},
 	}
 }
 
@@ -37,10 +37,10 @@ type file struct {
 
 // Check returns an error that names the missing file, if the combination of paths is
 // incomplete.
-func (p KeyPaths) Check() error {
+func (paths KeyPaths) Check() error {
 	given := 0
 	var missing string
-	for _, f := range p.files()[1:] {
+	for _, f := range paths.files()[1:] {
 		if f.path != "" {
 			given++
 		} else if missing == "" {
@@ -53,7 +53,7 @@ func (p KeyPaths) Check() error {
 	case given < 3:
 		return settings.Problemf(missing, "is not given: tls.cert, tls.key and tls.ca belong together: give all "+
 			"three, or none")
-	case p.ClusterKey == "":
+	case paths.ClusterKey == "":
 		return settings.Problemf("tls.cert", "is given and cluster_key_file is not: gossip has no certificates, "+
 			"and would pass "+
 			"between hosts for all to read and to forge: give both (\"cachesidecar key generate\" makes a key file)")
@@ -69,9 +69,9 @@ type keyContent struct {
 }
 
 // Read reads the files. An error is kept, and is returned by Credentials.
-func (p KeyPaths) Read() *keyContent {
-	c := &keyContent{paths: p}
-	for i, f := range p.files() {
+func (paths KeyPaths) Read() *keyContent {
+	c := &keyContent{paths: paths}
+	for i, f := range paths.files() {
 		if f.path == "" {
 			continue
 		}
@@ -89,14 +89,14 @@ func (p KeyPaths) Read() *keyContent {
 
 // digest returns a hash that differs between different contents. A read error is part
 // of the content.
-func (c *keyContent) digest() [32]byte {
+func (content *keyContent) digest() [32]byte {
 	h := sha256.New()
-	for _, b := range c.bytes {
+	for _, b := range content.bytes {
 		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
 		_, _ = h.Write(b)
 	}
-	if c.err != nil {
-		_, _ = h.Write([]byte(c.err.Error()))
+	if content.err != nil {
+		_, _ = h.Write([]byte(content.err.Error()))
 	}
 	return [32]byte(h.Sum(nil))
 }
@@ -108,13 +108,13 @@ const (
 
 // Credentials makes the credentials of a host from the files. Errors name the file and show
 // nothing of its content.
-func (c *keyContent) Credentials(node string, now time.Time) (*Credentials, error) {
-	if c.err != nil {
-		return nil, c.err
+func (content *keyContent) Credentials(node string, now time.Time) (*Credentials, error) {
+	if content.err != nil {
+		return nil, content.err
 	}
-	f, err := ParseKeyFile(c.bytes[0])
+	f, err := ParseKeyFile(content.bytes[0])
 	if err != nil {
-		return nil, settings.Problemf("cluster_key_file", "%s: %w", c.paths.ClusterKey, err)
+		return nil, settings.Problemf("cluster_key_file", "%s: %w", content.paths.ClusterKey, err)
 	}
 	s := &Credentials{
 		Seed: f.Seed, Keys: len(f.Keys), Fingerprint: f.Keys[0].Fingerprint(),
@@ -123,13 +123,13 @@ func (c *keyContent) Credentials(node string, now time.Time) (*Credentials, erro
 	for i := range f.Keys {
 		s.Gossip = append(s.Gossip, f.Keys[i].gossip())
 	}
-	if c.paths.Cert != "" {
-		return s, c.certificates(s, node, now)
+	if content.paths.Cert != "" {
+		return s, content.certificates(s, node, now)
 	}
 	for i := range f.Keys {
 		a, err := f.Keys[i].authority()
 		if err != nil {
-			return nil, settings.Problemf("cluster_key_file", "%s: %w", c.paths.ClusterKey, err)
+			return nil, settings.Problemf("cluster_key_file", "%s: %w", content.paths.ClusterKey, err)
 		}
 		s.accept(a.cert, a)
 		if i == 0 {
@@ -142,16 +142,16 @@ func (c *keyContent) Credentials(node string, now time.Time) (*Credentials, erro
 }
 
 // certificates fills s from the certificate files.
-func (c *keyContent) certificates(s *Credentials, node string, now time.Time) error {
-	p := &c.paths
-	roots, err := parseRoots(c.bytes[3])
+func (content *keyContent) certificates(s *Credentials, node string, now time.Time) error {
+	p := &content.paths
+	roots, err := parseRoots(content.bytes[3])
 	if err != nil {
 		return settings.Problemf("tls.ca", "%s: %w", p.CA, err)
 	}
 	for _, r := range roots {
 		s.accept(r, nil)
 	}
-	s.Certificate, err = tls.X509KeyPair(c.bytes[1], c.bytes[2])
+	s.Certificate, err = tls.X509KeyPair(content.bytes[1], content.bytes[2])
 	if err != nil {
 		return settings.Problemf("tls.cert", "%s and tls.key %s: %w: give a certificate and its private key, in PEM",
 			p.Cert, p.Key, err)

@@ -57,7 +57,7 @@ type proof struct {
 }
 
 // is reports whether the certificate belongs to a node.
-func (p *proof) is(node kv.NodeID) bool { return slices.Contains(p.names, string(node)) }
+func (pf *proof) is(node kv.NodeID) bool { return slices.Contains(pf.names, string(node)) }
 
 // maxChain limits the certificates that a host shows: its own, and those of the
 // authorities between it and a root.
@@ -153,7 +153,7 @@ func expect(node kv.NodeID) func(*proof) error {
 // credentialError says what is wrong with a certificate.
 type credentialError string
 
-func (e credentialError) Error() string { return string(e) }
+func (bad credentialError) Error() string { return string(bad) }
 
 // remoteAlert is the Op of crypto/tls's error when the other side sends an alert.
 const remoteAlert = "remote error"

@@ -115,9 +115,9 @@ type SkewError struct {
 	Most          time.Duration
 }
 
-func (e *SkewError) Error() string {
+func (err *SkewError) Error() string {
 	return fmt.Sprintf("the clock of %s is off by %v, max_clock_skew is %v: synchronize the clocks",
-		e.Node, max(e.Behind, e.Ahead), e.Most)
+		err.Node, max(err.Behind, err.Ahead), err.Most)
 }
 
 // maxSettings limits how many settings of a greeting are compared.

@@ -39,8 +39,8 @@ type KeyWatchConfig struct {
 }
 
 // Open reads the files for the first time. Call it before any other method.
-func (k *KeyWatch) Open(cfg KeyWatchConfig) error {
-	k.KeyWatchConfig = cfg
+func (w *KeyWatch) Open(cfg KeyWatchConfig) error {
+	w.KeyWatchConfig = cfg
 	if cfg.Paths.ClusterKey == "" {
 		return nil
 	}
@@ -49,21 +49,21 @@ func (k *KeyWatch) Open(cfg KeyWatchConfig) error {
 	if err != nil {
 		return err
 	}
-	k.inUse = content.digest()
-	k.set.Store(set)
+	w.inUse = content.digest()
+	w.set.Store(set)
 	return nil
 }
 
 // Seed returns the seed of the hash; zero without files.
-func (k *KeyWatch) Seed() uint64 {
-	if set := k.set.Load(); set != nil {
+func (w *KeyWatch) Seed() uint64 {
+	if set := w.set.Load(); set != nil {
 		return set.Seed
 	}
 	return 0
 }
 
 // Run checks the files every LookEvery until ctx ends.
-func (k *KeyWatch) Run(ctx context.Context) {
+func (w *KeyWatch) Run(ctx context.Context) {
 	t := time.NewTicker(LookEvery)
 	defer t.Stop()
 	for {
@@ -71,8 +71,8 @@ func (k *KeyWatch) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if err := k.look(false); err != nil {
-				k.Log.Error("the cluster key's files have changed, and are not taken: "+
+			if err := w.look(false); err != nil {
+				w.Log.Error("the cluster key's files have changed, and are not taken: "+
 					"this host goes on with what it had", "error", err)
 			}
 		}
@@ -80,72 +80,72 @@ func (k *KeyWatch) Run(ctx context.Context) {
 }
 
 // Reload takes the files as they are now, without the wait for a second check.
-func (k *KeyWatch) Reload() error {
-	if k.Paths.ClusterKey == "" {
+func (w *KeyWatch) Reload() error {
+	if w.Paths.ClusterKey == "" {
 		return nil
 	}
-	return k.look(true)
+	return w.look(true)
 }
 
 // look takes a change of the files: one that the previous look has seen too, or any if
 // told. Contents that are in use are not taken again: no connection is renewed for nothing.
 // A refused content is tried again, because a certificate may become valid later. Its error
 // is returned once for each content, or always if told.
-func (k *KeyWatch) look(told bool) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	content := k.Paths.Read()
+func (w *KeyWatch) look(told bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	content := w.Paths.Read()
 	digest := content.digest()
-	settled := told || digest == k.seen
-	k.seen = digest
+	settled := told || digest == w.seen
+	w.seen = digest
 	switch {
 	case !settled:
 		return nil
-	case digest == k.inUse:
-		k.rejected = [32]byte{}
+	case digest == w.inUse:
+		w.rejected = [32]byte{}
 		return nil
 	}
-	again := k.rejected == digest
-	if err := k.takeContent(content, digest); told || !again {
+	again := w.rejected == digest
+	if err := w.takeContent(content, digest); told || !again {
 		return err
 	}
 	return nil
 }
 
 // takeContent applies the content, or changes nothing and returns an error. k.mu is held.
-func (k *KeyWatch) takeContent(content *keyContent, digest [32]byte) error {
-	set, err := content.Credentials(k.Node, k.Now())
-	if old := k.set.Load(); err == nil && set.Seed != old.Seed {
+func (w *KeyWatch) takeContent(content *keyContent, digest [32]byte) error {
+	set, err := content.Credentials(w.Node, w.Now())
+	if old := w.set.Load(); err == nil && set.Seed != old.Seed {
 		err = fmt.Errorf("cluster_key_file %s: the seed is another one, and it places every key: "+
 			"put the line back that this host has started with, or stop all hosts, give them the new file, "+
-			"and start them", k.Paths.ClusterKey)
+			"and start them", w.Paths.ClusterKey)
 	}
 	if err != nil {
-		if k.rejected != digest {
-			k.refused.Add(1)
+		if w.rejected != digest {
+			w.refused.Add(1)
 		}
-		k.rejected = digest
+		w.rejected = digest
 		return err
 	}
-	k.inUse, k.rejected = digest, [32]byte{}
-	k.set.Store(set)
-	k.taken.Add(1)
-	k.Renew()
-	k.Log.Info("cluster keys and certificates are read", "keys", set.Keys, "first", set.Fingerprint)
+	w.inUse, w.rejected = digest, [32]byte{}
+	w.set.Store(set)
+	w.taken.Add(1)
+	w.Renew()
+	w.Log.Info("cluster keys and certificates are read", "keys", set.Keys, "first", set.Fingerprint)
 	return nil
 }
 
 // Changes returns how many changes of the files were taken, and how many were refused.
-func (k *KeyWatch) Changes() (taken, refused int64) { return k.taken.Load(), k.refused.Load() }
+func (w *KeyWatch) Changes() (taken, refused int64) { return w.taken.Load(), w.refused.Load() }
 
 // Present returns the credentials that were taken last; nil without files.
-func (k *KeyWatch) Present() *Credentials { return k.set.Load() }
+func (w *KeyWatch) Present() *Credentials { return w.set.Load() }
 
 // Source returns a function that returns them. Without files it is nil, as package cluster
 // expects it.
-func (k *KeyWatch) Source() func() *Credentials {
-	if k.set.Load() == nil {
+func (w *KeyWatch) Source() func() *Credentials {
+	if w.set.Load() == nil {
 		return nil
 	}
-	return k.set.Load
+	return w.set.Load
 }

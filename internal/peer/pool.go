@@ -163,10 +163,10 @@ type Answer struct {
 }
 
 // Release gives the answer's memory back. It may be called twice.
-func (a *Answer) Release() {
-	if a.client != nil {
-		a.client.Release(a.call)
-		a.client, a.call = nil, nil
+func (ans *Answer) Release() {
+	if ans.client != nil {
+		ans.client.Release(ans.call)
+		ans.client, ans.call = nil, nil
 	}
 }
 

@@ -53,19 +53,19 @@ func NewServer(id *Identity, creds func() *Credentials, limits server.Limits, lo
 var errLate = fmt.Errorf("it was not greeted within %v", greetWithin)
 
 // Serve accepts connections until ctx ends; see server.Server. Call it once.
-func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	d := newListener(s.rpc.Sparing(ln), s.creds, s.log)
-	s.listener.Store(d)
+func (srv *Server) Serve(ctx context.Context, ln net.Listener) error {
+	d := newListener(srv.rpc.Sparing(ln), srv.creds, srv.log)
+	srv.listener.Store(d)
 	d.open()
 	defer func() { _ = d.Close() }()
-	return s.rpc.Serve(ctx, d)
+	return srv.rpc.Serve(ctx, d)
 }
 
 // Stats returns the counts so far.
-func (s *Server) Stats() cachesidecar.LinkStats {
-	r := s.rpc.Stats()
+func (srv *Server) Stats() cachesidecar.LinkStats {
+	r := srv.rpc.Stats()
 	st := cachesidecar.LinkStats{Open: r.Open, Accepted: r.Accepted, Rejected: r.Rejected, BadFrames: r.BadFrames}
-	if d := s.listener.Load(); d != nil {
+	if d := srv.listener.Load(); d != nil {
 		c := &d.counts
 		st.Ungreeted, st.Late, st.Shed = int64(d.ungreeted()), c.late.Load(), c.shed.Load()
 		st.Handshakes, st.Failed = c.handshakes.Load(), c.failed.Load()
@@ -197,17 +197,17 @@ const maxTravel = 500
 // session are not served. If the older session is of the same process, as when the
 // process renews its connections, the requests that were already served are answered;
 // see renew.go.
-func (s *Server) replace(n *session) {
-	s.mu.Lock()
+func (srv *Server) replace(n *session) {
+	srv.mu.Lock()
 	var old *session
-	for o := range s.greeted {
+	for o := range srv.greeted {
 		if o.from.Node == n.from.Node && o.purpose == n.purpose && !o.replaced.Load() {
 			old = o
 			o.replaced.Store(true)
 		}
 	}
-	s.greeted[n] = struct{}{}
-	s.mu.Unlock()
+	srv.greeted[n] = struct{}{}
+	srv.mu.Unlock()
 	if old == nil {
 		return
 	}
@@ -245,15 +245,15 @@ const renewWithin = 5 * time.Second
 
 // Renew closes the connections whose roots are not accepted by the credentials in use.
 // It returns at once; the other sides have renewWithin to replace their connections.
-func (s *Server) Renew() {
-	if s.creds == nil {
+func (srv *Server) Renew() {
+	if srv.creds == nil {
 		return
 	}
 	time.AfterFunc(renewWithin, func() {
-		creds := s.creds()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for o := range s.greeted {
+		creds := srv.creds()
+		srv.mu.Lock()
+		defer srv.mu.Unlock()
+		for o := range srv.greeted {
 			if !creds.trusted(o.arrival.proof.root) {
 				o.conn.Kill()
 			}

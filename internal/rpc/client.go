@@ -330,20 +330,20 @@ type Call struct {
 }
 
 // Answered makes Do return.
-func (c *Call) Answered(_ *transport.Answers, frame []byte, err error) {
+func (call *Call) Answered(_ *transport.Answers, frame []byte, err error) {
 	if n := int64(len(frame)); err == nil && n > transport.BufferSize {
-		if err = c.account.Take(quota.ForPeers, n); err == nil {
-			c.held = n
+		if err = call.account.Take(quota.ForPeers, n); err == nil {
+			call.held = n
 		} else {
 			frame, err = nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
 	}
-	c.frame, c.err = append(c.frame[:0], frame...), err
-	c.over <- struct{}{}
+	call.frame, call.err = append(call.frame[:0], frame...), err
+	call.over <- struct{}{}
 }
 
 // Account returns the account for which the call is made; it may be nil.
-func (c *Call) Account() *quota.Account { return c.account }
+func (call *Call) Account() *quota.Account { return call.account }
 
 type accountKey struct{}
 
@@ -357,17 +357,17 @@ func WithAccount(ctx context.Context, a *quota.Account) context.Context {
 }
 
 // Frame returns the answer. Its bytes are valid until Release.
-func (c *Call) Frame() []byte { return c.frame }
+func (call *Call) Frame() []byte { return call.frame }
 
 // Keep returns the answer. Its bytes belong to the caller from then on.
-func (c *Call) Keep() []byte {
-	f := c.frame
-	c.frame = nil
-	c.giveBack()
+func (call *Call) Keep() []byte {
+	f := call.frame
+	call.frame = nil
+	call.giveBack()
 	return f
 }
 
-func (c *Call) giveBack() {
-	c.account.Give(quota.ForPeers, c.held)
-	c.account, c.held = nil, 0
+func (call *Call) giveBack() {
+	call.account.Give(quota.ForPeers, call.held)
+	call.account, call.held = nil, 0
 }

@@ -49,45 +49,45 @@ const (
 
 // Get returns a connection that was alive when last seen, or makes one. If another caller
 // is making one, Get waits for it until ctx ends.
-func (r *Redialer) Get(ctx context.Context) (*Client, error) {
-	if c := r.Live(); c != nil {
+func (rd *Redialer) Get(ctx context.Context) (*Client, error) {
+	if c := rd.Live(); c != nil {
 		return c, nil
 	}
-	if err := r.lockIdle(ctx); err != nil {
+	if err := rd.lockIdle(ctx); err != nil {
 		return nil, err
 	}
-	if c := r.live.Load(); c != nil {
+	if c := rd.live.Load(); c != nil {
 		if c.alive() {
-			r.mu.Unlock()
+			rd.mu.Unlock()
 			return c, nil
 		}
-		r.live.Store(nil) // its reader has ended it, or it leaves
-		r.retireLocked(c)
+		rd.live.Store(nil) // its reader has ended it, or it leaves
+		rd.retireLocked(c)
 	}
-	if r.lastErr != nil && time.Now().Before(r.nextDial) {
-		err := r.lastErr
-		r.mu.Unlock()
+	if rd.lastErr != nil && time.Now().Before(rd.nextDial) {
+		err := rd.lastErr
+		rd.mu.Unlock()
 		return nil, fmt.Errorf("%w: %w", ErrDown, err)
 	}
-	r.dialing = make(chan struct{})
-	r.mu.Unlock()
-	c, err := r.Dial(ctx)
-	return r.dialed(ctx, c, err)
+	rd.dialing = make(chan struct{})
+	rd.mu.Unlock()
+	c, err := rd.Dial(ctx)
+	return rd.dialed(ctx, c, err)
 }
 
 // lockIdle locks r.mu at a moment when no connection is being made, unless it returns an error.
-func (r *Redialer) lockIdle(ctx context.Context) error {
+func (rd *Redialer) lockIdle(ctx context.Context) error {
 	for {
-		r.mu.Lock()
-		other := r.dialing
+		rd.mu.Lock()
+		other := rd.dialing
 		switch {
-		case r.closed:
-			r.mu.Unlock()
+		case rd.closed:
+			rd.mu.Unlock()
 			return ErrRedialerClosed
 		case other == nil:
 			return nil
 		}
-		r.mu.Unlock()
+		rd.mu.Unlock()
 		select {
 		case <-other:
 		case <-ctx.Done():
@@ -97,24 +97,24 @@ func (r *Redialer) lockIdle(ctx context.Context) error {
 }
 
 // dialed ends an attempt.
-func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, error) {
-	r.mu.Lock()
-	close(r.dialing)
-	r.dialing = nil
-	closed := r.closed
+func (rd *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, error) {
+	rd.mu.Lock()
+	close(rd.dialing)
+	rd.dialing = nil
+	closed := rd.closed
 	switch {
 	case closed:
 	case err == nil:
-		r.lastErr, r.pause = nil, 0
-		r.live.Store(c)
-	case ctx.Err() == nil && r.Eager != nil && r.Eager():
-		r.lastErr, r.nextDial = err, time.Now().Add(eagerPause)
+		rd.lastErr, rd.pause = nil, 0
+		rd.live.Store(c)
+	case ctx.Err() == nil && rd.Eager != nil && rd.Eager():
+		rd.lastErr, rd.nextDial = err, time.Now().Add(eagerPause)
 	case ctx.Err() == nil: // otherwise the error says nothing about the peer
-		r.pause = min(max(2*r.pause, firstPause), lastPause)
-		r.nextDial = time.Now().Add(r.pause/2 + rand.N(r.pause))
-		r.lastErr = err
+		rd.pause = min(max(2*rd.pause, firstPause), lastPause)
+		rd.nextDial = time.Now().Add(rd.pause/2 + rand.N(rd.pause))
+		rd.lastErr = err
 	}
-	r.mu.Unlock()
+	rd.mu.Unlock()
 	if closed && c != nil {
 		_ = c.Close()
 		return nil, ErrRedialerClosed
@@ -123,41 +123,41 @@ func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, e
 }
 
 // retireLocked keeps a connection that has calls in flight, for Close.
-func (r *Redialer) retireLocked(c *Client) {
-	r.retired = append(slices.DeleteFunc(r.retired, (*Client).ended), c)
+func (rd *Redialer) retireLocked(c *Client) {
+	rd.retired = append(slices.DeleteFunc(rd.retired, (*Client).ended), c)
 }
 
 // Replace replaces the present connection by the one that replace makes. Meanwhile the
 // callers of Get wait. Replace returns false if there is no connection to replace; then
 // it makes none.
-func (r *Redialer) Replace(ctx context.Context, replace func(old *Client) (*Client, error)) (bool, error) {
-	if err := r.lockIdle(ctx); err != nil {
+func (rd *Redialer) Replace(ctx context.Context, replace func(old *Client) (*Client, error)) (bool, error) {
+	if err := rd.lockIdle(ctx); err != nil {
 		return false, err
 	}
-	old := r.Live()
+	old := rd.Live()
 	if old == nil {
-		r.mu.Unlock()
+		rd.mu.Unlock()
 		return false, nil
 	}
-	r.live.Store(nil)
-	r.dialing = make(chan struct{})
-	r.retireLocked(old)
-	r.mu.Unlock()
+	rd.live.Store(nil)
+	rd.dialing = make(chan struct{})
+	rd.retireLocked(old)
+	rd.mu.Unlock()
 	c, err := replace(old)
-	_, err = r.dialed(ctx, c, err)
+	_, err = rd.dialed(ctx, c, err)
 	return true, err
 }
 
 // Idle says whether there is no connection, and none is being made.
-func (r *Redialer) Idle() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.dialing == nil && r.Live() == nil
+func (rd *Redialer) Idle() bool {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	return rd.dialing == nil && rd.Live() == nil
 }
 
 // Live returns the connection, or nil if there is none. It does not dial.
-func (r *Redialer) Live() *Client {
-	if c := r.live.Load(); c != nil && c.alive() {
+func (rd *Redialer) Live() *Client {
+	if c := rd.live.Load(); c != nil && c.alive() {
 		return c
 	}
 	return nil
@@ -166,14 +166,14 @@ func (r *Redialer) Live() *Client {
 // Leave closes the connection once no call waits for an answer, and waits for that until
 // ctx ends; also for the calls of connections that were replaced. No connection is made
 // afterwards. Close is still needed.
-func (r *Redialer) Leave(ctx context.Context) {
-	r.mu.Lock()
-	r.closed = true
-	leaving := slices.Clone(r.retired)
-	if c := r.live.Load(); c != nil {
+func (rd *Redialer) Leave(ctx context.Context) {
+	rd.mu.Lock()
+	rd.closed = true
+	leaving := slices.Clone(rd.retired)
+	if c := rd.live.Load(); c != nil {
 		leaving = append(leaving, c)
 	}
-	r.mu.Unlock()
+	rd.mu.Unlock()
 	for _, c := range leaving {
 		c.Leave()
 	}
@@ -186,12 +186,12 @@ func (r *Redialer) Leave(ctx context.Context) {
 }
 
 // Close closes the connection. No connection is made afterwards.
-func (r *Redialer) Close() {
-	r.mu.Lock()
-	r.closed = true
-	c, old := r.live.Swap(nil), r.retired
-	r.retired = nil
-	r.mu.Unlock()
+func (rd *Redialer) Close() {
+	rd.mu.Lock()
+	rd.closed = true
+	c, old := rd.live.Swap(nil), rd.retired
+	rd.retired = nil
+	rd.mu.Unlock()
 	if c != nil {
 		_ = c.Close()
 	}

@@ -63,40 +63,40 @@ func (o *order) enter(t *turn, keys []kv.Hash, place bool) {
 }
 
 // follow makes t wait for b, if b is not nil.
-func (t *turn) follow(b *turn) {
+func (tn *turn) follow(b *turn) {
 	if b == nil {
 		return
 	}
 	if b.over == nil {
 		b.over = make(chan struct{})
 	}
-	t.before = append(t.before, b)
+	tn.before = append(tn.before, b)
 }
 
 // wait returns when the requests before t are over. Each of them ends by its own
 // deadline.
-func (t *turn) wait() {
-	for _, b := range t.before {
+func (tn *turn) wait() {
+	for _, b := range tn.before {
 		<-b.over
 	}
-	t.before = nil
+	tn.before = nil
 }
 
 // leave ends the turn, if it has not ended yet.
-func (t *turn) leave() {
-	if t.o == nil {
+func (tn *turn) leave() {
+	if tn.o == nil {
 		return
 	}
-	t.o.mu.Lock()
-	for _, k := range t.keys {
-		if t.o.last[k] == t {
-			delete(t.o.last, k)
+	tn.o.mu.Lock()
+	for _, k := range tn.keys {
+		if tn.o.last[k] == tn {
+			delete(tn.o.last, k)
 		}
 	}
-	over := t.over // no request can follow any more
-	t.o.mu.Unlock()
-	t.o.waiting.Add(-1)
-	t.o = nil
+	over := tn.over // no request can follow any more
+	tn.o.mu.Unlock()
+	tn.o.waiting.Add(-1)
+	tn.o = nil
 	if over != nil {
 		close(over)
 	}

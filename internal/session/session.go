@@ -56,27 +56,27 @@ type Scratch struct {
 var scratches = sync.Pool{New: func() any { return new(Scratch) }}
 
 // LogLine writes a line that names the peer.
-func (c *Session) LogLine(level slog.Level, msg string, args ...any) {
-	log := c.Core.Config.Log
+func (ss *Session) LogLine(level slog.Level, msg string, args ...any) {
+	log := ss.Core.Config.Log
 	if log.Enabled(context.Background(), level) {
-		log.With(c.about...).Log(context.Background(), level, msg, args...)
+		log.With(ss.about...).Log(context.Background(), level, msg, args...)
 	}
 }
 
 // Count counts the outcome of a request. A request of another sidecar is counted there,
 // where the app has asked, and here only as served.
-func (c *Session) Count(q *wire.Request, r *wire.Reply) {
-	if c.from.Node == "" {
-		c.Core.Count(q, r)
+func (ss *Session) Count(q *wire.Request, r *wire.Reply) {
+	if ss.from.Node == "" {
+		ss.Core.Count(q, r)
 	} else {
-		c.Core.Counts.Served.Add(int64(q.Subjects()))
+		ss.Core.Counts.Served.Add(int64(q.Subjects()))
 	}
 }
 
 // Refuse makes the reply to the present request an error, and counts it.
-func (c *Session) Refuse(err *wire.Error) {
-	c.Reply = wire.ErrorReply(err)
-	c.Tally.Add(c.Core.Namespaces.None, c.Req.Op, namespaces.Failed)
+func (ss *Session) Refuse(err *wire.Error) {
+	ss.Reply = wire.ErrorReply(err)
+	ss.Tally.Add(ss.Core.Namespaces.None, ss.Req.Op, namespaces.Failed)
 }
 
 // Busy returns the error of a request for which there is no memory.
@@ -88,20 +88,20 @@ func Busy(err error) *wire.Error {
 }
 
 // Batch reads the clock, once for all requests that came in one read.
-func (c *Session) Batch() {
-	c.Now = c.Core.Clock.Read()
-	c.Core.Node.CheckPause(c.Now.Boot)
-	c.Scratch = scratches.Get().(*Scratch)
+func (ss *Session) Batch() {
+	ss.Now = ss.Core.Clock.Read()
+	ss.Core.Node.CheckPause(ss.Now.Boot)
+	ss.Scratch = scratches.Get().(*Scratch)
 }
 
 // Served gives back what the batch has borrowed.
-func (c *Session) Served() {
-	c.Names.Release()
-	scratches.Put(c.Scratch)
-	c.Scratch = nil
-	if c.batches++; c.batches%batchSample == 0 {
-		took := c.Core.Clock.Read().Boot - c.Now.Boot
-		c.Sessions.Host.Batch(took)
+func (ss *Session) Served() {
+	ss.Names.Release()
+	scratches.Put(ss.Scratch)
+	ss.Scratch = nil
+	if ss.batches++; ss.batches%batchSample == 0 {
+		took := ss.Core.Clock.Read().Boot - ss.Now.Boot
+		ss.Sessions.Host.Batch(took)
 	}
 }
 
@@ -109,35 +109,35 @@ func (c *Session) Served() {
 const batchSample = 16
 
 // Gone is told that no more requests come.
-func (c *Session) Gone() {}
+func (ss *Session) Gone() {}
 
 // Close ends the session.
-func (c *Session) Close(err error) {
-	if c.from.Node == "" {
-		c.client.Release(quota.Connections)
+func (ss *Session) Close(err error) {
+	if ss.from.Node == "" {
+		ss.client.Release(quota.Connections)
 	}
-	c.client.Leave()
+	ss.client.Leave()
 	if err != nil {
-		c.LogLine(slog.LevelWarn, "connection closed", "reason", err)
+		ss.LogLine(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
-		c.LogLine(slog.LevelDebug, "connection closed")
+		ss.LogLine(slog.LevelDebug, "connection closed")
 	}
 }
 
 // Tenant returns the tenant of the connection and the process at its other end.
-func (c *Session) Tenant() (tenant, process string) {
-	if c.client == nil {
+func (ss *Session) Tenant() (tenant, process string) {
+	if ss.client == nil {
 		return "", ""
 	}
-	return c.client.Tenant(), c.process
+	return ss.client.Tenant(), ss.process
 }
 
 // Refusal returns why a request is refused, or nil if it may be served.
-func (c *Session) Refusal(q *wire.Request) *wire.Error {
-	err, missing := c.By.Refusal(q)
-	if err != nil && !c.refusalLogged {
-		c.refusalLogged = true
-		c.LogLine(slog.LevelWarn,
+func (ss *Session) Refusal(q *wire.Request) *wire.Error {
+	err, missing := ss.By.Refusal(q)
+	if err != nil && !ss.refusalLogged {
+		ss.refusalLogged = true
+		ss.LogLine(slog.LevelWarn,
 			"refused a request: its user lacks a right; more refusals of this connection are not logged",
 			"op", q.Op.String(), "right", missing.String(), "namespace", string(q.Namespace))
 	}
@@ -202,46 +202,46 @@ const WarmFrom = 4
 
 // LookAhead touches what the store has of the first keys of Hashes, if this host owns them,
 // and what their writes will need.
-func (c *Session) LookAhead(keys, writes int) {
-	owned := c.Hashes[:0]
-	for _, h := range c.Hashes[:keys] {
-		if c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
+func (ss *Session) LookAhead(keys, writes int) {
+	owned := ss.Hashes[:0]
+	for _, h := range ss.Hashes[:keys] {
+		if ss.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
 			owned = append(owned, h)
 		}
 	}
 	if len(owned) < WarmFrom {
 		return
 	}
-	c.sum += c.Core.Store.Warm(owned)
+	ss.sum += ss.Core.Store.Warm(owned)
 	if writes >= WarmFrom {
-		c.sum += c.Core.Changes.Warm(owned)
+		ss.sum += ss.Core.Changes.Warm(owned)
 	}
 }
 
 // Execute executes c.Req with what this host has, and says whether it could: the reply is c.Reply, for which
 // there is room, unless the connection has been killed.
-func (c *Session) Execute(conn *server.Conn) bool {
-	if c.Req.Op.Reads() {
-		return c.readEntry(conn)
+func (ss *Session) Execute(conn *server.Conn) bool {
+	if ss.Req.Op.Reads() {
+		return ss.readEntry(conn)
 	}
-	if q := c.Req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
-		switch n := c.Core.Copied(q, &c.Names); {
+	if q := ss.Req; q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
+		switch n := ss.Core.Copied(q, &ss.Names); {
 		case n <= SmallValue:
-		case n >= quota.LongCopy && c.from.Node != "":
+		case n >= quota.LongCopy && ss.from.Node != "":
 			return false // it must not delay the requests of other apps of that host
 		default:
 			if err := Busy(server.Turn(conn, n)); err != nil {
-				c.Refuse(err)
+				ss.Refuse(err)
 				return true
 			}
 			defer server.EndTurn(conn, n)
-			c.Limit(conn)
+			ss.Limit(conn)
 		}
 	}
-	if c.Core.ExecuteTo(c.Req, &c.Names, c.Moment(conn), 0, &c.Reply); c.Reply.Status == wire.Moved {
+	if ss.Core.ExecuteTo(ss.Req, &ss.Names, ss.Moment(conn), 0, &ss.Reply); ss.Reply.Status == wire.Moved {
 		return false
 	}
-	c.Count(c.Req, &c.Reply)
+	ss.Count(ss.Req, &ss.Reply)
 	return true
 }
 
@@ -254,60 +254,60 @@ const SmallValue = 31 << 10
 
 // Moment returns when a read happens: with its batch, unless the reader has had to wait since, for
 // a client that is slow or for room. A value may have ended meanwhile, and so may a lease.
-func (c *Session) Moment(conn *server.Conn) kv.Moment {
+func (ss *Session) Moment(conn *server.Conn) kv.Moment {
 	if !server.Waited(conn) {
-		return c.Now
+		return ss.Now
 	}
-	now := c.Core.Clock.Read()
-	c.Core.Node.CheckPause(now.Boot)
+	now := ss.Core.Clock.Read()
+	ss.Core.Node.CheckPause(now.Boot)
 	return now
 }
 
 // readEntry is Execute for a METAGET. An answer to another sidecar must not delay others: a long value goes the
 // slow way.
-func (c *Session) readEntry(conn *server.Conn) bool {
-	q := c.Req
-	if n := c.Core.Copied(q, &c.Names); n > SmallValue {
-		if c.from.Node != "" {
+func (ss *Session) readEntry(conn *server.Conn) bool {
+	q := ss.Req
+	if n := ss.Core.Copied(q, &ss.Names); n > SmallValue {
+		if ss.from.Node != "" {
 			return false
 		}
-		c.Names.Release()
+		ss.Names.Release()
 		if err := Busy(conn.Grow(n+AnswerSlack, true)); err != nil { // it may wait: nothing is copied yet
-			c.Refuse(err)
+			ss.Refuse(err)
 			return true
 		}
 	}
-	if c.Core.ExecuteTo(q, &c.Names, c.Moment(conn), 0, &c.Reply); c.Reply.Status == wire.Moved {
+	if ss.Core.ExecuteTo(q, &ss.Names, ss.Moment(conn), 0, &ss.Reply); ss.Reply.Status == wire.Moved {
 		return false
 	}
-	if n := len(c.Reply.Value); n > SmallValue { // mostly there is room: the value may have grown just now
-		if err := c.room(conn, n); err != nil {
+	if n := len(ss.Reply.Value); n > SmallValue { // mostly there is room: the value may have grown just now
+		if err := ss.room(conn, n); err != nil {
 			if q.OnlyReads() {
-				c.Refuse(err)
+				ss.Refuse(err)
 			} else { // it was done, and BUSY would say that it was not: no answer goes
 				conn.Kill()
 			}
 			return true
 		}
 	}
-	c.Count(q, &c.Reply)
+	ss.Count(q, &ss.Reply)
 	return true
 }
 
 // room makes room behind Out for n bytes of an answer that has begun. It may wait for a turn to copy
 // many bytes, and holds no namespace meanwhile.
-func (c *Session) room(conn *server.Conn, n int) *wire.Error {
+func (ss *Session) room(conn *server.Conn, n int) *wire.Error {
 	if n += AnswerSlack; len(conn.Out)+n >= quota.LongCopy {
-		c.Names.Release()
+		ss.Names.Release()
 	}
 	return Busy(conn.Grow(n, false))
 }
 
 // Limit gives the present request its end, if it is a write.
-func (c *Session) Limit(conn *server.Conn) {
-	q := c.Req
-	c.Core.Deadlines.Limit(q, c.Now.Boot+c.Core.Deadlines.Timeout(q))
-	if server.Waited(conn) && !c.Quiet {
+func (ss *Session) Limit(conn *server.Conn) {
+	q := ss.Req
+	ss.Core.Deadlines.Limit(q, ss.Now.Boot+ss.Core.Deadlines.Timeout(q))
+	if server.Waited(conn) && !ss.Quiet {
 		q.Conn = server.EndOf(conn)
 	}
 }
@@ -321,25 +321,25 @@ type Tally struct {
 }
 
 // Add counts an outcome.
-func (t *Tally) Add(ns *namespaces.Namespace, op wire.Op, o namespaces.Outcome) {
-	if t.ns != ns || t.op != op {
-		t.Flush()
-		t.ns, t.op = ns, op
+func (tally *Tally) Add(ns *namespaces.Namespace, op wire.Op, o namespaces.Outcome) {
+	if tally.ns != ns || tally.op != op {
+		tally.Flush()
+		tally.ns, tally.op = ns, op
 	}
-	t.n[o]++
+	tally.n[o]++
 }
 
 // Flush adds the counts to those that all connections share.
-func (t *Tally) Flush() {
-	for o, n := range t.n {
+func (tally *Tally) Flush() {
+	for o, n := range tally.n {
 		switch {
 		case n == 0:
 			continue
-		case t.served != nil:
-			t.served.Add(n)
+		case tally.served != nil:
+			tally.served.Add(n)
 		default:
-			t.ns.Counts[t.op][o].Add(n)
+			tally.ns.Counts[tally.op][o].Add(n)
 		}
-		t.n[o] = 0
+		tally.n[o] = 0
 	}
 }

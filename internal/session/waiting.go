@@ -75,8 +75,8 @@ func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
 }
 
 // awaited reports whether a request is an app's read, which needs room for its answer.
-func (c *Session) awaited(q *wire.Request) bool {
-	return c.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
+func (ss *Session) awaited(q *wire.Request) bool {
+	return ss.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
 }
 
 // Serve serves the request, on the caller's goroutine.

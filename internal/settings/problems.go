@@ -21,8 +21,8 @@ func Problemf(setting, format string, args ...any) error {
 	return &Problem{Setting: setting, Err: fmt.Errorf(format, args...)}
 }
 
-func (p *Problem) Error() string {
-	name, rest := p.Setting, p.Err.Error()
+func (one *Problem) Error() string {
+	name, rest := one.Setting, one.Err.Error()
 	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) {
 		name = strconv.Quote(name)
 	}
@@ -33,7 +33,7 @@ func (p *Problem) Error() string {
 }
 
 // Unwrap returns the rest.
-func (p *Problem) Unwrap() error { return p.Err }
+func (one *Problem) Unwrap() error { return one.Err }
 
 // Within returns an error, or each part of a joined one, as a problem of a setting, or of one below it: the path of a
 // Problem is continued.

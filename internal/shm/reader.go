@@ -47,14 +47,14 @@ func NewReader(mapping []byte) (*Reader, error) {
 // Is reports whether the region is the one that the answer to SHARED describes, of the process
 // that the answer to HELLO names. It is of no use any more once a later HELLO names another
 // process: see clients/c/README.md.
-func (r *Reader) Is(epoch, id, counter uint64) bool {
-	return r.mem.word(atEpoch).Load() == epoch && r.mem.word(atID).Load() == id &&
-		r.mem.word(atCounter).Load() >= counter
+func (rd *Reader) Is(epoch, id, counter uint64) bool {
+	return rd.mem.word(atEpoch).Load() == epoch && rd.mem.word(atID).Load() == id &&
+		rd.mem.word(atCounter).Load() >= counter
 }
 
 // Closed reports whether the sidecar has ended the region. Nothing is served from it any
 // more.
-func (r *Reader) Closed() bool { return r.mem.word(atState).Load() != Serving }
+func (rd *Reader) Closed() bool { return rd.mem.word(atState).Load() != Serving }
 
 // View is a namespace as a reader has found it.
 type View struct {
@@ -64,14 +64,14 @@ type View struct {
 }
 
 // Find looks a namespace up by its name.
-func (r *Reader) Find(name string) (v View, ok bool) {
+func (rd *Reader) Find(name string) (v View, ok bool) {
 	for slot := range kv.MaxNamespaces {
 		at := atNames + nameSize*slot
-		v = View{slot: slot, incarnation: r.mem.word(at + nsIncarnation).Load(), seed: r.mem.word(at + nsSeed).Load()}
-		if v.incarnation == 0 || r.mem.word(at+nsNameLen).Load() != uint64(len(name)) || !r.named(at+nsName, name) {
+		v = View{slot: slot, incarnation: rd.mem.word(at + nsIncarnation).Load(), seed: rd.mem.word(at + nsSeed).Load()}
+		if v.incarnation == 0 || rd.mem.word(at+nsNameLen).Load() != uint64(len(name)) || !rd.named(at+nsName, name) {
 			continue
 		}
-		if r.holds(&v) {
+		if rd.holds(&v) {
 			return v, true
 		}
 	}
@@ -79,10 +79,10 @@ func (r *Reader) Find(name string) (v View, ok bool) {
 }
 
 // named reports whether the words at a place begin with name.
-func (r *Reader) named(at int, name string) bool {
+func (rd *Reader) named(at int, name string) bool {
 	var b [8]byte
 	for len(name) > 0 {
-		order.PutUint64(b[:], r.mem.word(at).Load())
+		order.PutUint64(b[:], rd.mem.word(at).Load())
 		n := min(len(name), len(b))
 		if string(b[:n]) != name[:n] {
 			return false
@@ -93,8 +93,8 @@ func (r *Reader) named(at int, name string) bool {
 }
 
 // holds reports whether a slot still belongs to the namespace that was found there.
-func (r *Reader) holds(v *View) bool {
-	return r.mem.word(atNames+nameSize*v.slot+nsIncarnation).Load() == v.incarnation
+func (rd *Reader) holds(v *View) bool {
+	return rd.mem.word(atNames+nameSize*v.slot+nsIncarnation).Load() == v.incarnation
 }
 
 // Found is what a read has found.
@@ -111,16 +111,16 @@ func (v *View) Hash(key []byte) kv.Hash { return kv.HashKey(v.seed, key) }
 // Get returns what may be served for a key at a moment of the boot clock, which was read
 // before the call. It allocates the value only. Without a result the sidecar must be asked;
 // gone means that it must be asked where the namespace is.
-func (r *Reader) Get(v *View, h kv.Hash, key []byte, now time.Duration) (f Found, ok, gone bool) {
-	defer runtime.KeepAlive(r)
-	if !r.holds(v) {
+func (rd *Reader) Get(v *View, h kv.Hash, key []byte, now time.Duration) (f Found, ok, gone bool) {
+	defer runtime.KeepAlive(rd)
+	if !rd.holds(v) {
 		return f, false, true
 	}
-	bucket := r.shape.bucket(h)
+	bucket := rd.shape.bucket(h)
 	for i := range slotsIn {
-		slot := r.mem.word(r.shape.atSlot(bucket, i))
+		slot := rd.mem.word(rd.shape.atSlot(bucket, i))
 		if s := slot.Load(); s != 0 && uint16(s>>posBits) == tagOf(h) {
-			ok = r.copy(&f, slot, s, v, h, key, now)
+			ok = rd.copy(&f, slot, s, v, h, key, now)
 			return f, ok, false
 		}
 	}
@@ -128,16 +128,16 @@ func (r *Reader) Get(v *View, h kv.Hash, key []byte, now time.Duration) (f Found
 }
 
 // copy copies the entry of a slot of the index, and then asks whether it may be served.
-func (r *Reader) copy(
+func (rd *Reader) copy(
 	f *Found, slot *atomic.Uint64, listed uint64, v *View, h kv.Hash, key []byte, now time.Duration,
 ) bool {
 	position := listed & posMask
-	at := r.shape.atLine(position)
+	at := rd.shape.atLine(position)
 	var head [headSize]byte
-	if len(r.mem)-at < headSize {
+	if len(rd.mem)-at < headSize {
 		return false
 	}
-	copy(head[:], r.mem[at:])
+	copy(head[:], rd.mem[at:])
 	length := uint64(order.Uint32(head[enValueLen:]))
 	if order.Uint64(head[enPosition:]) != position || order.Uint64(head[enHash:]) != uint64(h) ||
 		order.Uint64(head[enIncarnation:]) != v.incarnation || order.Uint32(head[enNamespace:]) != uint32(v.slot) ||
@@ -145,12 +145,12 @@ func (r *Reader) copy(
 		return false
 	}
 	at += headSize
-	if uint64(len(r.mem)-at) < uint64(len(key))+length || string(r.mem[at:at+len(key)]) != string(key) {
+	if uint64(len(rd.mem)-at) < uint64(len(key))+length || string(rd.mem[at:at+len(key)]) != string(key) {
 		return false
 	}
 	value := make([]byte, length)
-	copy(value, r.mem[at+len(key):])
-	if !r.current(f, &head, h, now) || slot.Load() != listed || r.mem.word(atTail).Load() > position {
+	copy(value, rd.mem[at+len(key):])
+	if !rd.current(f, &head, h, now) || slot.Load() != listed || rd.mem.word(atTail).Load() > position {
 		return false
 	}
 	if sumOf(&head, key, value) != order.Uint64(head[enSum:]) {
@@ -162,16 +162,16 @@ func (r *Reader) copy(
 
 // current reports whether an entry that has been copied may be served. The order of the
 // loads matters: see the package comment.
-func (r *Reader) current(f *Found, head *[headSize]byte, h kv.Hash, now time.Duration) bool {
+func (rd *Reader) current(f *Found, head *[headSize]byte, h kv.Hash, now time.Duration) bool {
 	owner := order.Uint32(head[enOwner:])
 	if owner >= MaxOwners {
 		return false
 	}
-	certified := r.mem.word(atOwners + 8*int(owner)).Load()
+	certified := rd.mem.word(atOwners + 8*int(owner)).Load()
 	names := atNames + nameSize*int(order.Uint32(head[enNamespace:])) // as in the View
-	bound := r.mem.word(atBound).Load()
+	bound := rd.mem.word(atBound).Load()
 	if owner != 0 {
-		bound = r.mem.word(names + nsBound).Load()
+		bound = rd.mem.word(names + nsBound).Load()
 	}
 	if certified == 0 || certified > math.MaxInt64 || bound > math.MaxInt64 {
 		return false
@@ -180,10 +180,10 @@ func (r *Reader) current(f *Found, head *[headSize]byte, h kv.Hash, now time.Dur
 	if f.Age < -clockError || f.Age >= time.Duration(bound)-clockError {
 		return false
 	}
-	if r.mem.word(atParts+8*int(h.Partition())).Load() != order.Uint64(head[enPartitionG:]) ||
-		r.mem.word(names+nsGeneration).Load() != order.Uint64(head[enNamespaceG:]) ||
-		r.mem.word(names+nsIncarnation).Load() != order.Uint64(head[enIncarnation:]) ||
-		r.mem.word(atState).Load() != Serving {
+	if rd.mem.word(atParts+8*int(h.Partition())).Load() != order.Uint64(head[enPartitionG:]) ||
+		rd.mem.word(names+nsGeneration).Load() != order.Uint64(head[enNamespaceG:]) ||
+		rd.mem.word(names+nsIncarnation).Load() != order.Uint64(head[enIncarnation:]) ||
+		rd.mem.word(atState).Load() != Serving {
 		return false
 	}
 	ends := order.Uint64(head[enDeadline:])

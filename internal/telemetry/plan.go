@@ -136,20 +136,20 @@ func (q *part) collect(v reflect.Value, labels []string, ch chan<- prometheus.Me
 	}
 }
 
-func (s *series) collect(v reflect.Value, labels []string, ch chan<- prometheus.Metric) {
-	values := append(slices.Clip(labels), s.values...)
+func (ser *series) collect(v reflect.Value, labels []string, ch chan<- prometheus.Metric) {
+	values := append(slices.Clip(labels), ser.values...)
 	if v.Kind() == reflect.Map {
 		for key, n := range v.Seq2() {
-			s.emit(n, append(slices.Clip(values), key.String()), ch)
+			ser.emit(n, append(slices.Clip(values), key.String()), ch)
 		}
 		return
 	}
-	if !s.omitempty || !v.IsZero() {
-		s.emit(v, values, ch)
+	if !ser.omitempty || !v.IsZero() {
+		ser.emit(v, values, ch)
 	}
 }
 
-func (s *series) emit(v reflect.Value, labels []string, ch chan<- prometheus.Metric) {
+func (ser *series) emit(v reflect.Value, labels []string, ch chan<- prometheus.Metric) {
 	n := 0.0
 	switch v.Kind() {
 	case reflect.Bool:
@@ -161,5 +161,5 @@ func (s *series) emit(v reflect.Value, labels []string, ch chan<- prometheus.Met
 	default:
 		n = float64(v.Int())
 	}
-	ch <- prometheus.MustNewConstMetric(s.desc, s.kind, n/s.divisor, labels...)
+	ch <- prometheus.MustNewConstMetric(ser.desc, ser.kind, n/ser.divisor, labels...)
 }

@@ -27,10 +27,10 @@ type sample struct {
 }
 
 // findings returns what is wrong with the hosts that have answered. The table has the others.
-func (s *sample) findings() telemetry.Findings {
-	wrong := telemetry.HostFindings(s.Nodes)
-	if s.alone == "" && s.err == nil {
-		wrong = append(wrong, telemetry.Ownerless(&s.ClusterStats)...)
+func (sm *sample) findings() telemetry.Findings {
+	wrong := telemetry.HostFindings(sm.Nodes)
+	if sm.alone == "" && sm.err == nil {
+		wrong = append(wrong, telemetry.Ownerless(&sm.ClusterStats)...)
 	}
 	return wrong
 }

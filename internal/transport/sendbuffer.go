@@ -38,30 +38,30 @@ const (
 func taken(size int) int64 { return int64(2*size + min(size, mostMessage)) }
 
 // fits says whether the buffer is large enough for a write of n bytes.
-func (s *sendBuffer) fits(n int) bool {
-	return s.size == 0 || s.size >= mostSend || n+n/4 <= 2*s.size
+func (sb *sendBuffer) fits(n int) bool {
+	return sb.size == 0 || sb.size >= mostSend || n+n/4 <= 2*sb.size
 }
 
 // grow makes the buffer of a descriptor larger: for a write of n bytes, and twice as large at
 // least. It returns false if it cannot.
-func (s *sendBuffer) grow(fd, n int) bool {
-	if s.size == 0 || s.size >= mostSend {
+func (sb *sendBuffer) grow(fd, n int) bool {
+	if sb.size == 0 || sb.size >= mostSend {
 		return false
 	}
-	size := 2 * s.size
+	size := 2 * sb.size
 	for size < mostSend && n+n/4 > 2*size {
 		size *= 2
 	}
 	size = min(size, mostSend)
-	more := taken(size) - taken(s.size)
-	if !s.account.TakeSocket(more) {
+	more := taken(size) - taken(sb.size)
+	if !sb.account.TakeSocket(more) {
 		return false
 	}
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size) != nil {
-		s.account.Give(quota.ForSockets, more)
+		sb.account.Give(quota.ForSockets, more)
 		return false
 	}
-	s.size = size
+	sb.size = size
 	return true
 }
 

@@ -55,15 +55,15 @@ var statusNames = [StatusCount]string{
 	Unsupported: "UNSUPPORTED", Internal: "INTERNAL",
 }
 
-func (s Status) String() string {
-	if int(s) < len(statusNames) && statusNames[s] != "" {
-		return statusNames[s]
+func (status Status) String() string {
+	if int(status) < len(statusNames) && statusNames[status] != "" {
+		return statusNames[status]
 	}
-	return fmt.Sprintf("status %d", uint8(s))
+	return fmt.Sprintf("status %d", uint8(status))
 }
 
 // IsError reports whether the answer has a message instead of a result.
-func (s Status) IsError() bool { return s >= BadRequest }
+func (status Status) IsError() bool { return status >= BadRequest }
 
 // Error is an error that is sent to the client: a status, and a message that tells the
 // reader what to do.
@@ -72,7 +72,7 @@ type Error struct {
 	Message string
 }
 
-func (e *Error) Error() string { return e.Status.String() + ": " + e.Message }
+func (err *Error) Error() string { return err.Status.String() + ": " + err.Message }
 
 // Errorf returns an Error with a formatted message.
 func Errorf(s Status, format string, args ...any) *Error {
@@ -155,11 +155,11 @@ const (
 
 var sourceNames = [...]string{"", "l1", "l2", "peer", "origin"}
 
-func (s Source) String() string {
-	if int(s) < len(sourceNames) {
-		return sourceNames[s]
+func (source Source) String() string {
+	if int(source) < len(sourceNames) {
+		return sourceNames[source]
 	}
-	return fmt.Sprintf("source %d", uint8(s))
+	return fmt.Sprintf("source %d", uint8(source))
 }
 
 // Why is the reason of a miss.

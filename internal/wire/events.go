@@ -36,26 +36,26 @@ const (
 const eventSize = 17
 
 // Add appends an event. detail is nil for EventChanged.
-func (e *Events) Add(kind uint8, hash, version uint64, detail *EventDetail) {
-	e.Packed = append(e.Packed, kind)
-	e.Packed = binary.BigEndian.AppendUint64(e.Packed, hash)
-	e.Packed = binary.BigEndian.AppendUint64(e.Packed, version)
+func (events *Events) Add(kind uint8, hash, version uint64, detail *EventDetail) {
+	events.Packed = append(events.Packed, kind)
+	events.Packed = binary.BigEndian.AppendUint64(events.Packed, hash)
+	events.Packed = binary.BigEndian.AppendUint64(events.Packed, version)
 	if detail != nil {
-		e.Details = append(e.Details, *detail)
+		events.Details = append(events.Details, *detail)
 	}
 }
 
 // Len returns the number of events.
-func (e *Events) Len() int { return len(e.Packed) / eventSize }
+func (events *Events) Len() int { return len(events.Packed) / eventSize }
 
 // Each calls f for each event, in order. If the events are malformed, Each returns an
 // error and does not call f.
-func (e *Events) Each(f func(kind uint8, hash, version uint64, detail *EventDetail)) error {
+func (events *Events) Each(f func(kind uint8, hash, version uint64, detail *EventDetail)) error {
 	details := 0
-	if len(e.Packed)%eventSize != 0 {
-		return fmt.Errorf("%d bytes of events: each has %d", len(e.Packed), eventSize)
+	if len(events.Packed)%eventSize != 0 {
+		return fmt.Errorf("%d bytes of events: each has %d", len(events.Packed), eventSize)
 	}
-	for b := e.Packed; len(b) > 0; b = b[eventSize:] {
+	for b := events.Packed; len(b) > 0; b = b[eventSize:] {
 		switch {
 		case b[0] >= eventKinds:
 			return fmt.Errorf("an event of kind %d: there are %d kinds", b[0], eventKinds)
@@ -63,14 +63,14 @@ func (e *Events) Each(f func(kind uint8, hash, version uint64, detail *EventDeta
 			details++
 		}
 	}
-	if details != len(e.Details) {
-		return fmt.Errorf("%d details of %d events", len(e.Details), details)
+	if details != len(events.Details) {
+		return fmt.Errorf("%d details of %d events", len(events.Details), details)
 	}
 	details = 0
-	for b := e.Packed; len(b) > 0; b = b[eventSize:] {
+	for b := events.Packed; len(b) > 0; b = b[eventSize:] {
 		var d *EventDetail
 		if b[0] != EventChanged {
-			d = &e.Details[details]
+			d = &events.Details[details]
 			details++
 		}
 		f(b[0], binary.BigEndian.Uint64(b[1:]), binary.BigEndian.Uint64(b[9:]), d)

@@ -55,9 +55,9 @@ func EntryOf(f kv.Facts, now kv.Moment) Entry {
 }
 
 // Facts returns what the entry says of itself, on a host where it ends at a deadline.
-func (e *Entry) Facts(end kv.Deadline) kv.Facts {
-	f := kv.Facts{Version: kv.Version(e.Version), Deadline: end, Attributes: kv.Attributes{Flags: e.Flags}}
-	if e.Absent {
+func (entry *Entry) Facts(end kv.Deadline) kv.Facts {
+	f := kv.Facts{Version: kv.Version(entry.Version), Deadline: end, Attributes: kv.Attributes{Flags: entry.Flags}}
+	if entry.Absent {
 		f.Kind = kv.Absent
 	}
 	return f

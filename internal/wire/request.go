@@ -57,43 +57,43 @@ type Request struct {
 const TTLDefault = -1
 
 // Has reports whether an option is set.
-func (r *Request) Has(o Options) bool { return r.Options&o != 0 }
+func (q *Request) Has(o Options) bool { return q.Options&o != 0 }
 
 // Writes reports whether a request changes its key, and must not be executed after it was given up.
-func (r *Request) Writes() bool {
-	f := &ops[r.Op]
-	return f.is&writes != 0 && !r.Has(Abandon) || f.is&writesIf != 0 && r.Has(f.with)
+func (q *Request) Writes() bool {
+	f := &ops[q.Op]
+	return f.is&writes != 0 && !q.Has(Abandon) || f.is&writesIf != 0 && q.Has(f.with)
 }
 
 // OnlyReads reports whether a request of a key changes nothing: BUSY may replace its answer, and no app misses it once
 // the connection has ended.
-func (r *Request) OnlyReads() bool { return r.Op.Reads() && !r.Writes() }
+func (q *Request) OnlyReads() bool { return q.Op.Reads() && !q.Writes() }
 
 // Subjects returns how many keys a request reads or writes.
-func (r *Request) Subjects() int {
-	switch f := &ops[r.Op]; {
+func (q *Request) Subjects() int {
+	switch f := &ops[q.Op]; {
 	case f.is&oneKey != 0:
 		return 1
 	case f.is&manyKeys != 0:
-		return len(r.Keys)
+		return len(q.Keys)
 	}
 	return 0
 }
 
 // Need returns what the caller of a request must be entitled to.
-func (r *Request) Need() Need {
-	f := &ops[r.Op]
-	if r.Has(f.with) {
+func (q *Request) Need() Need {
+	f := &ops[q.Op]
+	if q.Has(f.with) {
 		return f.then
 	}
 	return f.need
 }
 
 // Clone returns a copy whose bytes are its own, in one allocation.
-func (r *Request) Clone() Request {
-	n := *r
-	size := len(r.Namespace) + len(r.Key) + len(r.Value) + len(r.Token) + len(r.Body)
-	for _, k := range r.Keys {
+func (q *Request) Clone() Request {
+	n := *q
+	size := len(q.Namespace) + len(q.Key) + len(q.Value) + len(q.Token) + len(q.Body)
+	for _, k := range q.Keys {
 		size += len(k)
 	}
 	piece := make([]byte, 0, size)
@@ -105,10 +105,10 @@ func (r *Request) Clone() Request {
 		piece = append(piece, b...)
 		return piece[at:len(piece):len(piece)]
 	}
-	n.Namespace, n.Key, n.Value = clone(r.Namespace), clone(r.Key), clone(r.Value)
-	n.Token, n.Body = clone(r.Token), clone(r.Body)
+	n.Namespace, n.Key, n.Value = clone(q.Namespace), clone(q.Key), clone(q.Value)
+	n.Token, n.Body = clone(q.Token), clone(q.Body)
 	n.Keys = nil
-	for _, k := range r.Keys {
+	for _, k := range q.Keys {
 		n.Keys = append(n.Keys, clone(k))
 	}
 	return n

@@ -16,9 +16,9 @@ type NamesSender interface {
 func (a *Acquire) Senders() []kv.Process { return []kv.Process{a.Ballot.Process} }
 
 // Senders returns the processes of the ballots under which the partitions are owned.
-func (a *Auth) Senders() []kv.Process {
-	list := make([]kv.Process, len(a.Ownerships))
-	for i, h := range a.Ownerships {
+func (auth *Auth) Senders() []kv.Process {
+	list := make([]kv.Process, len(auth.Ownerships))
+	for i, h := range auth.Ownerships {
 		list[i] = h.Ballot.Process
 	}
 	return list

@@ -36,8 +36,8 @@ type Welcome struct {
 }
 
 // Serves reports whether a sidecar serves an op of apps, by its answer to HELLO.
-func (w *Welcome) Serves(o Op) bool {
-	return ops[o].is&feature == 0 || slices.Contains(w.Features, o.feature())
+func (welcome *Welcome) Serves(o Op) bool {
+	return ops[o].is&feature == 0 || slices.Contains(welcome.Features, o.feature())
 }
 
 // BootClock is the clock of UntilNS in the requests of apps.

@@ -6,28 +6,31 @@ import "encoding/binary"
 // clocks, ballots, floors and entries. A receiver checks that this version is plausible
 // before it uses any part of the message.
 
-func (h *PeerHello) NewestVersion() uint64  { return max(h.Clock, newestFloor(h.Floors)) }
-func (w *Poll) NewestVersion() uint64       { return max(w.Clock, newestBallot(w.Ballots)) }
-func (a *Acquire) NewestVersion() uint64    { return max(a.Clock, uint64(a.Ballot.Clock)) }
-func (a *Auth) NewestVersion() uint64       { return max(a.Clock, newestBallot(a.Ownerships)) }
-func (w *Authorized) NewestVersion() uint64 { return max(w.Clock, newestFloor(w.Floors)) }
-func (w *Note) NewestVersion() uint64       { return w.Floor.Version }
-func (w *Noted) NewestVersion() uint64      { return w.Clock }
-func (w *Fetched) NewestVersion() uint64    { return max(w.AsOf, w.Entry.Version) }
-func (w *Relay) NewestVersion() uint64      { return w.Events.NewestVersion() }
+func (h *PeerHello) NewestVersion() uint64 { return max(h.Clock, newestFloor(h.Floors)) }
+func (poll *Poll) NewestVersion() uint64   { return max(poll.Clock, newestBallot(poll.Ballots)) }
+func (a *Acquire) NewestVersion() uint64   { return max(a.Clock, uint64(a.Ballot.Clock)) }
+func (auth *Auth) NewestVersion() uint64   { return max(auth.Clock, newestBallot(auth.Ownerships)) }
+func (authorized *Authorized) NewestVersion() uint64 {
+	return max(authorized.Clock, newestFloor(authorized.Floors))
+}
+func (note *Note) NewestVersion() uint64       { return note.Floor.Version }
+func (noted *Noted) NewestVersion() uint64     { return noted.Clock }
+func (fetched *Fetched) NewestVersion() uint64 { return max(fetched.AsOf, fetched.Entry.Version) }
+func (relay *Relay) NewestVersion() uint64     { return relay.Events.NewestVersion() }
 
-func (w *Acquired) NewestVersion() uint64 {
-	return max(w.Clock, uint64(w.Ballot.Clock), newestBallot(w.Authorities), newestFloor(w.Floors))
+func (acquired *Acquired) NewestVersion() uint64 {
+	return max(acquired.Clock, uint64(acquired.Ballot.Clock),
+		newestBallot(acquired.Authorities), newestFloor(acquired.Floors))
 }
 
-func (w *Followed) NewestVersion() uint64 {
-	return max(w.Clock, w.Events.NewestVersion(), newestFloor(w.Floors))
+func (followed *Followed) NewestVersion() uint64 {
+	return max(followed.Clock, followed.Events.NewestVersion(), newestFloor(followed.Floors))
 }
 
-func (w *Pulled) NewestVersion() uint64 {
-	newest := w.AsOf
-	for i := range w.Entries {
-		newest = max(newest, w.Entries[i].Version)
+func (pulled *Pulled) NewestVersion() uint64 {
+	newest := pulled.AsOf
+	for i := range pulled.Entries {
+		newest = max(newest, pulled.Entries[i].Version)
 	}
 	return newest
 }
@@ -42,8 +45,8 @@ func (r *Reply) NewestVersion() uint64 {
 }
 
 // NewestVersion returns the newest version of the events. It includes malformed events.
-func (e *Events) NewestVersion() (newest uint64) {
-	for b := e.Packed; len(b) >= eventSize; b = b[eventSize:] {
+func (events *Events) NewestVersion() (newest uint64) {
+	for b := events.Packed; len(b) >= eventSize; b = b[eventSize:] {
 		newest = max(newest, binary.BigEndian.Uint64(b[9:]))
 	}
 	return newest

@@ -113,10 +113,10 @@ type score struct {
 	log    uint64 // -log2(u), fixed point
 }
 
-func (s score) above(o score) bool {
+func (sc score) above(o score) bool {
 	// s.weight/s.log > o.weight/o.log
-	hi1, lo1 := bits.Mul64(s.weight, o.log)
-	hi2, lo2 := bits.Mul64(o.weight, s.log)
+	hi1, lo1 := bits.Mul64(sc.weight, o.log)
+	hi2, lo2 := bits.Mul64(o.weight, sc.log)
 	return hi1 > hi2 || hi1 == hi2 && lo1 > lo2
 }
 

@@ -22,11 +22,11 @@ type Stoppage struct {
 	Window time.Duration // in which the stalls lie, if there are several
 }
 
-func (s Stoppage) String() string {
-	if s.Stalls <= 1 {
-		return fmt.Sprintf("%.1f s", s.For.Seconds())
+func (stop Stoppage) String() string {
+	if stop.Stalls <= 1 {
+		return fmt.Sprintf("%.1f s", stop.For.Seconds())
 	}
-	return fmt.Sprintf("%.1f s of the last %g s, in %d gaps", s.For.Seconds(), s.Window.Seconds(), s.Stalls)
+	return fmt.Sprintf("%.1f s of the last %g s, in %d gaps", stop.For.Seconds(), stop.Window.Seconds(), stop.Stalls)
 }
 
 // stalls are the stalls that end within some time before the end of the last one, oldest

@@ -77,39 +77,39 @@ const (
 )
 
 // withDefaults returns a checked copy with every field set.
-func (c Config) withDefaults() (Config, error) {
-	if c.Versions == nil {
-		return c, fmt.Errorf("l2: no version clock given")
+func (cfg Config) withDefaults() (Config, error) {
+	if cfg.Versions == nil {
+		return cfg, fmt.Errorf("l2: no version clock given")
 	}
-	if c.Segments > 0 {
-		if c.SegmentSize < 64 || c.SegmentSize%4 != 0 {
-			return c, fmt.Errorf("l2: segment size %d: give a multiple of 4 of at least 64 bytes", c.SegmentSize)
+	if cfg.Segments > 0 {
+		if cfg.SegmentSize < 64 || cfg.SegmentSize%4 != 0 {
+			return cfg, fmt.Errorf("l2: segment size %d: give a multiple of 4 of at least 64 bytes", cfg.SegmentSize)
 		}
-		c.Size = int64(c.Segments) * int64(c.SegmentSize)
-		c.Shards = max(c.Shards, 1)
-		c.MaxValue = max(c.MaxValue, c.SegmentSize/2)
+		cfg.Size = int64(cfg.Segments) * int64(cfg.SegmentSize)
+		cfg.Shards = max(cfg.Shards, 1)
+		cfg.MaxValue = max(cfg.MaxValue, cfg.SegmentSize/2)
 	}
-	if c.Segments == 0 && c.Size < MinSize || c.Size > MaxSize {
-		return c, fmt.Errorf("l2 size %d B: give %d MiB to %d GiB", c.Size, MinSize>>20, int64(MaxSize)>>30)
+	if cfg.Segments == 0 && cfg.Size < MinSize || cfg.Size > MaxSize {
+		return cfg, fmt.Errorf("l2 size %d B: give %d MiB to %d GiB", cfg.Size, MinSize>>20, int64(MaxSize)>>30)
 	}
-	if c.MaxValue == 0 {
-		c.MaxValue = int(min(DefaultMaxValue, c.Size/16))
+	if cfg.MaxValue == 0 {
+		cfg.MaxValue = int(min(DefaultMaxValue, cfg.Size/16))
 	}
-	if c.MaxValue < 1 || c.Segments == 0 && int64(c.MaxValue) > c.Size/16 {
-		return c, fmt.Errorf("max value %d B is above 1/16 of the l2 size of %d B: "+
+	if cfg.MaxValue < 1 || cfg.Segments == 0 && int64(cfg.MaxValue) > cfg.Size/16 {
+		return cfg, fmt.Errorf("max value %d B is above 1/16 of the l2 size of %d B: "+
 			"raise l2_size to at least %d B or lower max_value",
-			c.MaxValue, c.Size, int64(c.MaxValue)*16)
+			cfg.MaxValue, cfg.Size, int64(cfg.MaxValue)*16)
 	}
-	if c.SegmentSize == 0 {
-		c.SegmentSize = min(max(floorPow2(c.Size/2048), 16<<10), 128<<10)
+	if cfg.SegmentSize == 0 {
+		cfg.SegmentSize = min(max(floorPow2(cfg.Size/2048), 16<<10), 128<<10)
 	}
-	if c.Shards == 0 {
-		c.Shards = min(max(floorPow2(c.Size/int64(c.SegmentSize)/segmentsAShard), 1), maxShards)
+	if cfg.Shards == 0 {
+		cfg.Shards = min(max(floorPow2(cfg.Size/int64(cfg.SegmentSize)/segmentsAShard), 1), maxShards)
 	}
-	if c.Shards < 1 || c.Shards > maxShards || c.Shards&(c.Shards-1) != 0 {
-		return c, fmt.Errorf("l2: %d shards: give a power of two up to %d", c.Shards, maxShards)
+	if cfg.Shards < 1 || cfg.Shards > maxShards || cfg.Shards&(cfg.Shards-1) != 0 {
+		return cfg, fmt.Errorf("l2: %d shards: give a power of two up to %d", cfg.Shards, maxShards)
 	}
-	return c, nil
+	return cfg, nil
 }
 
 func floorPow2(n int64) int {

@@ -276,12 +276,12 @@ type squeezed struct {
 }
 
 // add moves an entry leftwards, so nothing unread is overwritten.
-func (q *squeezed) add(s *Store, h header, b []byte) location {
-	loc := s.locate(q.id, int(q.fill))
-	copy(s.segmentBytes(q.id)[q.fill:], b)
-	q.fill += uint32(len(b))
-	q.entries++
-	q.last = max(q.last, s.due(h))
+func (sq *squeezed) add(s *Store, h header, b []byte) location {
+	loc := s.locate(sq.id, int(sq.fill))
+	copy(s.segmentBytes(sq.id)[sq.fill:], b)
+	sq.fill += uint32(len(b))
+	sq.entries++
+	sq.last = max(sq.last, s.due(h))
 	return loc
 }
 

@@ -88,9 +88,9 @@ func (x *index) beginIndex() {
 func branch(h kv.Hash) uint32 { return uint32(h >> 24) }
 
 // dirSlot returns the directory slot of a hash.
-func (x *directory) dirSlot(h kv.Hash) uint32 {
-	root := uint32(h>>8) & 0xffff * x.base >> 16
-	return root + x.base*(branch(h)&(1<<x.depth-1))
+func (dir *directory) dirSlot(h kv.Hash) uint32 {
+	root := uint32(h>>8) & 0xffff * dir.base >> 16
+	return root + dir.base*(branch(h)&(1<<dir.depth-1))
 }
 
 // publish shows the directory to Warm. Its slots go on changing under the lock. A page

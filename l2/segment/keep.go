@@ -217,15 +217,15 @@ func (s *Store) takeOver(h *keptHeader, meta []byte) error {
 }
 
 // takeOver makes the pool hand out the segments that an earlier process has not used.
-func (p *pool) takeOver(meta []segment) {
-	p.cold = p.cold[:0]
+func (pl *pool) takeOver(meta []segment) {
+	pl.cold = pl.cold[:0]
 	for id := range meta {
 		if meta[id].state == stateFree {
-			p.cold = append(p.cold, segmentID(id))
+			pl.cold = append(pl.cold, segmentID(id))
 		}
 	}
-	p.used = len(meta) - len(p.cold)
-	p.touched = p.used
+	pl.used = len(meta) - len(pl.cold)
+	pl.touched = pl.used
 }
 
 // takeOver gives back the pages of an earlier process that no index has.

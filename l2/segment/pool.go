@@ -36,84 +36,84 @@ func newPool(arena []byte, segSize, segments int, budget int64) *pool {
 }
 
 // get hands out a free segment, or returns false if the budget allows none.
-func (p *pool) get() (segmentID, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.overBudgetLocked(p.used+1, p.reserve) {
+func (pl *pool) get() (segmentID, bool) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	if pl.overBudgetLocked(pl.used+1, pl.reserve) {
 		return 0, false
 	}
 	var from *[]segmentID
 	switch {
-	case len(p.warm) > 0:
-		from = &p.warm
-	case len(p.cold) > 0:
-		from = &p.cold
-		p.touched++
+	case len(pl.warm) > 0:
+		from = &pl.warm
+	case len(pl.cold) > 0:
+		from = &pl.cold
+		pl.touched++
 	default:
 		return 0, false
 	}
 	id := (*from)[len(*from)-1]
 	*from = (*from)[:len(*from)-1]
-	p.used++
+	pl.used++
 	return id, true
 }
 
 // put takes a segment back.
-func (p *pool) put(id segmentID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.used--
-	p.warm = append(p.warm, id)
-	p.coolLocked()
+func (pl *pool) put(id segmentID) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.used--
+	pl.warm = append(pl.warm, id)
+	pl.coolLocked()
 }
 
 // available reports whether get would succeed.
-func (p *pool) available() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.warm)+len(p.cold) > 0 && !p.overBudgetLocked(p.used+1, p.reserve)
+func (pl *pool) available() bool {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	return len(pl.warm)+len(pl.cold) > 0 && !pl.overBudgetLocked(pl.used+1, pl.reserve)
 }
 
 // charge adds n bytes of pages; a negative n takes them off. It always succeeds: later
 // segments pay for it, and shards evict for them.
-func (p *pool) charge(n int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.pages += n
-	p.coolLocked()
+func (pl *pool) charge(n int64) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.pages += n
+	pl.coolLocked()
 }
 
 // tryCharge adds n bytes of pages if they fit into the budget, less reserve.
-func (p *pool) tryCharge(n, reserve int64) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.overBudgetLocked(p.used, reserve+n) {
+func (pl *pool) tryCharge(n, reserve int64) bool {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	if pl.overBudgetLocked(pl.used, reserve+n) {
 		return false
 	}
-	p.pages += n
-	p.coolLocked()
+	pl.pages += n
+	pl.coolLocked()
 	return true
 }
 
-func (p *pool) overBudgetLocked(segments int, beside int64) bool {
-	return p.budget >= 0 && int64(segments)*p.segSize+p.pages+beside > p.budget
+func (pl *pool) overBudgetLocked(segments int, beside int64) bool {
+	return pl.budget >= 0 && int64(segments)*pl.segSize+pl.pages+beside > pl.budget
 }
 
 // coolLocked gives memory of free segments back to the system while segments and pages
 // together exceed the budget.
-func (p *pool) coolLocked() {
-	for len(p.warm) > 0 && p.overBudgetLocked(p.touched, p.reserve) {
-		id := p.warm[len(p.warm)-1]
-		p.warm = p.warm[:len(p.warm)-1]
-		p.discard(p.arena[int64(id)*p.segSize:][:p.segSize])
-		p.cold = append(p.cold, id)
-		p.touched--
+func (pl *pool) coolLocked() {
+	for len(pl.warm) > 0 && pl.overBudgetLocked(pl.touched, pl.reserve) {
+		id := pl.warm[len(pl.warm)-1]
+		pl.warm = pl.warm[:len(pl.warm)-1]
+		pl.discard(pl.arena[int64(id)*pl.segSize:][:pl.segSize])
+		pl.cold = append(pl.cold, id)
+		pl.touched--
 	}
 }
 
 // counts returns the segments in use, the free segments, and the bytes of pages.
-func (p *pool) counts() (used, free int, pages int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.used, len(p.warm) + len(p.cold), p.pages
+func (pl *pool) counts() (used, free int, pages int64) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	return pl.used, len(pl.warm) + len(pl.cold), pl.pages
 }

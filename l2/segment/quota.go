@@ -30,24 +30,24 @@ const birthBits = 8
 
 func markOf(h kv.Hash, birth uint8) mark { return mark(h)>>birthBits<<birthBits | mark(birth) }
 
-func (q *quotaQueue) push(m mark) {
-	if len(q.held) == 0 || q.tail == wordsAPage {
-		q.held = append(q.held, q.pages.get())
-		q.tail = 0
+func (qq *quotaQueue) push(m mark) {
+	if len(qq.held) == 0 || qq.tail == wordsAPage {
+		qq.held = append(qq.held, qq.pages.get())
+		qq.tail = 0
 	}
-	putWord(q.pages.bytes(q.held[len(q.held)-1]), q.tail, word(m))
-	q.tail++
-	q.len++
+	putWord(qq.pages.bytes(qq.held[len(qq.held)-1]), qq.tail, word(m))
+	qq.tail++
+	qq.len++
 }
 
-func (q *quotaQueue) pop() mark {
-	m := mark(getWord(q.pages.bytes(q.held[0]), q.head))
-	q.head++
-	q.len--
-	if q.head == wordsAPage || q.len == 0 {
-		q.pages.put(q.held[0])
-		q.held = q.held[1:]
-		q.head = 0
+func (qq *quotaQueue) pop() mark {
+	m := mark(getWord(qq.pages.bytes(qq.held[0]), qq.head))
+	qq.head++
+	qq.len--
+	if qq.head == wordsAPage || qq.len == 0 {
+		qq.pages.put(qq.held[0])
+		qq.held = qq.held[1:]
+		qq.head = 0
 	}
 	return m
 }

@@ -123,13 +123,13 @@ func (s *Store) Resume(ns kv.NamespaceID) {
 }
 
 // flush raises the floor. The shard's lock is held.
-func (c *nsCount) flush(floor kv.Version) {
-	c.floor = max(c.floor, floor)
-	c.served = max(c.served, c.floor)
-	if c.newest < c.floor {
-		c.moved = c.floor
-		c.hidden += c.entries
-		c.entries, c.bytes = 0, 0
+func (nc *nsCount) flush(floor kv.Version) {
+	nc.floor = max(nc.floor, floor)
+	nc.served = max(nc.served, nc.floor)
+	if nc.newest < nc.floor {
+		nc.moved = nc.floor
+		nc.hidden += nc.entries
+		nc.entries, nc.bytes = 0, 0
 	}
 }
 

@@ -61,35 +61,35 @@ func (sh *shard) scan(want func(uint16) bool, hits int, now time.Duration, yield
 }
 
 // fill copies the next entries. It reports whether there may be more.
-func (c *scanner) fill() bool {
-	sh := c.sh
+func (sc *scanner) fill() bool {
+	sh := sc.sh
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c.batch, c.buf = c.batch[:0], c.buf[:0]
+	sc.batch, sc.buf = sc.batch[:0], sc.buf[:0]
 	x := sh.index
-	if c.at > 0 && c.removals != x.removals && c.restarts < 3 {
-		c.at = 0 // a removal may have moved a word to before this position
-		c.restarts++
+	if sc.at > 0 && sc.removals != x.removals && sc.restarts < 3 {
+		sc.at = 0 // a removal may have moved a word to before this position
+		sc.restarts++
 	}
-	for end := c.d + scanPages; c.d < len(x.dir); c.d, c.at, c.restarts = c.d+1, 0, 0 {
-		if c.d == end {
+	for end := sc.d + scanPages; sc.d < len(x.dir); sc.d, sc.at, sc.restarts = sc.d+1, 0, 0 {
+		if sc.d == end {
 			return true
 		}
-		if !x.canonical(c.d) {
+		if !x.canonical(sc.d) {
 			continue
 		}
-		c.removals = x.removals
-		page := x.pages.bytes(x.dir[c.d])
-		for ; c.at < wordsAPage; c.at++ {
-			w := getWord(page, c.at)
-			if w == 0 || w.hits() != c.hits || !c.want(w.partition()) {
+		sc.removals = x.removals
+		page := x.pages.bytes(x.dir[sc.d])
+		for ; sc.at < wordsAPage; sc.at++ {
+			w := getWord(page, sc.at)
+			if w == 0 || w.hits() != sc.hits || !sc.want(w.partition()) {
 				continue
 			}
-			if !c.copy(w) {
+			if !sc.copy(w) {
 				return true
 			}
-			if len(c.buf) >= scanCopy {
-				c.at++
+			if len(sc.buf) >= scanCopy {
+				sc.at++
 				return true
 			}
 		}
@@ -99,19 +99,19 @@ func (c *scanner) fill() bool {
 
 // copy adds an entry to the batch and reports whether the batch may grow. A chain is
 // copied without the lock, and is the only entry of its batch.
-func (c *scanner) copy(w word) bool {
-	sh, s := c.sh, c.sh.store
+func (sc *scanner) copy(w word) bool {
+	sh, s := sc.sh, sc.sh.store
 	b := s.at(w.loc())
 	h := readHeader(b)
-	if !sh.visible(h, w.partition(), c.now) {
+	if !sh.visible(h, w.partition(), sc.now) {
 		return true
 	}
 	chain := h.marks&markChain != 0
-	if chain && len(c.batch) > 0 {
+	if chain && len(sc.batch) > 0 {
 		return false // first the batch as it is; then this entry again
 	}
-	start := len(c.buf)
-	c.buf = append(c.buf, h.key(b)...)
+	start := len(sc.buf)
+	sc.buf = append(sc.buf, h.key(b)...)
 	e := kv.Entry{
 		Key:   kv.Key{Hash: s.hash(h.namespace, h.key(b)), Namespace: h.namespace},
 		Facts: h.facts(b),
@@ -120,17 +120,17 @@ func (c *scanner) copy(w word) bool {
 		id, _ := s.split(w.loc())
 		s.meta[id].pins++
 		sh.mu.Unlock()
-		c.buf = s.appendChain(c.buf, id, h)
+		sc.buf = s.appendChain(sc.buf, id, h)
 		sh.mu.Lock()
 		sh.unpin(id)
 	} else {
-		c.buf = append(c.buf, h.value(b)...)
+		sc.buf = append(sc.buf, h.value(b)...)
 	}
-	e.Key.Bytes = c.buf[start : start+int(h.keyLen) : start+int(h.keyLen)]
-	e.Value = c.buf[start+int(h.keyLen) : len(c.buf) : len(c.buf)]
-	c.batch = append(c.batch, e)
+	e.Key.Bytes = sc.buf[start : start+int(h.keyLen) : start+int(h.keyLen)]
+	e.Value = sc.buf[start+int(h.keyLen) : len(sc.buf) : len(sc.buf)]
+	sc.batch = append(sc.batch, e)
 	if chain {
-		c.at++
+		sc.at++
 	}
 	return !chain
 }

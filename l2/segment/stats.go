@@ -93,30 +93,30 @@ func (s *Store) Stats() Stats {
 	return t
 }
 
-func (c *counters) add(o *counters) {
-	c.live += o.live
-	c.payload += o.payload
-	c.headers += o.headers
-	c.negative += o.negative
-	c.used += o.used
-	c.expired += o.expired
-	c.evicted += o.evicted
-	c.flushed += o.flushed
-	c.moved += o.moved
-	c.quotaEvicted += o.quotaEvicted
-	c.overwritten += o.overwritten
-	c.deleted += o.deleted
-	c.admitted += o.admitted
-	c.promoted += o.promoted
-	c.reinserted += o.reinserted
-	c.ghostHits += o.ghostHits
-	c.compacted += o.compacted
-	c.chains += o.chains
-	c.evictions += o.evictions
-	c.expirations += o.expirations
-	c.noRoom += o.noRoom
-	c.collided += o.collided
-	c.crowdedOut += o.crowdedOut
+func (cs *counters) add(o *counters) {
+	cs.live += o.live
+	cs.payload += o.payload
+	cs.headers += o.headers
+	cs.negative += o.negative
+	cs.used += o.used
+	cs.expired += o.expired
+	cs.evicted += o.evicted
+	cs.flushed += o.flushed
+	cs.moved += o.moved
+	cs.quotaEvicted += o.quotaEvicted
+	cs.overwritten += o.overwritten
+	cs.deleted += o.deleted
+	cs.admitted += o.admitted
+	cs.promoted += o.promoted
+	cs.reinserted += o.reinserted
+	cs.ghostHits += o.ghostHits
+	cs.compacted += o.compacted
+	cs.chains += o.chains
+	cs.evictions += o.evictions
+	cs.expirations += o.expirations
+	cs.noRoom += o.noRoom
+	cs.collided += o.collided
+	cs.crowdedOut += o.crowdedOut
 }
 
 // NamespaceStats returns the account of one namespace.

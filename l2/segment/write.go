@@ -201,11 +201,11 @@ type previous struct {
 	live   bool // and it is served
 }
 
-func (p *previous) size() int {
-	if !p.found {
+func (prev *previous) size() int {
+	if !prev.found {
 		return 0
 	}
-	return p.header.size()
+	return prev.header.size()
 }
 
 // place stores an entry in a place of its own, or returns what it lacks. The index then

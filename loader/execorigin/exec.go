@@ -154,23 +154,23 @@ type limited struct {
 	over     func()
 }
 
-func (l *limited) Write(p []byte) (int, error) {
-	left := l.most - l.buf.Len()
-	if has := l.buf.Cap(); len(p) > l.buf.Available() && l.busy == nil {
-		if l.busy = l.reserved.Take(has + len(p)); l.busy != nil { // the buffer doubles
-			l.over()
+func (lim *limited) Write(p []byte) (int, error) {
+	left := lim.most - lim.buf.Len()
+	if has := lim.buf.Cap(); len(p) > lim.buf.Available() && lim.busy == nil {
+		if lim.busy = lim.reserved.Take(has + len(p)); lim.busy != nil { // the buffer doubles
+			lim.over()
 		}
 	}
-	if l.busy != nil {
+	if lim.busy != nil {
 		return len(p), nil
 	}
 	if len(p) <= left {
-		return l.buf.Write(p)
+		return lim.buf.Write(p)
 	}
-	l.buf.Write(p[:left])
-	if !l.exceeded {
-		l.exceeded = true
-		l.over()
+	lim.buf.Write(p[:left])
+	if !lim.exceeded {
+		lim.exceeded = true
+		lim.over()
 	}
 	return len(p), nil
 }

@@ -30,11 +30,11 @@ func (s *Source) NewLister(list loader.List) (loader.Lister, error) {
 
 // Keys calls each for every line of the command's output. The list is complete only if
 // the command ends with status 0.
-func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
+func (ls *lister) Keys(ctx context.Context, each func(key []byte) error) error {
+	ctx, cancel := context.WithTimeout(ctx, ls.list.Timeout)
 	defer cancel()
 	out := &list{loader.NewLines(each), cancel}
-	_, err := l.program.run(ctx, nil, out)
+	_, err := ls.program.run(ctx, nil, out)
 	if refused := out.Err(); refused != nil {
 		return refused
 	}

@@ -13,33 +13,33 @@ import (
 )
 
 // check validates the settings that New does not check itself.
-func (c *Config) check() error {
+func (cfg *Config) check() error {
 	var wrong settings.Problems
 	// Errors do not show the user and the query of a URL, because they may be secrets.
-	if u, err := url.Parse(c.URL); err == nil && u.User != nil {
+	if u, err := url.Parse(cfg.URL); err == nil && u.User != nil {
 		wrong.Addf("url", ": it has a user or password: leave them out, "+
 			"and give them as a header Authorization in header_files")
 	}
-	for _, code := range c.Absent {
+	for _, code := range cfg.Absent {
 		wrong.Add(settings.Bounded("absent", code, 200, 599))
 	}
-	wrong.Add(settings.Bounded("connections", c.Connections, 0, loader.MaxConnections))
+	wrong.Add(settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections))
 	return wrong.Err()
 }
 
 // header returns the header of all requests, and those of its values that are secrets.
-func (c *Config) header() (header http.Header, secrets []string, err error) {
+func (cfg *Config) header() (header http.Header, secrets []string, err error) {
 	var wrong settings.Problems
 	header = http.Header{}
-	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+	for _, name := range slices.Sorted(maps.Keys(cfg.Headers)) {
 		if slices.Contains(secretHeaders, http.CanonicalHeaderKey(name)) {
 			wrong.Addf("headers."+name, "is a secret: give the path of a file that contains it, in header_files")
 			continue
 		}
-		wrong.Add(addHeader(header, "headers", name, c.Headers[name]))
+		wrong.Add(addHeader(header, "headers", name, cfg.Headers[name]))
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.HeaderFiles)) {
-		value, err := settings.SecretFile("header_files."+name, c.HeaderFiles[name])
+	for _, name := range slices.Sorted(maps.Keys(cfg.HeaderFiles)) {
+		value, err := settings.SecretFile("header_files."+name, cfg.HeaderFiles[name])
 		if err != nil {
 			wrong.Add(err)
 			continue

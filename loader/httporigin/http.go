@@ -60,9 +60,9 @@ type Config struct {
 const defaultConnections = 64
 
 // SameServer reports whether an address is on the server of the values.
-func (c Config) SameServer(address string) bool {
+func (cfg Config) SameServer(address string) bool {
 	a, err := url.Parse(address)
-	b, bad := url.Parse(c.URL)
+	b, bad := url.Parse(cfg.URL)
 	return err != nil || bad != nil || strings.EqualFold(a.Host, b.Host)
 }
 
@@ -70,11 +70,11 @@ func (c Config) SameServer(address string) bool {
 func (Config) Kind() string { return "http" }
 
 // Descriptors returns the maximum number of file descriptors that calls use.
-func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+func (cfg Config) Descriptors() int { return cmp.Or(cfg.Connections, defaultConnections) }
 
 // Open opens the origin. It connects at the first load.
-func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	s, err := New(c, o)
+func (cfg Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	s, err := New(cfg, o)
 	if err != nil {
 		return nil, err
 	}

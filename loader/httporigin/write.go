@@ -26,10 +26,10 @@ type WriteConfig struct {
 	ContentType string `yaml:"content_type" answers:"yes" default:"application/octet-stream"`
 }
 
-func (c *WriteConfig) defaults() {
-	c.StoreMethod = cmp.Or(c.StoreMethod, http.MethodPut)
-	c.DeleteMethod = cmp.Or(c.DeleteMethod, http.MethodDelete)
-	c.ContentType = cmp.Or(c.ContentType, "application/octet-stream")
+func (write *WriteConfig) defaults() {
+	write.StoreMethod = cmp.Or(write.StoreMethod, http.MethodPut)
+	write.DeleteMethod = cmp.Or(write.DeleteMethod, http.MethodDelete)
+	write.ContentType = cmp.Or(write.ContentType, "application/octet-stream")
 }
 
 // A status of 2xx means that the change is made. For a deletion, an "absent" status means this too.

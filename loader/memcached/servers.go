@@ -14,8 +14,8 @@ type servers []server
 // server is an address in the form that net.Dial takes.
 type server struct{ network, address string }
 
-func (s server) Network() string { return s.network }
-func (s server) String() string  { return s.address }
+func (srv server) Network() string { return srv.network }
+func (srv server) String() string  { return srv.address }
 
 func newServers(addresses []string) (list servers) {
 	for _, a := range addresses {
@@ -29,16 +29,16 @@ func newServers(addresses []string) (list servers) {
 }
 
 // PickServer returns the server of a key.
-func (s servers) PickServer(key string) (net.Addr, error) {
-	if len(s) == 1 {
-		return s[0], nil
+func (list servers) PickServer(key string) (net.Addr, error) {
+	if len(list) == 1 {
+		return list[0], nil
 	}
-	return s[crc32.ChecksumIEEE([]byte(key))%uint32(len(s))], nil
+	return list[crc32.ChecksumIEEE([]byte(key))%uint32(len(list))], nil
 }
 
 // Each calls f with every server.
-func (s servers) Each(f func(net.Addr) error) error {
-	for _, a := range s {
+func (list servers) Each(f func(net.Addr) error) error {
+	for _, a := range list {
 		if err := f(a); err != nil {
 			return err
 		}

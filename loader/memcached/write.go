@@ -22,10 +22,10 @@ type WriteConfig struct {
 // maxTTL is the number of seconds above which memcached takes a TTL for a date.
 const maxTTL = 30 * 24 * time.Hour
 
-func (c *WriteConfig) check() error {
-	if c.TTL < 0 || c.TTL > maxTTL || c.TTL%time.Second != 0 {
+func (write *WriteConfig) check() error {
+	if write.TTL < 0 || write.TTL > maxTTL || write.TTL%time.Second != 0 {
 		return fmt.Errorf("memcached origin: a TTL of %v: give zero for none, or whole seconds up to %v",
-			c.TTL, maxTTL)
+			write.TTL, maxTTL)
 	}
 	return nil
 }

@@ -57,16 +57,16 @@ type FeedTable struct {
 func (FeedConfig) Kind() string { return "postgres" }
 
 // Mapped returns the namespaces of the tables.
-func (c FeedConfig) Mapped() (namespaces []string) {
-	for _, t := range c.Tables {
+func (feed FeedConfig) Mapped() (namespaces []string) {
+	for _, t := range feed.Tables {
 		namespaces = append(namespaces, t.Namespace)
 	}
 	return namespaces
 }
 
 // Open validates the settings.
-func (c FeedConfig) Open() (loader.Feed, error) {
-	f, err := NewFeed(c)
+func (feed FeedConfig) Open() (loader.Feed, error) {
+	f, err := NewFeed(feed)
 	if err != nil {
 		return nil, err // not a nil *Feed
 	}

@@ -36,7 +36,7 @@ func (s *Source) NewLister(list loader.List) (loader.Lister, error) {
 }
 
 // Check asks the server whether the query is valid, and returns what is wrong with it.
-func (l *lister) Check(ctx context.Context) error { return l.source.check(ctx, &l.keys) }
+func (ls *lister) Check(ctx context.Context) error { return ls.source.check(ctx, &ls.keys) }
 
 func validList(d *pgconn.StatementDescription) error {
 	switch {
@@ -50,12 +50,12 @@ func validList(d *pgconn.StatementDescription) error {
 
 // Keys calls each for the rows as they arrive. All rows are from one snapshot, taken
 // after the call. Keys uses a connection of its own, because loads must not wait for it.
-func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
+func (ls *lister) Keys(ctx context.Context, each func(key []byte) error) error {
+	ctx, cancel := context.WithTimeout(ctx, ls.list.Timeout)
 	defer cancel()
-	cc := l.source.pool.Config().ConnConfig // a copy
-	bound(&cc.Config, l.source.options.MaxValue, -1, l.list.Timeout, nil)
-	if l.source.options.OneSpelling {
+	cc := ls.source.pool.Config().ConnConfig // a copy
+	bound(&cc.Config, ls.source.options.MaxValue, -1, ls.list.Timeout, nil)
+	if ls.source.options.OneSpelling {
 		setLogTexts(&cc.Config)
 	}
 	c, err := pgx.ConnectConfig(ctx, cc)
@@ -83,7 +83,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		}
 		return nil
 	}
-	_, err = l.keys.exec(ctx, c, bind, read)
+	_, err = ls.keys.exec(ctx, c, bind, read)
 	var not *unsent
 	switch {
 	case refused != nil:

@@ -38,10 +38,10 @@ type server struct {
 	end loader.Position
 }
 
-func (m mark) String() string {
-	b := binary.BigEndian.AppendUint64([]byte(m.catalog), m.server.system)
-	b = binary.BigEndian.AppendUint32(b, m.server.timeline)
-	return string(binary.BigEndian.AppendUint64(b, uint64(m.at)))
+func (mk mark) String() string {
+	b := binary.BigEndian.AppendUint64([]byte(mk.catalog), mk.server.system)
+	b = binary.BigEndian.AppendUint32(b, mk.server.timeline)
+	return string(binary.BigEndian.AppendUint64(b, uint64(mk.at)))
 }
 
 // parseMark reads a State. Those of later versions may have more. What is no State names another catalog or server.
@@ -59,17 +59,17 @@ func parseMark(state string) (m mark) {
 }
 
 // differs returns why the stream does not continue what was certified, whatever the slot is; "": it may do so.
-func (s *stream) differs(known mark) string {
+func (st *stream) differs(known mark) string {
 	switch {
 	case known.catalog == "":
 		return ""
-	case known.catalog != s.catalog:
+	case known.catalog != st.catalog:
 		return catalogChanged
-	case known.server.system != s.server.id.system:
+	case known.server.system != st.server.id.system:
 		return "the server is another one"
-	case known.server.timeline != s.server.id.timeline:
+	case known.server.timeline != st.server.id.timeline:
 		return "the server is a standby that was promoted, or was restored from a backup"
-	case known.at > s.server.end:
+	case known.at > st.server.end:
 		return "the server's log ends before what it has sent: the server went back in time"
 	}
 	return ""

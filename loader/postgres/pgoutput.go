@@ -222,54 +222,54 @@ type fields struct {
 	short bool
 }
 
-func (f *fields) bytes(n int) []byte {
-	if n < 0 || n > len(f.rest) {
-		f.short, f.rest = true, nil
+func (fs *fields) bytes(n int) []byte {
+	if n < 0 || n > len(fs.rest) {
+		fs.short, fs.rest = true, nil
 		return nil
 	}
-	b := f.rest[:n]
-	f.rest = f.rest[n:]
+	b := fs.rest[:n]
+	fs.rest = fs.rest[n:]
 	return b
 }
 
-func (f *fields) skip(n int) { f.bytes(n) }
+func (fs *fields) skip(n int) { fs.bytes(n) }
 
-func (f *fields) byte() byte {
-	if b := f.bytes(1); b != nil {
+func (fs *fields) byte() byte {
+	if b := fs.bytes(1); b != nil {
 		return b[0]
 	}
 	return 0
 }
 
-func (f *fields) uint16() uint16 {
-	if b := f.bytes(2); b != nil {
+func (fs *fields) uint16() uint16 {
+	if b := fs.bytes(2); b != nil {
 		return binary.BigEndian.Uint16(b)
 	}
 	return 0
 }
 
-func (f *fields) uint32() uint32 {
-	if b := f.bytes(4); b != nil {
+func (fs *fields) uint32() uint32 {
+	if b := fs.bytes(4); b != nil {
 		return binary.BigEndian.Uint32(b)
 	}
 	return 0
 }
 
-func (f *fields) uint64() uint64 {
-	if b := f.bytes(8); b != nil {
+func (fs *fields) uint64() uint64 {
+	if b := fs.bytes(8); b != nil {
 		return binary.BigEndian.Uint64(b)
 	}
 	return 0
 }
 
-func (f *fields) text() string {
-	i := bytes.IndexByte(f.rest, 0)
+func (fs *fields) text() string {
+	i := bytes.IndexByte(fs.rest, 0)
 	if i < 0 {
-		f.bytes(-1)
+		fs.bytes(-1)
 		return ""
 	}
-	s := string(f.bytes(i))
-	f.skip(1)
+	s := string(fs.bytes(i))
+	fs.skip(1)
 	return s
 }
 
@@ -281,20 +281,20 @@ type value struct {
 
 // tuple reads a row, and returns the values of some columns, in their order. One that was not sent is
 // that of the old row, if there is one.
-func (f *fields) tuple(columns []int, old []value) []value {
-	n := int(f.uint16())
+func (fs *fields) tuple(columns []int, old []value) []value {
+	n := int(fs.uint16())
 	values := make([]value, len(columns))
 	for i := range n {
-		v := value{kind: f.byte()}
+		v := value{kind: fs.byte()}
 		var text []byte
 		switch v.kind {
 		case 'n', 'u':
 		case 't', 'b':
-			text = f.bytes(int(f.uint32()))
+			text = fs.bytes(int(fs.uint32()))
 		default:
-			f.bytes(-1)
+			fs.bytes(-1)
 		}
-		if f.short {
+		if fs.short {
 			return nil
 		}
 		for j, c := range columns {
@@ -309,7 +309,7 @@ func (f *fields) tuple(columns []int, old []value) []value {
 	}
 	for _, c := range columns {
 		if c >= n {
-			f.bytes(-1)
+			fs.bytes(-1)
 		}
 	}
 	return values

@@ -81,11 +81,11 @@ const (
 func (Config) Kind() string { return "postgres" }
 
 // Descriptors returns the maximum number of file descriptors that calls use.
-func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+func (cfg Config) Descriptors() int { return cmp.Or(cfg.Connections, defaultConnections) }
 
 // Open opens the origin. It connects at the first load.
-func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	s, err := New(c, o)
+func (cfg Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	s, err := New(cfg, o)
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +96,11 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 }
 
 // dsn returns the DSN from the setting that has it.
-func (c *Config) dsn() (string, error) {
-	if c.DSN != "" {
-		return c.DSN, nil
+func (cfg *Config) dsn() (string, error) {
+	if cfg.DSN != "" {
+		return cfg.DSN, nil
 	}
-	dsn, err := settings.Secret("dsn", c.DSNFile, c.DSNEnv)
+	dsn, err := settings.Secret("dsn", cfg.DSNFile, cfg.DSNEnv)
 	if err == nil && dsn == "" {
 		err = errors.New("there is no DSN: give dsn_file, the path of a file that contains it, " +
 			"or dsn_env, the name of a variable")

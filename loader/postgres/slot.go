@@ -13,50 +13,50 @@ import (
 // How a feed finds its replication slot, and makes one.
 
 // findSlot looks at the slot. If there must be another one, anew says why: known is what was certified last.
-func (s *stream) findSlot(ctx context.Context, known mark) error {
-	name := s.feed.cfg.Slot
-	found, err := s.feed.slotOf(ctx, s.gate)
+func (st *stream) findSlot(ctx context.Context, known mark) error {
+	name := st.feed.cfg.Slot
+	found, err := st.feed.slotOf(ctx, st.gate)
 	switch {
 	case err != nil:
 		return err
 	case found == nil:
-		s.anew = cmp.Or(s.anew, "there was no slot")
+		st.anew = cmp.Or(st.anew, "there was no slot")
 		return nil
 	case found.user != "":
 		return fmt.Errorf("slot %s is in use by process %s of the server: it is that of another cluster, "+
 			"or its last user has gone and the server notices within 10 s", name, found.user)
 	case found.lost:
-		s.anew = cmp.Or(s.anew, "the slot has lost what it kept: max_slot_wal_keep_size")
+		st.anew = cmp.Or(st.anew, "the slot has lost what it kept: max_slot_wal_keep_size")
 	case known.at != 0 && found.confirmed > known.at:
-		s.anew = cmp.Or(s.anew, "changes are confirmed that did not come here: the slot was made again, moved, or "+
+		st.anew = cmp.Or(st.anew, "changes are confirmed that did not come here: the slot was made again, moved, or "+
 			"followed by another client or cluster")
 	}
-	if s.anew != "" {
-		_, err = ask(ctx, s.gate, "SELECT pg_drop_replication_slot("+quoted(name)+")")
+	if st.anew != "" {
+		_, err = ask(ctx, st.gate, "SELECT pg_drop_replication_slot("+quoted(name)+")")
 		return err
 	}
-	s.begins(found.confirmed)
+	st.begins(found.confirmed)
 	return nil
 }
 
 // begins notes where the slot begins: what is before has been deleted, or flushed.
-func (s *stream) begins(at loader.Position) {
-	s.forgotten.Store(uint64(at))
-	s.confirmed.Store(uint64(at))
+func (st *stream) begins(at loader.Position) {
+	st.forgotten.Store(uint64(at))
+	st.confirmed.Store(uint64(at))
 }
 
 // unmoved checks that the stream begins where the slot was found to be: nobody else moves it from now on.
-func (s *stream) unmoved(ctx context.Context) error {
-	found, err := s.feed.slotOf(ctx, s.gate)
-	if err == nil && (found == nil || uint64(found.confirmed) != s.forgotten.Load()) {
-		err = fmt.Errorf("slot %s was moved while the stream began", s.feed.cfg.Slot)
+func (st *stream) unmoved(ctx context.Context) error {
+	found, err := st.feed.slotOf(ctx, st.gate)
+	if err == nil && (found == nil || uint64(found.confirmed) != st.forgotten.Load()) {
+		err = fmt.Errorf("slot %s was moved while the stream began", st.feed.cfg.Slot)
 	}
 	return err
 }
 
 // makeSlot makes a temporary slot, and finds out which transactions its stream leaves out.
-func (s *stream) makeSlot(ctx context.Context) error {
-	free, err := ask(ctx, s.gate,
+func (st *stream) makeSlot(ctx context.Context) error {
+	free, err := ask(ctx, st.gate,
 		"SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots")
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (s *stream) makeSlot(ctx context.Context) error {
 			"raise max_replication_slots, and restart the server, or drop slots", loader.ErrFeed, free[0][0])
 	}
 	// It waits for the transactions that are open, however long that takes.
-	results, err := s.conn.Exec(ctx, "CREATE_REPLICATION_SLOT "+identifier(s.temporary())+
+	results, err := st.conn.Exec(ctx, "CREATE_REPLICATION_SLOT "+identifier(st.temporary())+
 		" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT").ReadAll()
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func (s *stream) makeSlot(ctx context.Context) error {
 	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 3 {
 		return errors.New("the server has answered CREATE_REPLICATION_SLOT in an unknown form")
 	}
-	rows, err := ask(ctx, s.gate, "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT "+
+	rows, err := ask(ctx, st.gate, "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT "+
 		quoted(string(results[0].Rows[0][2]))+"; SELECT pg_current_snapshot()::text; COMMIT")
 	if err != nil {
 		return err
@@ -82,22 +82,23 @@ func (s *stream) makeSlot(ctx context.Context) error {
 	if len(rows) != 1 {
 		return errors.New("the server has answered for a snapshot in an unknown form")
 	}
-	if _, err := ask(ctx, s.conn, "SELECT 1"); err != nil { // ends the export, which holds vacuum back
+	if _, err := ask(ctx, st.conn, "SELECT 1"); err != nil { // ends the export, which holds vacuum back
 		return err
 	}
-	s.past, err = parseSnapshot(rows[0][0])
+	st.past, err = parseSnapshot(rows[0][0])
 	return err
 }
 
 // Begun implements loader.FeedStream: the temporary slot becomes one that stays.
-func (s *stream) Begun(ctx context.Context) error {
-	if s.anew == "" {
+func (st *stream) Begun(ctx context.Context) error {
+	if st.anew == "" {
 		return nil
 	}
-	rows, err := ask(ctx, s.gate, fmt.Sprintf("SELECT lsn - '0/0' FROM pg_copy_logical_replication_slot(%s, %s, false)",
-		quoted(s.temporary()), quoted(s.feed.cfg.Slot)))
+	rows, err := ask(ctx, st.gate, fmt.Sprintf(
+		"SELECT lsn - '0/0' FROM pg_copy_logical_replication_slot(%s, %s, false)",
+		quoted(st.temporary()), quoted(st.feed.cfg.Slot)))
 	if err == nil { // it would keep the log
-		_, err = ask(ctx, s.conn, "DROP_REPLICATION_SLOT "+identifier(s.temporary()))
+		_, err = ask(ctx, st.conn, "DROP_REPLICATION_SLOT "+identifier(st.temporary()))
 	}
 	if err != nil {
 		return err
@@ -106,15 +107,15 @@ func (s *stream) Begun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.begins(loader.Position(at))
-	return s.start(ctx)
+	st.begins(loader.Position(at))
+	return st.start(ctx)
 }
 
 // Left returns a warning of each slot that may be left behind, once in the life of the feed.
-func (s *stream) Left(ctx context.Context) (warnings []string, err error) {
-	names, all, err := s.feed.left(ctx, s.gate)
+func (st *stream) Left(ctx context.Context) (warnings []string, err error) {
+	names, all, err := st.feed.left(ctx, st.gate)
 	for i, name := range names {
-		if _, told := s.feed.told.LoadOrStore(name, true); !told {
+		if _, told := st.feed.told.LoadOrStore(name, true); !told {
 			warnings = append(warnings, all[i])
 		}
 	}

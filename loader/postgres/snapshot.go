@@ -39,31 +39,31 @@ func parseSnapshot(text string) (s Snapshot, err error) {
 
 // Sees reports whether a reader with the snapshot sees a transaction that has committed. The
 // stream has the low half of its number; the other half is that which brings it next to Max.
-func (s Snapshot) Sees(xid uint32) bool {
+func (snap Snapshot) Sees(xid uint32) bool {
 	if xid == 0 {
 		return true
 	}
-	full := s.Max + uint64(int64(int32(xid-uint32(s.Max))))
-	return s.done(full)
+	full := snap.Max + uint64(int64(int32(xid-uint32(snap.Max))))
+	return snap.done(full)
 }
 
-func (s Snapshot) done(full uint64) bool {
-	_, open := slices.BinarySearch(s.Open, full)
-	return full < s.Max && !open
+func (snap Snapshot) done(full uint64) bool {
+	_, open := slices.BinarySearch(snap.Open, full)
+	return full < snap.Max && !open
 }
 
 // After reports whether all transactions have ended that were open in an earlier snapshot of View: all that had
 // begun by then.
-func (s Snapshot) After(earlier Snapshot) bool {
-	return s.Max >= earlier.Next && (len(s.Open) == 0 || s.Open[0] >= earlier.Next)
+func (snap Snapshot) After(earlier Snapshot) bool {
+	return snap.Max >= earlier.Next && (len(snap.Open) == 0 || snap.Open[0] >= earlier.Next)
 }
 
 // Covers reports whether a reader with the snapshot sees all that another snapshot counts as done.
-func (s Snapshot) Covers(other Snapshot) bool {
-	if s.Max < other.Max {
+func (snap Snapshot) Covers(other Snapshot) bool {
+	if snap.Max < other.Max {
 		return false
 	}
-	for _, x := range s.Open {
+	for _, x := range snap.Open {
 		if other.done(x) {
 			return false
 		}

@@ -85,19 +85,19 @@ type keyColumn struct {
 }
 
 // spelling returns how the values of a column are written.
-func (c keyColumn) spelling() spelling {
-	s := spellings[c.base]
-	m := c.modifier - 4
+func (col keyColumn) spelling() spelling {
+	s := spellings[col.base]
+	m := col.modifier - 4
 	switch scale := m & 0x7ff; {
-	case c.enum:
+	case col.enum:
 		s = spelling{log: anyText}
-	case !c.exact: // rows with equal texts are written as they came
+	case !col.exact: // rows with equal texts are written as they came
 		s = spelling{}
-	case c.base == "bpchar" && m > 0 && m <= 1000: // with the blanks at its end
+	case col.base == "bpchar" && m > 0 && m <= 1000: // with the blanks at its end
 		s = spelling{log: fmt.Sprintf(`(?s:.{%d})`, m)}
-	case c.base == "numeric" && m >= 0 && scale == 0:
+	case col.base == "numeric" && m >= 0 && scale == 0:
 		s = spelling{log: integer}
-	case c.base == "numeric" && m >= 0 && scale <= maxScale:
+	case col.base == "numeric" && m >= 0 && scale <= maxScale:
 		s = spelling{log: fmt.Sprintf(`(?:(?:0|-?[1-9][0-9]*)\.[0-9]{%d}|-0\.(?:%s))`, scale, notZero(scale))}
 	}
 	if s.any == "" {
@@ -281,11 +281,11 @@ func (f *Feed) remedy(m *mapping, columns map[column]keyColumn) string {
 }
 
 // described names the type of a column for people.
-func (c keyColumn) described() string {
-	if !c.exact {
-		return c.shown + " with a collation that is not deterministic"
+func (col keyColumn) described() string {
+	if !col.exact {
+		return col.shown + " with a collation that is not deterministic"
 	}
-	return c.shown
+	return col.shown
 }
 
 // spellings returns regular expressions of keys: of all by which SQL may find a row, and of those that the log

@@ -86,38 +86,38 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 }
 
 // Anew implements loader.FeedStream.
-func (s *stream) Anew() string { return s.anew }
+func (st *stream) Anew() string { return st.anew }
 
 // State implements loader.FeedStream.
-func (s *stream) State() string {
-	return mark{s.catalog, s.server.id, loader.Position(s.confirmed.Load())}.String()
+func (st *stream) State() string {
+	return mark{st.catalog, st.server.id, loader.Position(st.confirmed.Load())}.String()
 }
 
 // temporary is the name of the slot that is there until everything from before it was dropped. It
 // ends with the connection: if this host ends before, the next one begins anew too.
-func (s *stream) temporary() string {
-	return fmt.Sprintf("%.50s_%d", s.feed.cfg.Slot, s.conn.PID())
+func (st *stream) temporary() string {
+	return fmt.Sprintf("%.50s_%d", st.feed.cfg.Slot, st.conn.PID())
 }
 
 // start begins the stream where the slot was confirmed.
-func (s *stream) start(ctx context.Context) error {
+func (st *stream) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, feedTime)
 	defer cancel()
-	s.conn.Frontend().Send(&pgproto3.Query{String: "START_REPLICATION SLOT " + identifier(s.feed.cfg.Slot) +
+	st.conn.Frontend().Send(&pgproto3.Query{String: "START_REPLICATION SLOT " + identifier(st.feed.cfg.Slot) +
 		" LOGICAL 0/0 (proto_version '1', messages 'true', publication_names " +
-		quoted(identifier(s.feed.cfg.Publication)) + ")"})
-	if err := s.conn.Frontend().Flush(); err != nil {
+		quoted(identifier(st.feed.cfg.Publication)) + ")"})
+	if err := st.conn.Frontend().Flush(); err != nil {
 		return err
 	}
 	for {
-		m, err := s.conn.ReceiveMessage(ctx)
+		m, err := st.conn.ReceiveMessage(ctx)
 		if err != nil {
 			return err
 		}
 		switch m := m.(type) {
 		case *pgproto3.CopyBothResponse:
-			s.started = true
-			return s.unmoved(ctx)
+			st.started = true
+			return st.unmoved(ctx)
 		case *pgproto3.ErrorResponse:
 			return streamError(m)
 		}
@@ -125,16 +125,16 @@ func (s *stream) start(ctx context.Context) error {
 }
 
 // Receive implements loader.FeedStream. It tells the server the position.
-func (s *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
+func (st *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 	for {
-		if err := s.Alive(); err != nil {
+		if err := st.Alive(); err != nil {
 			return nil, err
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		wait, cancel := context.WithTimeout(ctx, statusEvery/2)
-		m, err := s.conn.ReceiveMessage(wait)
+		m, err := st.conn.ReceiveMessage(wait)
 		cancel()
 		switch {
 		case err != nil && pgconn.Timeout(err) && ctx.Err() == nil:
@@ -144,12 +144,12 @@ func (s *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 		}
 		switch m := m.(type) {
 		case *pgproto3.CopyData:
-			t, err := s.takeMessage(m.Data)
+			t, err := st.takeMessage(m.Data)
 			if err != nil || t != nil {
 				return t, err
 			}
 		case *pgproto3.ErrorResponse:
-			return nil, s.feed.failed.count(streamError(m), s.forgotten.Load())
+			return nil, st.feed.failed.count(streamError(m), st.forgotten.Load())
 		case *pgproto3.CopyDone:
 			return nil, errors.New("the server has ended the stream")
 		}
@@ -188,32 +188,32 @@ const operatorIntervention = "57"
 
 // count notes an error of a stream that began at a place, and returns it. An error that comes each time is a gap:
 // a row that has no form of up to 1 GB, for example, stays in the log.
-func (c *failures) count(err error, from uint64) error {
+func (fails *failures) count(err error, from uint64) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || strings.HasPrefix(pg.Code, operatorIntervention) {
 		return err
 	}
-	if c.from != from {
-		*c = failures{from: from}
+	if fails.from != from {
+		*fails = failures{from: from}
 	}
-	if c.times++; c.times < maxFailures {
+	if fails.times++; fails.times < maxFailures {
 		return err
 	}
 	return fmt.Errorf("%w: the server cannot read on in its log: %w", loader.ErrGap, err)
 }
 
 // takeMessage takes a message of the stream.
-func (s *stream) takeMessage(b []byte) (*loader.Transaction, error) {
+func (st *stream) takeMessage(b []byte) (*loader.Transaction, error) {
 	f := &fields{rest: b}
 	switch kind := f.byte(); kind {
 	case 'w':
 		f.skip(8)
-		s.received = max(s.received, loader.Position(f.uint64()))
+		st.received = max(st.received, loader.Position(f.uint64()))
 		f.skip(8)
 		if f.short {
 			return nil, errors.New("a message of the stream is cut short")
 		}
-		return s.decoder.next(f.rest)
+		return st.decoder.next(f.rest)
 	case 'k':
 		end := loader.Position(f.uint64())
 		f.skip(8)
@@ -221,11 +221,11 @@ func (s *stream) takeMessage(b []byte) (*loader.Transaction, error) {
 		if f.short {
 			return nil, errors.New("a message of the stream is cut short")
 		}
-		s.received = max(s.received, end)
-		if s.decoder.open == nil {
-			return &loader.Transaction{End: end}, s.answer(ask) // nothing has changed up to there
+		st.received = max(st.received, end)
+		if st.decoder.open == nil {
+			return &loader.Transaction{End: end}, st.answer(ask) // nothing has changed up to there
 		}
-		return nil, s.answer(ask)
+		return nil, st.answer(ask)
 	default:
 		return nil, fmt.Errorf("an unknown message %q of the stream", kind)
 	}
@@ -233,59 +233,59 @@ func (s *stream) takeMessage(b []byte) (*loader.Transaction, error) {
 
 // answer tells the server the position if it has asked for it. A server that ends asks again and again, until
 // all is forgotten.
-func (s *stream) answer(asked bool) error {
+func (st *stream) answer(asked bool) error {
 	if !asked {
 		return nil
 	}
-	if time.Since(s.asked) < statusEvery/10 {
+	if time.Since(st.asked) < statusEvery/10 {
 		return errors.New("the server ends")
 	}
-	s.asked = time.Now()
-	return s.tell()
+	st.asked = time.Now()
+	return st.tell()
 }
 
 // Confirm implements loader.FeedStream. The position never goes back: the server may name one before
 // the last commit, or before the slot's own when it reads its log again, and not each release ignores it.
-func (s *stream) Confirm(at loader.Position) {
-	if uint64(at) > s.confirmed.Load() {
-		s.confirmed.Store(uint64(at))
+func (st *stream) Confirm(at loader.Position) {
+	if uint64(at) > st.confirmed.Load() {
+		st.confirmed.Store(uint64(at))
 	}
 }
 
 // Forget implements loader.FeedStream.
-func (s *stream) Forget(state string) {
-	if at := parseMark(state).at; uint64(at) > s.forgotten.Load() {
-		s.forgotten.Store(uint64(at))
+func (st *stream) Forget(state string) {
+	if at := parseMark(state).at; uint64(at) > st.forgotten.Load() {
+		st.forgotten.Store(uint64(at))
 	}
 }
 
 // Alive implements loader.FeedStream.
-func (s *stream) Alive() error {
-	if time.Since(s.told) < statusEvery {
+func (st *stream) Alive() error {
+	if time.Since(st.told) < statusEvery {
 		return nil
 	}
-	return s.tell()
+	return st.tell()
 }
 
 // tell tells the server the position.
-func (s *stream) tell() error {
-	flushed, applied := s.forgotten.Load(), s.confirmed.Load() // as pg_stat_replication calls them
+func (st *stream) tell() error {
+	flushed, applied := st.forgotten.Load(), st.confirmed.Load() // as pg_stat_replication calls them
 	b := append(make([]byte, 0, 34), 'r')
-	b = binary.BigEndian.AppendUint64(b, max(uint64(s.received), flushed, applied))
+	b = binary.BigEndian.AppendUint64(b, max(uint64(st.received), flushed, applied))
 	b = binary.BigEndian.AppendUint64(b, flushed)
 	b = binary.BigEndian.AppendUint64(b, applied)
 	b = binary.BigEndian.AppendUint64(b, uint64(time.Since(serverTime(0)).Microseconds()))
-	s.conn.Frontend().Send(&pgproto3.CopyData{Data: append(b, 0)})
-	s.told = time.Now()
-	return s.conn.Frontend().Flush()
+	st.conn.Frontend().Send(&pgproto3.CopyData{Data: append(b, 0)})
+	st.told = time.Now()
+	return st.conn.Frontend().Flush()
 }
 
 // GiveUp implements loader.FeedStream: the slot is dropped. The server notices the end of the stream in
 // a moment.
-func (s *stream) GiveUp(ctx context.Context) (err error) {
-	_ = s.conn.Close(ctx) // nothing is lost
+func (st *stream) GiveUp(ctx context.Context) (err error) {
+	_ = st.conn.Close(ctx) // nothing is lost
 	for pause := time.Millisecond; ; pause *= 2 {
-		if _, err = ask(ctx, s.gate, "SELECT pg_drop_replication_slot("+quoted(s.feed.cfg.Slot)+")"); err == nil {
+		if _, err = ask(ctx, st.gate, "SELECT pg_drop_replication_slot("+quoted(st.feed.cfg.Slot)+")"); err == nil {
 			return nil
 		}
 		if !kv.Sleep(ctx, pause) {
@@ -295,10 +295,10 @@ func (s *stream) GiveUp(ctx context.Context) (err error) {
 }
 
 // Close ends the connections.
-func (s *stream) Close() {
+func (st *stream) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), feedTime)
 	defer cancel()
-	for _, c := range []*pgconn.PgConn{s.conn, s.gate} {
+	for _, c := range []*pgconn.PgConn{st.conn, st.gate} {
 		if c != nil {
 			_ = c.Close(ctx) // nothing is lost
 		}
@@ -307,12 +307,12 @@ func (s *stream) Close() {
 
 // View implements loader.FeedStream. It also makes sure that the stream is that of the server which
 // readers ask.
-func (s *stream) View(ctx context.Context) (v loader.View, err error) {
-	slot := quoted(s.feed.cfg.Slot)
-	if !s.started {
-		slot = quoted(s.temporary())
+func (st *stream) View(ctx context.Context) (v loader.View, err error) {
+	slot := quoted(st.feed.cfg.Slot)
+	if !st.started {
+		slot = quoted(st.temporary())
 	}
-	rows, err := ask(ctx, s.gate, `SELECT pg_current_snapshot()::text, pg_is_in_recovery(),
+	rows, err := ask(ctx, st.gate, `SELECT pg_current_snapshot()::text, pg_is_in_recovery(),
 		(SELECT active_pid FROM pg_replication_slots WHERE slot_name = `+slot+`),
 		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE (SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)
@@ -330,9 +330,9 @@ func (s *stream) View(ctx context.Context) (v loader.View, err error) {
 	if row[1] == "t" {
 		return v, errors.New("the server is a standby: loads and feed must ask the primary")
 	}
-	if row[2] != strconv.Itoa(int(s.conn.PID())) {
+	if row[2] != strconv.Itoa(int(st.conn.PID())) {
 		return v, fmt.Errorf("slot %s is not in use by this stream any more: it was dropped, or statements go to "+
-			"another server", s.feed.cfg.Slot)
+			"another server", st.feed.cfg.Slot)
 	}
 	var numbers [5]int64
 	for i := range numbers {
@@ -343,15 +343,15 @@ func (s *stream) View(ctx context.Context) (v loader.View, err error) {
 	now, err := parseSnapshot(row[0])
 	now.Next = now.Max + uint64(numbers[4])
 	return loader.View{
-		Snapshot: view{now, s.past}, Now: time.UnixMicro(numbers[0]), Kept: numbers[1],
+		Snapshot: view{now, st.past}, Now: time.UnixMicro(numbers[0]), Kept: numbers[1],
 		End: loader.Position(numbers[2]), Inserted: loader.Position(numbers[3]), // ahead with synchronous_commit = off
 	}, err
 }
 
 // Nudge implements loader.FeedStream. The log is written up to the middle of a record while a
 // transaction is open and nothing else commits.
-func (s *stream) Nudge(ctx context.Context) error {
-	_, err := ask(ctx, s.gate, "BEGIN; SET LOCAL synchronous_commit = local; "+
+func (st *stream) Nudge(ctx context.Context) error {
+	_, err := ask(ctx, st.gate, "BEGIN; SET LOCAL synchronous_commit = local; "+
 		"SELECT pg_logical_emit_message(true, "+quoted(messagePrefix+".nudge")+", ''); COMMIT")
 	return err
 }
@@ -367,10 +367,10 @@ func (v view) Outlives(earlier loader.Snapshot) bool {
 }
 
 // Broken implements loader.FeedStream.
-func (s *stream) Broken(ctx context.Context) (why string, err error) {
-	now, err := s.feed.check(ctx, s.gate)
-	if err == nil && now != s.catalog {
-		s.catalog, why = now, catalogChanged
+func (st *stream) Broken(ctx context.Context) (why string, err error) {
+	now, err := st.feed.check(ctx, st.gate)
+	if err == nil && now != st.catalog {
+		st.catalog, why = now, catalogChanged
 	}
 	return why, err
 }

@@ -80,17 +80,17 @@ type stream struct {
 }
 
 // kill closes the connection. Calls that use it fail.
-func (s *stream) kill() {
-	s.killed.Store(true)
-	_ = s.base.Close()
+func (st *stream) kill() {
+	st.killed.Store(true)
+	_ = st.base.Close()
 }
 
 // during calls f, and closes the connection if ctx ends before f does.
-func (s *stream) during(ctx context.Context, f func() error) error {
-	stop := context.AfterFunc(ctx, s.kill)
+func (st *stream) during(ctx context.Context, f func() error) error {
+	stop := context.AfterFunc(ctx, st.kill)
 	err := f()
 	if !stop() { // kill may still run: the connection must not be used again
-		s.kill()
+		st.kill()
 	}
 	if err != nil && code(err) == "" && ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -49,21 +49,21 @@ func newLimited(c net.Conn, o loader.OriginOptions) *limitedConn {
 }
 
 // Write begins a request, and resets the counts of its replies.
-func (c *limitedConn) Write(p []byte) (int, error) {
-	c.bytes, c.lines, c.elements = c.most, maxLines, maxElements
-	return c.Conn.Write(p)
+func (lim *limitedConn) Write(p []byte) (int, error) {
+	lim.bytes, lim.lines, lim.elements = lim.most, maxLines, maxElements
+	return lim.Conn.Write(p)
 }
 
 // settled reports whether all replies that were requested have come, and nothing else.
-func (c *limitedConn) settled() bool { return c.due == 0 && c.scanner.Between() }
+func (lim *limitedConn) settled() bool { return lim.due == 0 && lim.scanner.Between() }
 
-func (c *limitedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if !c.scanner.Pass(p[:n]) {
-		if c.busy != nil {
-			return 0, c.busy
+func (lim *limitedConn) Read(p []byte) (int, error) {
+	n, err := lim.Conn.Read(p)
+	if !lim.scanner.Pass(p[:n]) {
+		if lim.busy != nil {
+			return 0, lim.busy
 		}
-		if c.large {
+		if lim.large {
 			return 0, errTooLarge
 		}
 		return 0, errTooLong
@@ -73,35 +73,35 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 
 // count counts a line (RESP2 and RESP3). It leaves a line without a length, or with an
 // invalid one, to the client library.
-func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
-	c.due--
-	if c.lines -= length; c.lines < 0 {
+func (lim *limitedConn) count(line []byte, length int) (announced int, ok bool) {
+	lim.due--
+	if lim.lines -= length; lim.lines < 0 {
 		return -1, false
 	}
 	if len(line) == 0 {
 		return -1, true
 	}
 	n, err := strconv.Atoi(string(line[1:]))
-	left := &c.bytes
+	left := &lim.bytes
 	switch line[0] {
 	case '$', '=', '!': // strings
 	case '*', '~', '%', '>', '|': // of elements
-		left = &c.elements
+		left = &lim.elements
 	default:
 		return -1, true
 	}
 	if errors.Is(err, strconv.ErrRange) || length > keptLine || n > *left {
-		c.large = err == nil && left == &c.bytes
+		lim.large = err == nil && left == &lim.bytes
 		return -1, false
 	}
 	if err != nil || n < 0 {
 		return -1, true
 	}
-	if *left -= n; left == &c.elements {
-		c.due += n
+	if *left -= n; left == &lim.elements {
+		lim.due += n
 		return -1, true
 	}
-	if c.busy = c.reserved.Take(n); c.busy != nil {
+	if lim.busy = lim.reserved.Take(n); lim.busy != nil {
 		return -1, false
 	}
 	return n, true

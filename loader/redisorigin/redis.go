@@ -78,11 +78,11 @@ const (
 func (Config) Kind() string { return "redis" }
 
 // Descriptors returns the maximum number of file descriptors that calls use.
-func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+func (cfg Config) Descriptors() int { return cmp.Or(cfg.Connections, defaultConnections) }
 
 // Open opens the origin. It connects at the first load.
-func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
-	s, err := New(c, o)
+func (cfg Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	s, err := New(cfg, o)
 	if err != nil {
 		return nil, err
 	}

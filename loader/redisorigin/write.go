@@ -20,9 +20,9 @@ type WriteConfig struct {
 	TTL time.Duration `yaml:"store_ttl" answers:"yes"`
 }
 
-func (c *WriteConfig) check() error {
-	if c.TTL < 0 || c.TTL > 0 && c.TTL < time.Millisecond {
-		return fmt.Errorf("redis origin: a TTL of %v: give zero for none, or at least 1ms", c.TTL)
+func (write *WriteConfig) check() error {
+	if write.TTL < 0 || write.TTL > 0 && write.TTL < time.Millisecond {
+		return fmt.Errorf("redis origin: a TTL of %v: give zero for none, or at least 1ms", write.TTL)
 	}
 	return nil
 }

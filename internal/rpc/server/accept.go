@@ -181,9 +181,9 @@ type pacedListener struct {
 }
 
 // Accept returns the next connection, when it may begin.
-func (p *pacedListener) Accept() (net.Conn, error) {
-	p.limit.wait(nil)
-	return p.Listener.Accept()
+func (ln *pacedListener) Accept() (net.Conn, error) {
+	ln.limit.wait(nil)
+	return ln.Listener.Accept()
 }
 
 func newGroupLimiter(perSecond float64, atOnce int) *groupLimiter {
@@ -232,68 +232,68 @@ func Sparing(ln net.Listener, told func(error)) net.Listener {
 }
 
 // Accept returns the next connection for which there is a descriptor.
-func (s *spareListener) Accept() (net.Conn, error) {
+func (ln *spareListener) Accept() (net.Conn, error) {
 	for {
-		nc, err := s.Listener.Accept()
+		nc, err := ln.Listener.Accept()
 		lack := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 		why := err
-		if lack && s.giveSpare() {
+		if lack && ln.giveSpare() {
 			// One connection waits, or the next one takes the place.
-			nc, err = s.Listener.Accept()
+			nc, err = ln.Listener.Accept()
 		}
-		kept := s.keepSpare()
+		kept := ln.keepSpare()
 		if err != nil || kept || !lack {
 			return nc, err
 		}
-		s.endAsSpare(nc)
-		s.onEnd(why)
+		ln.endAsSpare(nc)
+		ln.onEnd(why)
 	}
 }
 
 // Close closes the listener and the spare descriptor.
-func (s *spareListener) Close() error {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.giveSpare()
-	return s.Listener.Close()
+func (ln *spareListener) Close() error {
+	ln.mu.Lock()
+	ln.closed = true
+	ln.mu.Unlock()
+	ln.giveSpare()
+	return ln.Listener.Close()
 }
 
 // giveSpare closes the spare descriptor. It says whether there was one.
-func (s *spareListener) giveSpare() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.spare == nil {
+func (ln *spareListener) giveSpare() bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if ln.spare == nil {
 		return false
 	}
-	_ = s.spare.Close()
-	s.spare = nil
+	_ = ln.spare.Close()
+	ln.spare = nil
 	return true
 }
 
 // keepSpare opens a spare descriptor if there is none. It says whether there is one.
-func (s *spareListener) keepSpare() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.spare == nil && !s.closed {
+func (ln *spareListener) keepSpare() bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if ln.spare == nil && !ln.closed {
 		if f, err := os.Open(os.DevNull); err == nil {
-			s.spare = f
+			ln.spare = f
 		}
 	}
-	return s.spare != nil
+	return ln.spare != nil
 }
 
 // endAsSpare ends a connection and keeps it as the spare descriptor.
-func (s *spareListener) endAsSpare(nc net.Conn) {
+func (ln *spareListener) endAsSpare(nc net.Conn) {
 	if c, ok := nc.(interface {
 		CloseRead() error
 		CloseWrite() error
 	}); ok {
 		_, _ = c.CloseRead(), c.CloseWrite() // both fail if the client has gone
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.closed {
-			s.spare = nc
+		ln.mu.Lock()
+		defer ln.mu.Unlock()
+		if !ln.closed {
+			ln.spare = nc
 			return
 		}
 	}

@@ -168,15 +168,15 @@ func newShared(l Limits) *shared {
 	return s
 }
 
-func (s *shared) stats() Stats {
+func (sh *shared) stats() Stats {
 	return Stats{
-		Open: s.open.Load(), Accepted: s.accepted.Load(), Rejected: s.rejected.Load(),
-		SlowReaders: s.slowReaders.Load(), SlowFrames: s.slowFrames.Load(), BadFrames: s.badFrames.Load(),
-		OverBudget: s.overBudget.Load(), Dropped: s.dropped.Load(),
-		Batches: s.batches.Load(), BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(),
-		InFlight: s.inFlight.Load(),
+		Open: sh.open.Load(), Accepted: sh.accepted.Load(), Rejected: sh.rejected.Load(),
+		SlowReaders: sh.slowReaders.Load(), SlowFrames: sh.slowFrames.Load(), BadFrames: sh.badFrames.Load(),
+		OverBudget: sh.overBudget.Load(), Dropped: sh.dropped.Load(),
+		Batches: sh.batches.Load(), BytesIn: sh.bytesIn.Load(), BytesOut: sh.bytesOut.Load(),
+		InFlight: sh.inFlight.Load(),
 	}
 }
 
 // ended says whether the server has begun to end.
-func (s *shared) ended() bool { return s.over.Err() != nil }
+func (sh *shared) ended() bool { return sh.over.Err() != nil }

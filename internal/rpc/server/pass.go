@@ -88,11 +88,11 @@ func passedOver(uc *net.UnixConn) (*Passed, error) {
 }
 
 // Received reports whether the peer has read all that was written to it, or has closed its end.
-func (p *Passed) Received() bool { return transport.Unsent(p.fd) == 0 }
+func (passed *Passed) Received() bool { return transport.Unsent(passed.fd) == 0 }
 
 // Leave tells the peer that the connection has ended. It is called when this process has closed
 // the connection, and the descriptor has not been received.
-func (p *Passed) Leave() { _ = unix.Shutdown(p.fd, unix.SHUT_RDWR) }
+func (passed *Passed) Leave() { _ = unix.Shutdown(passed.fd, unix.SHUT_RDWR) }
 
 // End gives the socket up.
-func (p *Passed) End() { _ = unix.Close(p.fd) }
+func (passed *Passed) End() { _ = unix.Close(passed.fd) }

@@ -344,8 +344,8 @@ func EndOf(c *Conn) *End { return (*End)(c) }
 // may have had no time yet to find out. A client that only sends nothing more has not gone.
 // Over TCP a client that has closed its connection looks like that one, until it refuses an
 // answer. Any goroutine may call Ended, also after the connection has been closed.
-func (e *End) Ended() bool {
-	return e.socket.Killed() || e.outbox.failure() != nil || e.socket.HungUp()
+func (end *End) Ended() bool {
+	return end.socket.Killed() || end.outbox.failure() != nil || end.socket.HungUp()
 }
 
 // Waited says whether the reader of a connection has had to wait since it has read the
