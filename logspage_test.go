@@ -155,7 +155,7 @@ func (f *logFinder) words(n *ast.CompositeLit) {
 }
 
 // logger matches what a method that logs is called on.
-var logger = regexp.MustCompile(`(?i)(^|\.)(log|logger|logs|slog|c|l)$`)
+var logger = regexp.MustCompile(`(?i)(^|\.)(log|logger|logs|slog|c|ss|l)$`)
 
 func (f *logFinder) call(n *ast.CallExpr) {
 	sel, ok := n.Fun.(*ast.SelectorExpr)
@@ -164,8 +164,8 @@ func (f *logFinder) call(n *ast.CallExpr) {
 	}
 	at, ok := logCalls[sel.Sel.Name]
 	on := dotted(sel.X)
-	short := slices.Contains([]string{"log", "LogLine", "tell"}, sel.Sel.Name) // methods of c and l, which have others too
-	if !ok || !logger.MatchString(on) || (on == "c" || on == "l") != short || len(n.Args) <= at.message {
+	short := slices.Contains([]string{"log", "LogLine", "tell"}, sel.Sel.Name) // methods of c, ss and l, which have others too
+	if !ok || !logger.MatchString(on) || (on == "c" || on == "ss" || on == "l") != short || len(n.Args) <= at.message {
 		return
 	}
 	level := strings.ToLower(sel.Sel.Name)
