@@ -66,7 +66,7 @@ race-hosts:       # after the others, and alone in its lane: its hosts must not 
 
 race-full:        ## all packages, and all tests of go test ./... (an hour)
 	$(RACE) $(call BUT,$(HOSTS:./%=%))
-	$(RACE) $(HOSTS)
+	$(RACE) $(HOSTS) -virtual.random 5
 	cd clients/conformance && $(RACE) ./...
 
 static: vet staticcheck cross ## all that only compiles
@@ -151,11 +151,14 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints | grep internal/failpoint
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints
 
+# What runs more often, or in more ways, with -virtual.random.
+RANDOM = '^TestVirtual(Random|MaxLag|Kept|LagRandom|JoinAfterSplit|WriteThroughSettles)$$'
+
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
-	$(GO) test $(HOSTS) -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
+	$(GO) test $(HOSTS) -run $(RANDOM) -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
 
 random-ci:        # the same 40 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
-	$(GO) test $(HOSTS) -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -virtual.random 40 -virtual.seed 1 -timeout 60m
+	$(GO) test $(HOSTS) -run $(RANDOM) -virtual.random 40 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
 	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
