@@ -160,6 +160,7 @@ random:           ## RUNS short runs at random in virtual time, every other one 
 random-ci:        # the same 40 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
 	$(GO) test $(HOSTS) -run $(RANDOM) -virtual.random 40 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
+	$(GO) test ./gossip -run '^Test(Restart|SplitHeals|Hundred)$$' -gossip.all
 	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
 
 conversations:    ## 300 random conversations with memcached's endpoint, and with memcached
