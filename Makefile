@@ -33,10 +33,13 @@ HOSTS = ./internal/testing/hosts
 LENGTHY = . ./cmd/cachesidecar ./internal/testing/faults ./internal/testing/attacks $(HOSTS)
 
 # Of these, attacks that need many attackers, and what costs most: not run by CI.
-NIGHTLY = '^TestLengthy(VirtualRelayRestarts|VirtualReadBehindAckAll|VirtualSlander|VirtualVotersRestartInTurn|Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
+NIGHTLY = '^TestLengthy(VirtualRelayRestarts|VirtualReadBehindAckAll|VirtualSlander|VirtualVotersRestartInTurn|Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred|KeptCluster)$$'
 
-lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 7 minutes)
-	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY) $(LENGTHY)
+# nightly's soak-changes runs it for longer.
+SOAKED = '^TestLengthyProcessMaxLag$$'
+
+lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 6 minutes)
+	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY)'|'$(SOAKED) $(LENGTHY)
 
 lengthy-nightly:  ## the rest of it (6 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run $(NIGHTLY) $(LENGTHY)
@@ -46,12 +49,13 @@ clocks:           ## list the tests that read the machine's clock, each with the
 	for m in $(MODULES); do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
 # Left out of race are real processes, which the detector does not watch; what has one
-# goroutine: the machine of ownership, with the ring, and most of the store; what a server does, not
+# goroutine: the machine of ownership, with the ring, most of the store, codecs and rules; what a server does, not
 # the product: PostgreSQL's texts and settings; and what repeats the same: in virtual time, where a
 # process has one processor, with other requests, or with other keys. race-full has all.
 RACE = CGO_ENABLED=1 $(GO) test -race -vet=off -ldflags=-w -timeout 60m # vet has a target, and no debugger comes
 UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c internal/testing/faults internal/testing/attacks \
-	internal/testing/mutants l2/ownership l2/segment
+	internal/testing/mutants l2/ownership l2/segment internal/access internal/calls internal/table internal/telemetry \
+	internal/wire internal/testing/checkhistory internal/testing/history internal/testing/linear internal/testing/testenv
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|KeyFilterFlood|FloorsWithTheirAges|Texts|FeedUnfit|FeedSlots)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))
 
