@@ -33,10 +33,13 @@ HOSTS = ./internal/testing/hosts
 LENGTHY = . ./cmd/cachesidecar ./internal/testing/faults ./internal/testing/attacks $(HOSTS)
 
 # Of these, attacks that need many attackers, and what costs most: not run by CI.
-NIGHTLY = '^TestLengthy(VirtualRelayRestarts|VirtualReadBehindAckAll|VirtualSlander|VirtualVotersRestartInTurn|Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred)$$'
+NIGHTLY = '^TestLengthy(VirtualRelayRestarts|VirtualReadBehindAckAll|VirtualSlander|VirtualVotersRestartInTurn|Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred|KeptCluster)$$'
 
-lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 7 minutes)
-	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY) $(LENGTHY)
+# nightly's soak-changes runs it for longer.
+SOAKED = '^TestLengthyProcessMaxLag$$'
+
+lengthy:          ## what test leaves out: real processes through faults and attacks, more of virtual time (about 6 minutes)
+	LONG_TESTS=1 $(GO) test -timeout 30m -run '^TestLengthy' -skip $(NIGHTLY)'|'$(SOAKED) $(LENGTHY)
 
 lengthy-nightly:  ## the rest of it (6 minutes)
 	LONG_TESTS=1 $(GO) test -timeout 30m -run $(NIGHTLY) $(LENGTHY)
@@ -46,12 +49,13 @@ clocks:           ## list the tests that read the machine's clock, each with the
 	for m in $(MODULES); do (cd $$m && $(GO) test -run '^TestClockReaders' -v .) || exit 1; done
 
 # Left out of race are real processes, which the detector does not watch; what has one
-# goroutine: the machine of ownership, with the ring, and most of the store; what a server does, not
+# goroutine: the machine of ownership, with the ring, most of the store, codecs and rules; what a server does, not
 # the product: PostgreSQL's texts and settings; and what repeats the same: in virtual time, where a
 # process has one processor, with other requests, or with other keys. race-full has all.
 RACE = CGO_ENABLED=1 $(GO) test -race -vet=off -ldflags=-w -timeout 60m # vet has a target, and no debugger comes
 UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c internal/testing/faults internal/testing/attacks \
-	internal/testing/mutants l2/ownership l2/segment
+	internal/testing/mutants l2/ownership l2/segment internal/access internal/calls internal/table internal/telemetry \
+	internal/wire internal/testing/checkhistory internal/testing/history internal/testing/linear internal/testing/testenv
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|KeyFilterFlood|FloorsWithTheirAges|Texts|FeedUnfit|FeedSlots)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))
 
@@ -66,7 +70,7 @@ race-hosts:       # after the others, and alone in its lane: its hosts must not 
 
 race-full:        ## all packages, and all tests of go test ./... (an hour)
 	$(RACE) $(call BUT,$(HOSTS:./%=%))
-	$(RACE) $(HOSTS)
+	$(RACE) $(HOSTS) -virtual.random 5
 	cd clients/conformance && $(RACE) ./...
 
 static: vet staticcheck cross ## all that only compiles
@@ -151,13 +155,17 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints | grep internal/failpoint
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints
 
-random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
-	$(GO) test $(HOSTS) -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
+# What runs more often, or in more ways, with -virtual.random.
+RANDOM = '^TestVirtual(Random|MaxLag|Kept|LagRandom|JoinAfterSplit|WriteThroughSettles)$$'
 
-random-ci:        # the same 40 runs each time, three of each simulation of ownership, and 20 seeds of the store's model
-	$(GO) test $(HOSTS) -run 'TestVirtual(Random|MaxLag|Kept|LagRandom)' -virtual.random 40 -virtual.seed 1 -timeout 60m
+random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
+	$(GO) test $(HOSTS) -run $(RANDOM) -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
+
+random-ci:        # the same 40 runs each time, three of each simulation of ownership, 20 seeds of the store's model, and large clusters and stores
+	$(GO) test $(HOSTS) -run $(RANDOM) -virtual.random 40 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
-	$(GO) test ./l2/segment -run TestAgainstModel -model.seeds 20
+	$(GO) test ./gossip -run '^Test(Restart|SplitHeals|Hundred)$$' -gossip.all
+	$(GO) test ./l2/segment -run '^Test(AgainstModel|HiddenAgainstModel|OpenSegmentsAtAllClasses|RandomKeysAreNotCrowded)$$' -model.seeds 20
 
 conversations:    ## 300 random conversations with memcached's endpoint, and with memcached
 	$(GO) test ./internal/memcached $(HOSTS) -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m

@@ -57,8 +57,25 @@ type listed struct {
 	Module                  struct{ Main bool }
 }
 
-// list runs go list in the folder of a module, with the export data of all packages and their dependencies.
+// lists is what list has found, by folder.
+var lists = map[string][]listed{}
+
+// list runs go list in the folder of a module, once, with the export data of all packages and their dependencies.
 func list(t *testing.T, folder string) (ours []listed, exports map[string]string) {
+	t.Helper()
+	if lists[folder] == nil {
+		lists[folder] = listAll(t, folder)
+	}
+	exports = map[string]string{}
+	for _, p := range lists[folder] {
+		if exports[p.ImportPath] = p.Export; p.Module.Main {
+			ours = append(ours, p)
+		}
+	}
+	return ours, exports
+}
+
+func listAll(t *testing.T, folder string) (all []listed) {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,Module", "./...")
 	cmd.Dir, cmd.Stderr = folder, os.Stderr
@@ -66,18 +83,14 @@ func list(t *testing.T, folder string) (ours []listed, exports map[string]string
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	exports = map[string]string{}
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p listed
 		if err := d.Decode(&p); errors.Is(err, io.EOF) {
-			return ours, exports
+			return all
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		exports[p.ImportPath] = p.Export
-		if p.Module.Main {
-			ours = append(ours, p)
-		}
+		all = append(all, p)
 	}
 }
 

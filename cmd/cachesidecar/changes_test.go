@@ -42,6 +42,7 @@ changes:
 // TestChanges walks the way of docs/CHANGES.md: what `changes sql` prints makes the database ready,
 // `config check` says so, and a row that changes ends its cached value.
 func TestChanges(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
 	pg := origintest.NewPostgres(t)
 	pg.Start(t, "wal_level=logical")
@@ -87,40 +88,38 @@ func TestChanges(t *testing.T) {
 		}
 	}
 
-	socket := filepath.Join(tempDir(t), "s")
-	t.Setenv("CACHESIDECAR_SOCKET", socket)
-	p := runSidecarAt(t, socket, "--config", file)
+	p := runSidecar(t, "--config", file)
 	p.waitFor("a slot that is left behind", p.log, func(log string) bool { return strings.Contains(log, dropped) })
 	follows := regexp.MustCompile(`(?m)^shop  following +\S+ +\d+ +\d+ +\d+ +\d+ +1 +\d+ `)
 	testenv.Succeeds(t, "the feed to follow", func() error {
-		if o := command(t, "", "changes"); !follows.MatchString(o.out) || !strings.Contains(o.out, "shop began anew: there was no slot\n") {
+		if o := p.at("changes"); !follows.MatchString(o.out) || !strings.Contains(o.out, "shop began anew: there was no slot\n") {
 			return fmt.Errorf("%v", o)
 		}
 		return nil
 	})
 	testenv.Succeeds(t, "a certificate", func() error {
-		if o := command(t, "", "changes"); !regexp.MustCompile(`(?m)^shop is certified up to \S+ ago; max_lag is 8\S* ?s$`).MatchString(o.out) {
+		if o := p.at("changes"); !regexp.MustCompile(`(?m)^shop is certified up to \S+ ago; max_lag is 8\S* ?s$`).MatchString(o.out) {
 			return fmt.Errorf("%v", o)
 		}
 		return nil
 	})
-	if o := command(t, "", "health"); o.status != exitDone || strings.Contains(o.out+o.err, "max_lag") {
+	if o := p.at("health"); o.status != exitDone || strings.Contains(o.out+o.err, "max_lag") {
 		t.Errorf("health: %v", o)
 	}
-	if got := mustRun(t, "get", "--ns", "users", "1"); got != "ann" {
+	if got := p.must("get", "--ns", "users", "1"); got != "ann" {
 		t.Fatalf("it is %q", got)
 	}
-	if o := command(t, "", "get", "--ns", "users", "01"); o.status == exitDone || !strings.Contains(o.err, "a feed of changes") {
+	if o := p.at("get", "--ns", "users", "01"); o.status == exitDone || !strings.Contains(o.err, "a feed of changes") {
 		t.Errorf("another spelling of the key: %v", o)
 	}
 	pg.Exec(t, "UPDATE users SET name = 'bob'")
 	testenv.Succeeds(t, "the old value to end", func() error {
-		if got := mustRun(t, "get", "--ns", "users", "1"); got != "bob" {
+		if got := p.must("get", "--ns", "users", "1"); got != "bob" {
 			return fmt.Errorf("it is %q", got)
 		}
 		return nil
 	})
-	if out := mustRun(t, "stats"); !regexp.MustCompile(`changes +feed shop: following, \S+ behind, certified \S+ ago, \d+ rows, \d+ keys deleted, 2 flushes`).MatchString(out) {
+	if out := p.must("stats"); !regexp.MustCompile(`changes +feed shop: following, \S+ behind, certified \S+ ago, \d+ rows, \d+ keys deleted, 2 flushes`).MatchString(out) {
 		t.Errorf("stats does not tell of the feed:\n%s", out)
 	}
 }

@@ -127,6 +127,7 @@ func (k *systemdStore) ends(p *process) {
 // TestKeepMemory restarts a sidecar whose memory is kept: entries of all kinds are there, and what was
 // deleted, flushed or has expired is not.
 func TestKeepMemory(t *testing.T) {
+	t.Parallel()
 	k := newSystemdStore(t)
 	config := filepath.Join(filepath.Dir(k.socket), "c.yaml")
 	const settings = "keep_memory: true\nl2_size: 64MiB\nnamespaces: {small: {quota: 1MiB}, gone: {default_ttl: 1h}}\n"
@@ -196,6 +197,7 @@ func TestKeepMemory(t *testing.T) {
 
 // TestKeepMemoryCold checks when a process does not take over what is kept, and what it says.
 func TestKeepMemoryCold(t *testing.T) {
+	t.Parallel()
 	k := newSystemdStore(t)
 	flags := []string{"--keep-memory", "--l2-size", "64MiB"}
 	for _, tc := range []struct {
@@ -249,6 +251,7 @@ func TestKeepMemoryCold(t *testing.T) {
 
 // TestKeepMemoryAfterFailure checks that a process which cannot serve leaves what it was to take over.
 func TestKeepMemoryAfterFailure(t *testing.T) {
+	t.Parallel()
 	k := newSystemdStore(t)
 	flags := []string{"--keep-memory", "--l2-size", "64MiB"}
 	p := k.start(flags...)

@@ -78,7 +78,7 @@ func TestKeepMemoryInCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, keys := context.Background(), make([]string, 6000)
+	ctx, keys := context.Background(), make([]string, 2400)
 	for i := range keys {
 		keys[i] = fmt.Sprint("key", i)
 		if _, err := c.Set(ctx, keys[i], []byte(strings.Repeat("v", 1000)), cachesidecar.SetOptions{}); err != nil {
@@ -88,7 +88,7 @@ func TestKeepMemoryInCluster(t *testing.T) {
 	for restart := range 2 {
 		changed := fmt.Sprint("new", restart)
 		got := k.restart(0, func() {
-			for _, key := range keys[:500] {
+			for _, key := range keys[:200] {
 				if _, err := c.Set(ctx, key, []byte(changed), cachesidecar.SetOptions{}); err != nil {
 					t.Fatal(err)
 				}
@@ -102,7 +102,7 @@ func TestKeepMemoryInCluster(t *testing.T) {
 		for i, key := range keys {
 			it, err := c.Get(ctx, key, cachesidecar.GetOptions{Fresh: true})
 			switch {
-			case err == nil && i < 500 && string(it.Value) != changed:
+			case err == nil && i < 200 && string(it.Value) != changed:
 				t.Errorf("restart %d: %s is %.20q", restart, key, it.Value)
 			case err == nil:
 				hits++

@@ -185,10 +185,11 @@ func runFile(t testing.TB, name string, args ...string) outcome {
 	return outcome{cmd.ProcessState.ExitCode(), out.String(), err.String()}
 }
 
-// at runs a client command against the process's socket.
+// at runs a client command against the process's socket, in the process of the tests: to start another takes longer
+// than what it does.
 func (p *process) at(args ...string) outcome {
 	p.t.Helper()
-	return runBinary(p.t, append(args, "--socket", p.socket)...)
+	return command(p.t, "", append(args, "--socket", p.socket)...)
 }
 
 // loggedAt returns when the process logged a message, by its own clock.

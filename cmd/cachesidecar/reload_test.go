@@ -187,9 +187,9 @@ func TestReloadStorm(t *testing.T) {
 	testenv.Eventually(t, "the load", func() bool { return reads[0].Load() > 200 })
 	goroutines, files := stats().Process.Goroutines, c.files(t)
 	few := func() bool { return reads[0].Load() < 100 || reads[1].Load() < 100 }
-	for n := 0; n < 1000 || few() && n < 60_000; n++ {
-		if n%10 == 0 {
-			c.write(t, file(n/10%2, n/10))
+	for n := 0; n < 400 || few() && n < 60_000; n++ {
+		if n%4 == 0 {
+			c.write(t, file(n/4%2, n/4))
 		}
 		before := reads[0].Load() + reads[1].Load()
 		c.signal(syscall.SIGHUP)

@@ -14,16 +14,19 @@ import (
 )
 
 var (
-	modelSeeds = flag.Int("model.seeds", 10, "seeds of the model test; under -race at most 4")
+	modelSeeds = flag.Int("model.seeds", 4, "seeds of the model test; under -race at most 4")
 	modelOps   = flag.Int("model.ops", 100_000, "operations a seed of the model test")
 	modelFirst = flag.Uint64("model.first", 14, "first seed of the model test; from 14 on, four see all that they must")
 )
+
+// thorough reports whether stores are large and models run often, as in CI's random-ci.
+func thorough() bool { return *modelSeeds >= 20 }
 
 // TestAgainstModel runs random operations on a small store and on a plain map. The map
 // never evicts. The entries that the store has lost must be exactly those that it counts
 // as evicted.
 func TestAgainstModel(t *testing.T) {
-	testenv.Takes(t, 10*time.Second)
+	testenv.Takes(t, 3*time.Second)
 	var total Stats
 	var seen sightings
 	seeds := *modelSeeds

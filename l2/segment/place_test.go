@@ -252,8 +252,12 @@ func TestSplitWithoutBudget(t *testing.T) {
 // TestRandomKeysAreNotCrowded checks that a store of keys that were not chosen refuses no
 // split and loses no entry to its index.
 func TestRandomKeysAreNotCrowded(t *testing.T) {
-	testenv.Takes(t, 2*time.Second)
-	for _, cfg := range []Config{{Size: MinSize}, {Size: MinSize, Shards: 1}, {Size: 32 << 20}} {
+	testenv.Takes(t, time.Second)
+	large := int64(16 << 20)
+	if thorough() {
+		large = 32 << 20
+	}
+	for _, cfg := range []Config{{Size: MinSize}, {Size: MinSize, Shards: 1}, {Size: large}} {
 		if heapArena && cfg.Size > MinSize {
 			continue // ten times as slow
 		}

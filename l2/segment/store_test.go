@@ -124,11 +124,11 @@ func TestConfigRefused(t *testing.T) {
 // TestOpenSegmentsAtAllClasses fills stores with entries of every TTL class. The open
 // segments must stay within 5 % of the arena.
 func TestOpenSegmentsAtAllClasses(t *testing.T) {
-	testenv.Takes(t, 3*time.Second)
+	testenv.Takes(t, time.Second)
 	for _, size := range []int64{8 << 20, 64 << 20, 256 << 20} {
 		t.Run(fmt.Sprint(size>>20, "MiB"), func(t *testing.T) {
-			if heapArena && size > 64<<20 {
-				t.Skip("too slow under -race; the test without it covers this size")
+			if size > 64<<20 && (heapArena || !thorough()) {
+				t.Skip("it takes long: -model.seeds 20 without -race runs it")
 			}
 			s := newTestStore(t, Config{Size: size})
 			rnd := rand.New(rand.NewPCG(1, 2))

@@ -100,9 +100,9 @@ func (tb *table) confirmed(l *load) func() error {
 	}
 }
 
-// TestProcessFeed changes rows of a real PostgreSQL that no app announces, while apps read them at
+// TestLengthyProcessFeed changes rows of a real PostgreSQL that no app announces, while apps read them at
 // full rate. What the feed has confirmed is read by no app any more.
-func TestProcessFeed(t *testing.T) {
+func TestLengthyProcessFeed(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	tb, _ := newTable(t, "wal_level=logical")
 	g := newGroup(t, fast, 3)

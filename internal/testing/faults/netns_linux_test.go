@@ -196,9 +196,9 @@ func (g *group) alone(sides ...[]*node) {
 	}
 }
 
-// TestNetnsOneWay: one host does not hear another. They cannot poll each other, so one of
+// TestLengthyNetnsOneWay: one host does not hear another. They cannot poll each other, so one of
 // them goes out and the rest go on. All three serve their apps.
-func TestNetnsOneWay(t *testing.T) {
+func TestLengthyNetnsOneWay(t *testing.T) {
 	scenario(t, 30*time.Second)
 	l := newLab(t, 3)
 	g := l.newGroup(fast)

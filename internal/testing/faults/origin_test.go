@@ -224,9 +224,9 @@ func (l *load) found(first int) {
 	}
 }
 
-// TestProcessRows changes rows of a real PostgreSQL and deletes their keys, while apps
+// TestLengthyProcessRows changes rows of a real PostgreSQL and deletes their keys, while apps
 // read them at full rate. A value that was loaded before a deletion is not read after it.
-func TestProcessRows(t *testing.T) {
+func TestLengthyProcessRows(t *testing.T) {
 	testenv.Takes(t, 7*time.Second)
 	tb, _ := newTable(t)
 	rounds := 1

@@ -662,11 +662,12 @@ func TestVirtualLateAlone(t *testing.T) {
 func TestVirtualMaxLag(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 10*time.Second)
-	runs := *randomRuns / 3
-	if runs == 0 {
-		if runs = 4; testenv.Long() {
-			runs = 20
-		}
+	runs := 2
+	switch {
+	case *randomRuns > 0:
+		runs = max(4, *randomRuns/3)
+	case testenv.Long():
+		runs = 20
 	}
 	seed := firstSeed()
 	var reads, cached, old, stale, late, moved, young, gaps int

@@ -21,7 +21,7 @@ import (
 
 // Many short runs in which any fault may happen, checked against the guarantees.
 
-var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 5, or 20 with LONG_TESTS")
+var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 2, or 20 with LONG_TESTS")
 
 // randomLoad writes a few keys and reads some of them back at once. It reads the keys
 // through all hosts, and some of these reads are fresh. Half of the changes, and a quarter of
@@ -329,7 +329,7 @@ func TestVirtualRandom(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	runs := *randomRuns
 	if runs == 0 {
-		if runs = 5; testenv.Long() {
+		if runs = 2; testenv.Long() {
 			runs = 20
 		}
 	}

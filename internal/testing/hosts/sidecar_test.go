@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -17,7 +18,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+// TestMain has the garbage collected more rarely: what a host holds is small, and each process makes much at its start.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	testenv.Main(m)
+}
 
 // start runs a sidecar until the test ends. The default timeouts are long enough for a
 // machine that stalls.

@@ -82,7 +82,8 @@ func (w withTemplate) Run() int {
 func (p *Postgres) initdb(t testing.TB, program, dir string) {
 	t.Helper()
 	p.command(t, exec.Command(program, "-D", dir, "-U", "tester",
-		"-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale"))
+		"-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale",
+		"--wal-segsize=1")) // MB; each server fills several with zeros
 }
 
 // command runs a program to its end.
