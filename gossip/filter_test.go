@@ -282,6 +282,14 @@ func TestSealed(t *testing.T) {
 		if n.got()[word] != 1 || n.member("x") == nil {
 			t.Errorf("of version 1: %v, %v", n.got(), n.Members())
 		}
+		before := n.Stats().Garbage
+		for cut := head + 1; cut < len(packet); cut++ {
+			_, _ = tr.WriteTo(packet[:cut], addressOf(0))
+			time.Sleep(20 * time.Millisecond)
+		}
+		if cuts := n.Stats().Garbage - before; cuts != int64(len(packet)-head-1) || n.got()[word] != 1 {
+			t.Errorf("cut short: %d are counted, %v", cuts, n.got())
+		}
 		_ = ln.Close()
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -145,6 +146,9 @@ func TestGarbage(t *testing.T) {
 		}
 		if !c.whole() {
 			t.Error("somebody is missing")
+		}
+		if lines := strings.Count(c.nodes[0].log.String(), "\n"); lines > 100 {
+			t.Errorf("%d lines of log", lines)
 		}
 	})
 }

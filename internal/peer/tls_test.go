@@ -344,6 +344,11 @@ func TestTLSReplayed(t *testing.T) {
 		}
 	}
 	send(whole)
+	for i := 0; i+5 <= len(whole); i += 5 + int(whole[i+3])<<8 + int(whole[i+4]) { // where a record begins
+		for _, n := range []int{i, i + 1, i + 4, i + 5} {
+			send(whole[:n])
+		}
+	}
 	for range 100 {
 		send(whole[:random.IntN(len(whole))])
 		changed := bytes.Clone(whole)

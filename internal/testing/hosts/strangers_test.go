@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
@@ -405,6 +407,25 @@ func TestHostAsksLikeAnApp(t *testing.T) {
 		}
 		if r := other.call(&q); r.Status != wire.Unsupported {
 			t.Errorf("%s: %s %s", q.Op, r.Status, r.Message)
+		}
+	}
+}
+
+// TestHostInAnothersName checks that a host asks for entries only in its own name.
+func TestHostInAnothersName(t *testing.T) {
+	s := start(t, Config{})
+	ballot := kv.Ballot{Clock: 1, Process: kv.Process{Node: "b", Epoch: 2}}
+	for op, body := range map[wire.Op]any{
+		wire.OpPull:  &wire.Pull{Ballot: ballot},
+		wire.OpFetch: &wire.Fetch{Ballot: ballot, Namespace: "default", Key: []byte("k")},
+	} {
+		bytes, err := wire.MarshalBody(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := dialAsHost(t, s).call(&wire.Request{Op: op, Body: bytes})
+		if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "in the name of b: this connection is of other") {
+			t.Errorf("%s: %s %s", op, r.Status, r.Message)
 		}
 	}
 }
