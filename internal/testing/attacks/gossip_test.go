@@ -3,6 +3,7 @@ package attacks
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -13,7 +14,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -29,19 +32,19 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: compressed over UDP", hosts: 2,
 		tries: "200 packets a second of 31 KB that inflate to 40 MiB",
-		bound: ofFilter, shown: twoMembers,
+		bound: ofFilter, shown: twoOwners,
 		run: packets(200, func(int) []byte { return bomb() }),
 	},
 	{
 		name: "gossip: compressed over TCP", hosts: 2,
 		tries: "100 connections with 31 KB that inflate to 40 MiB",
-		bound: ofFilter, shown: twoMembers,
+		bound: ofFilter, shown: twoOwners,
 		run: streams(100, func(int) []byte { return bomb() }),
 	},
 	{
 		name: "gossip: nesting", hosts: 2,
 		tries: "a header of a push/pull nested a million deep",
-		bound: ofDecoder, shown: twoMembers,
+		bound: ofDecoder, shown: twoOwners,
 		run: streams(4, func(int) []byte {
 			return labelled([]byte{gt.PushPull, 0x81}, gt.Raw("x"), bytes.Repeat([]byte{0x91}, 1_000_000), []byte{0xc0})
 		}),
@@ -49,7 +52,7 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: a long text", hosts: 2,
 		tries: "a push/pull that announces a text of 4 GiB",
-		bound: ofDecoder, shown: twoMembers,
+		bound: ofDecoder, shown: twoOwners,
 		run: streams(16, func(int) []byte {
 			return labelled([]byte{gt.PushPull, 0x81}, gt.Raw("x"), []byte{0xdb, 0xff, 0xff, 0xff, 0xff})
 		}),
@@ -57,19 +60,19 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: many nodes", hosts: 2,
 		tries: "a push/pull that announces 4,294,967,295 nodes",
-		bound: ofDecoder, shown: twoMembers,
+		bound: ofDecoder, shown: twoOwners,
 		run: streams(16, func(int) []byte { return labelled(gt.Exchange(1<<32 - 1)) }),
 	},
 	{
 		name: "gossip: idle streams", hosts: 2,
 		tries: "300 connections that say nothing",
-		bound: "streams are bounded in number and time", shown: twoMembers,
+		bound: "streams are bounded in number and time", shown: twoOwners,
 		run: streams(300, func(int) []byte { return nil }),
 	},
 	{
 		name: "gossip: broken packets", hosts: 2,
 		tries: "random and changed packets, over UDP and TCP",
-		bound: "one packet's trouble ends that packet", shown: twoMembers,
+		bound: "one packet's trouble ends that packet", shown: twoOwners,
 		run: brokenPackets,
 	},
 	{
@@ -83,7 +86,7 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: the dead", hosts: 2,
 		tries: "the claim, 10 times a second, that the other host is dead",
-		bound: "the host refutes; it is polled over the peer port", shown: twoMembers,
+		bound: "the host refutes; it is polled over the peer port", shown: twoOwners,
 		run: tellDead,
 	},
 	{
@@ -242,29 +245,38 @@ func inventMembers(ctx context.Context, j *job) error {
 	return nil
 }
 
-// twoMembers checks that the two hosts are a cluster, and that a stranger is not in the list. A host
-// that stood still may need a moment.
-func twoMembers(h *house, _ report) (err error) {
+// twoOwners checks that the two hosts own all partitions. A host that stood still may need a moment.
+func twoOwners(h *house, _ report) (err error) {
 	for end := time.Now().Add(testenv.Patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		var out string
-		if out, err = members(h); err != nil {
+		var text string
+		if text, err = members(h, "--json"); err != nil {
 			return err
 		}
-		if strings.Count(out, " in ") == 2 && !strings.Contains(out, "stranger") {
+		var list []cachesidecar.Member
+		if err = json.Unmarshal([]byte(text), &list); err != nil {
+			return err
+		}
+		owned, owners := 0, 0
+		for _, m := range list {
+			if owned += m.Partitions; m.Partitions > 0 {
+				owners++
+			}
+		}
+		if owned == kv.Partitions && owners == 2 {
 			return nil
 		}
-		err = fmt.Errorf("members: %s", out)
+		err = fmt.Errorf("%d own partitions: %s", owners, text)
 	}
 	return err
 }
 
 // members returns the command's output about a host's members.
-func members(h *house) (string, error) {
+func members(h *house, flags ...string) (string, error) {
 	path, err := built()
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command(path, "members", "--socket", h.hosts[0].Socket).CombinedOutput()
+	out, err := exec.Command(path, append([]string{"members", "--socket", h.hosts[0].Socket}, flags...)...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("members: %w\n%s", err, out)
 	}

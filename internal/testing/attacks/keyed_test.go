@@ -241,5 +241,9 @@ func noStrangers(h *house, r report) error {
 	if n, _ := strconv.ParseFloat(text, 64); 10*int64(n) < r.Count {
 		err = errors.Join(err, fmt.Errorf("%v of %d packets are counted", n, r.Count))
 	}
-	return errors.Join(err, twoMembers(h, r))
+	out, err2 := members(h)
+	if strings.Contains(out, "stranger") {
+		err2 = fmt.Errorf("members: %s", out)
+	}
+	return errors.Join(err, err2, twoOwners(h, r))
 }
