@@ -21,9 +21,7 @@ func TestStrayDatagramCost(t *testing.T) {
 	const packets, keys = 2000, 3
 	cfg := Config{Node: "a", Cluster: "test", Bind: "127.0.0.1:0"}
 	c, err := cfg.memberlist()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var ring [][]byte
 	for range keys {
 		k := make([]byte, 32)
@@ -38,19 +36,13 @@ func TestStrayDatagramCost(t *testing.T) {
 	g := &Gossip{cfg: Config{Log: log}}
 	c.Logger = g.logger()
 	tr, err := newTransport(c, &filter{cluster: "test", keyed: true, garbage: &g.garbage})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	c.Transport = tr
 	list, err := memberlist.Create(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer list.Shutdown()
 	to, err := net.Dial("udp", list.LocalNode().Address())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer to.Close()
 	b := make([]byte, 1000)
 	_, _ = rand.Read(b)
@@ -83,8 +75,6 @@ var _ io.Writer = writer(nil)
 // used returns the CPU time of this process so far.
 func used(t *testing.T) time.Duration {
 	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

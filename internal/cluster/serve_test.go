@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -17,9 +18,7 @@ func TestAnothersName(t *testing.T) {
 		Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Bound: time.Second,
 		Clock: kv.NewSystemClock(), Versions: kv.NewHLC(1), Delegate: noDelegate{}, Mirror: noDelegate{}, Events: invalidation.NewLog(1),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	of := kv.Process{Node: "b", Epoch: 2}
 	ballot := kv.Ballot{Clock: 1, Process: of}
 	for op, body := range map[wire.Op]any{
@@ -28,9 +27,7 @@ func TestAnothersName(t *testing.T) {
 		wire.OpAuth:    &wire.Auth{Ownerships: []wire.Promise{{Ballot: ballot, Partitions: []byte{1, 0}}}},
 	} {
 		b, err := wire.MarshalBody(body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		r := n.answer(kv.Process{Node: "stranger", Epoch: 1}, &wire.Request{Op: op, Body: b})
 		if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "in the name of b: this connection is of stranger") {
 			t.Errorf("%s: %s %s", op, r.Status, r.Message)

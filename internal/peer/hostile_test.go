@@ -41,9 +41,7 @@ func (k *knife) Write(b []byte) (int, error) {
 func shake(t *testing.T, address string, cfg *tls.Config, n int) int {
 	t.Helper()
 	nc, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer nc.Close()
 	_ = nc.SetDeadline(testenv.Deadline())
 	k := &knife{TCPConn: nc.(*net.TCPConn), left: n}
@@ -121,13 +119,9 @@ func TestCostOfStrangers(t *testing.T) {
 func costlyChain(t *testing.T, n int) (chain tls.Certificate) {
 	t.Helper()
 	own, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	other, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	chain.PrivateKey = own
 	template := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "c"}, IsCA: true, BasicConstraintsValid: true,
@@ -137,9 +131,7 @@ func costlyChain(t *testing.T, n int) (chain tls.Certificate) {
 	for i := range n {
 		template.SerialNumber = big.NewInt(int64(i + 1))
 		der, err := x509.CreateCertificate(rand.Reader, template, template, by.Public(), own)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		chain.Certificate = append(chain.Certificate, der)
 		by = other // so that the signatures of all but the first are wrong
 	}

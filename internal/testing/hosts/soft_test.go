@@ -25,9 +25,7 @@ func TestSoftDelete(t *testing.T) {
 		}
 		_, set := a.Set(ctx, "default", key, value, cachesidecar.SetOptions{Flags: 7})
 		_, get := b.Get(ctx, "default", key, cachesidecar.GetOptions{}) // makes a copy, on one of the two
-		if err := errors.Join(set, get, b.Delete(ctx, "default", key, cachesidecar.DeleteOptions{Soft: true})); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, errors.Join(set, get, b.Delete(ctx, "default", key, cachesidecar.DeleteOptions{Soft: true})))
 		if _, err := b.Get(ctx, "default", key, cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 			t.Errorf("%s, without the option: %v", key, err)
 		}

@@ -63,9 +63,7 @@ func (s *stranger) invents(n int, peers func(i int) string, d time.Duration) {
 // sink counts the connections to a port of the stranger.
 func (s *stranger) sink(t *testing.T, port int) *atomic.Int64 {
 	ln, err := s.host.Listen(port)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var dials atomic.Int64
 	go func() { // ends with the listener
 		for {
@@ -420,9 +418,7 @@ func TestHostInAnothersName(t *testing.T) {
 		wire.OpFetch: &wire.Fetch{Ballot: ballot, Namespace: "default", Key: []byte("k")},
 	} {
 		bytes, err := wire.MarshalBody(body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		r := dialAsHost(t, s).call(&wire.Request{Op: op, Body: bytes})
 		if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "in the name of b: this connection is of other") {
 			t.Errorf("%s: %s %s", op, r.Status, r.Message)
