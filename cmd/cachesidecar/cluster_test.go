@@ -74,17 +74,6 @@ func (p *process) document(into any, args ...string) {
 	}
 }
 
-// pauses counts how often the hosts stood still.
-func pauses(hosts ...*process) (n int64) {
-	for _, p := range hosts {
-		p.t.Helper()
-		var st cachesidecar.Stats
-		p.document(&st, "stats")
-		n += st.Cluster.Pauses
-	}
-	return n
-}
-
 func (p *process) members() (list []cachesidecar.Member) {
 	p.t.Helper()
 	p.document(&list, "members")
