@@ -33,7 +33,7 @@ HOSTS = ./internal/testing/hosts
 LENGTHY = . ./cmd/cachesidecar ./internal/testing/faults ./internal/testing/attacks $(HOSTS)
 
 # Of these, attacks that need many attackers, and what costs most: not run by CI.
-NIGHTLY = '^TestLengthy(VirtualRelayRestarts|VirtualReadBehindAckAll|VirtualSlander|VirtualVotersRestartInTurn|Attacks|StrangersCost|GossipStrangers|GossipStrangersWithKey|KeyedStrangers|KeyedReplays|RollingRestart|VirtualFlushAmid|VirtualHundred|KeptCluster)$$'
+NIGHTLY = '^TestLengthy(VirtualRelayRestarts|VirtualReadBehindAckAll|VirtualSlander|VirtualVotersRestartInTurn|Attacks|RollingRestart|VirtualFlushAmid|VirtualHundred|KeptCluster)$$'
 
 # nightly's soak-changes runs it for longer.
 SOAKED = '^TestLengthyProcessMaxLag$$'

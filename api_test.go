@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestPublicAPI checks that no exported declaration of the public packages names a type of
@@ -26,9 +28,7 @@ func TestPublicAPI(t *testing.T) {
 			continue
 		}
 		pkg, err := imp.Import(p.ImportPath)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		checked++
 		for _, internal := range internalTypes(pkg) {
 			t.Errorf("%s: %s", name, internal)

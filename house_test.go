@@ -19,6 +19,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Limits of the layout.
@@ -136,13 +138,9 @@ func TestLayoutOfOthers(t *testing.T) {
 func checkFile(t *testing.T, fset *token.FileSet, path string) (src []byte, f *ast.File) {
 	t.Helper()
 	src, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	f, err = parser.ParseFile(fset, path, src, parser.ParseComments|parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if n := bytes.Count(src, []byte("\n")); n > maxFile {
 		t.Errorf("%s has %d lines, more than %d: divide it", path, n, maxFile)
 	}
@@ -164,9 +162,7 @@ func checkPackage(t *testing.T, fset *token.FileSet, imp types.Importer, p liste
 	}
 	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
 	pkg, err := (&types.Config{Importer: imp}).Check(p.ImportPath, fset, files, info)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if !strings.HasPrefix(rel(p.ImportPath), "l2/") {
 		checkMethods(t, pkg)
 	}

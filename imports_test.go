@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 const module = "github.com/cachesidecar/cachesidecar"
@@ -228,9 +230,7 @@ func TestBubbles(t *testing.T) {
 // over, and that the page names every package.
 func TestArchitectureTable(t *testing.T) {
 	text, err := os.ReadFile("ARCHITECTURE.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	rows := map[string]int{}
 	for i, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(string(text), -1) {
 		rows[m[1]] = i

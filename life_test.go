@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // mostFiles bounds the files that a request passes on its way to another host and back.
@@ -17,9 +19,7 @@ const mostFiles = 15
 // is said to call.
 func TestLifeOfAGet(t *testing.T) {
 	page, err := os.ReadFile("ARCHITECTURE.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	_, table, _ := strings.Cut(string(page), "| file | function | calls |\n")
 	table, _, _ = strings.Cut(table, "\n\n")
 	name := regexp.MustCompile("`([^`]+)`")

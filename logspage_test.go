@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // logLine is a message that the program can log; "…" stands for what the message has of a variable.
@@ -69,9 +71,7 @@ var logRow = regexp.MustCompile("(?m)^\\| ([a-z, ]+) \\| `([^`]+)` \\| [^|]{8,} 
 func pageLines(t *testing.T) (list []logLine) {
 	t.Helper()
 	page, err := os.ReadFile("docs/LOGS.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for _, m := range logRow.FindAllStringSubmatch(string(page), -1) {
 		for level := range strings.SplitSeq(m[1], ", ") {
 			l := logLine{level, m[2]}
@@ -100,9 +100,7 @@ func sourceLines(t *testing.T) (list []logLine) {
 		}
 		return f.read(filepath.ToSlash(path))
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for key := range passedOn {
 		if !f.used[key] {
 			t.Errorf("passedOn has %q, which is in no source", key)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var (
@@ -46,9 +48,7 @@ func TestPageLinks(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if found < 150 {
 		t.Errorf("%d links, want 150 or more: the search is broken", found)
 	}
@@ -100,20 +100,14 @@ var metricInPage = regexp.MustCompile(`\bcachesidecar_([a-z0-9_]*[a-z0-9])\b`)
 // TestPagesNameMetrics checks that the pages name no metric that docs/METRICS.md does not have.
 func TestPagesNameMetrics(t *testing.T) {
 	table, err := os.ReadFile("docs/METRICS.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	found := 0
 	for _, pattern := range []string{"*.md", "docs/*.md", "deploy/*.md"} {
 		pages, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		for _, page := range pages {
 			text, err := os.ReadFile(page)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			for _, m := range metricInPage.FindAllStringSubmatch(string(text), -1) {
 				found++
 				name := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(m[1], "_bucket"), "_sum"), "_count")

@@ -4,6 +4,8 @@ import (
 	"os"
 	"regexp"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // namedPath matches a file or folder of this module in the text of a page.
@@ -14,9 +16,7 @@ var namedPath = regexp.MustCompile("`((?:[a-z0-9]+/)+[a-z0-9_]*(?:\\.[a-z]+)?)`"
 func TestPagesNameFiles(t *testing.T) {
 	for page, least := range map[string]int{"CONTRIBUTING.md": 20, "ARCHITECTURE.md": 20} {
 		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		named := namedPath.FindAllStringSubmatch(string(text), -1)
 		if len(named) < least {
 			t.Errorf("%s names %d files and folders, want %d or more", page, len(named), least)

@@ -38,9 +38,7 @@ func serveWith(t testing.TB, cfg sidecar.Config) (stop func()) {
 func run(t testing.TB, cfg sidecar.Config) (s *sidecar.Sidecar, stop func()) {
 	t.Helper()
 	s, err := sidecar.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -78,9 +76,7 @@ func dialAny(t testing.TB, cfg client.Config) *client.Client {
 		serve(t, cfg.Socket)
 	}
 	c, err := client.Dial(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -89,9 +85,7 @@ func TestCalls(t *testing.T) {
 	c := dial(t, client.Config{})
 	ctx := t.Context()
 	v1, err := c.Set(ctx, "k", []byte("1"), cachesidecar.SetOptions{Flags: 7, TTL: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	it, err := c.Get(ctx, "k", cachesidecar.GetOptions{})
 	if err != nil || string(it.Value) != "1" || it.Flags != 7 || it.Version != v1 || it.Source != "l2" || it.TTL > time.Minute || it.TTL < 50*time.Second {
 		t.Errorf("Get = %+v, %v", it, err)
@@ -274,9 +268,7 @@ func (l late) Err() error {
 func TestDeadlines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, cachesidecar.ErrUnavailable) || !strings.Contains(err.Error(), "no HELLO") {
 		t.Errorf("a silent sidecar: %v", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestDialMeetsAnEnd connects to a socket that systemd keeps while the sidecar ends: the
@@ -18,9 +19,7 @@ func TestDialMeetsAnEnd(t *testing.T) {
 	serve(t, behind)
 	path := filepath.Join(filepath.Dir(behind), "s")
 	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	go func() { // ends with the listener
 		for i := 0; ; i++ {
@@ -43,9 +42,7 @@ func TestDialMeetsAnEnd(t *testing.T) {
 		}
 	}()
 	c, err := client.Dial(t.Context(), client.Config{Socket: path, Conns: 1, DialTimeout: time.Minute, RequestTimeout: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	if err := c.Ping(t.Context()); err != nil {
 		t.Error(err)

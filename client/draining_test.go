@@ -142,9 +142,7 @@ func awaitEntries(t *testing.T, clients ...*client.Client) {
 	testenv.Eventually(t, "no entries are moving", func() bool {
 		return !slices.ContainsFunc(clients, func(c *client.Client) bool {
 			st, err := c.Stats(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			return st.Cluster.Handoff.Pulling > 0 || st.Cluster.Handoff.OpenOffers > 0
 		})
 	})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestEncodings encodes values of each kind, and decodes them into an any.
@@ -112,9 +113,7 @@ func TestWrongEncodings(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for _, v := range []any{"a", -1, []any{map[string]any{"a": nil}}, time.Unix(1, 2), 1.5, []byte("b")} {
 		value, flags, err := client.Encode(v)
-		if err != nil {
-			f.Fatal(err)
-		}
+		testenv.Must(f, err)
 		f.Add(flags, value)
 	}
 	f.Fuzz(func(t *testing.T, flags uint32, value []byte) {

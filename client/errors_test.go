@@ -37,9 +37,7 @@ func TestLateWhileOthersConnect(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	c := dial(t, client.Config{Socket: path, DialTimeout: time.Minute, Lazy: true, Conns: 1})
 	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	accepted, first := make(chan struct{}), make(chan error, 1)
 	go func() { // ends when nc is closed, or with the test
@@ -58,9 +56,7 @@ func TestLateWhileOthersConnect(t *testing.T) {
 	}()
 	_ = ln.(*net.UnixListener).SetDeadline(testenv.Deadline())
 	nc, err := ln.Accept() // and says nothing
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	close(accepted)
 	if _, err := c.Set(&lateOnceAwaited{late: late{t.Context(), make(chan struct{})}}, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("%v, want ErrUnavailable", err)
@@ -76,9 +72,7 @@ func TestLateWhileOthersConnect(t *testing.T) {
 func TestHelloNotReadable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	go func() { // ends with the client's connection
 		nc, err := ln.Accept()

@@ -18,9 +18,7 @@ import (
 func namespaceStats(t testing.TB, c *client.Client, name string) cachesidecar.NamespaceStats {
 	t.Helper()
 	st, err := c.Stats(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for _, ns := range st.Namespaces {
 		if ns.Name == name {
 			return ns
@@ -52,9 +50,7 @@ func TestSharedHitsAreCounted(t *testing.T) {
 			name = "users"
 		}
 		it, err := views[name].Get(t.Context(), "hottest", cachesidecar.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if it.Source == "shared" {
 			want[name]++
 		}
@@ -92,9 +88,7 @@ func TestNearHitsAreCounted(t *testing.T) {
 	near := int64(0)
 	testenv.Eventually(t, "hits of the near cache", func() bool {
 		it, err := users.Get(t.Context(), "k", cachesidecar.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if it.Source == "near" {
 			near++
 		}

@@ -56,15 +56,11 @@ func halfBack(t *testing.T) *scripted {
 	t.Helper()
 	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
 	for i := range 64 { // both connections are made
-		if err := s.read(fmt.Sprint("key", i)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, s.read(fmt.Sprint("key", i)))
 	}
 	s.depart()
 	s.depart()
-	if err := s.read("key0"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, s.read("key0"))
 	s.full.Store(true)
 	return s
 }

@@ -118,17 +118,13 @@ func TestLentConnectionKeepsOrder(t *testing.T) {
 	}
 	first.answer(wire.Reply{Version: 1})
 	second.answer(wire.Reply{Version: 2})
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, <-done)
 	// The answers may still be on their way.
 	testenv.Eventually(t, "the key is back on its own connection", func() bool {
 		done = set(t.Context(), key, "3")
 		a := s.wants(wire.OpSet)
 		a.answer(wire.Reply{Version: 3})
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, <-done)
 		return a.conn != first.conn
 	})
 }

@@ -65,9 +65,7 @@ func (s *scripted) quiet(l loading) {
 		pinged := make(chan error, 1)
 		go func() { pinged <- s.Ping(s.t.Context()) }()
 		s.wants(wire.OpPing).answer(wire.Reply{})
-		if err := <-pinged; err != nil {
-			s.t.Fatal(err)
-		}
+		testenv.Must(s.t, <-pinged)
 		l.none(s.t)
 	}
 }
@@ -204,9 +202,7 @@ func TestLoadThatHasEnded(t *testing.T) {
 	}()
 	s.wants(wire.OpLease).answer(granted)
 	s.wants(wire.OpFill).answer(filled)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, <-done)
 }
 
 // TestLoadJoinsWhatIsNotAsked checks that a caller shares no answer to a question that

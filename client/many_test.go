@@ -50,9 +50,7 @@ func TestBatchKeepsWhatIsThere(t *testing.T) {
 	} {
 		cfg.Socket, cfg.Namespace = path, "rows"
 		c, err := client.Dial(ctx, cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer c.Close()
 		all[name] = batched{
 			func(keys ...string) (map[string]cachesidecar.Item, error) {
@@ -102,9 +100,7 @@ func TestClosedAnswersNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg.Socket = path
 			c, err := client.Dial(t.Context(), cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			ctx, o := context.Background(), cachesidecar.GetOptions{}
 			if _, err := c.Set(ctx, "k", []byte("value"), cachesidecar.SetOptions{}); err != nil {
 				t.Fatal(err)

@@ -47,9 +47,7 @@ func TestSharedHit(t *testing.T) {
 	c := sharing(t, client.Config{})
 	ctx := t.Context()
 	version, err := c.Set(ctx, "k", []byte("one"), cachesidecar.SetOptions{Flags: 7, TTL: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	it := warm(t, c, "k")
 	if string(it.Value) != "one" || it.Flags != 7 || it.Version != version || it.TTL < 59*time.Minute || it.TTL > time.Hour {
 		t.Errorf("%+v", it)
@@ -72,9 +70,7 @@ func TestSharedHit(t *testing.T) {
 				t.Fatal(err)
 			}
 			warm(t, c, "k")
-			if err := change(); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, change())
 			it, err := c.Get(ctx, "k", cachesidecar.GetOptions{})
 			if name == "set" && (err != nil || string(it.Value) != "two") {
 				t.Errorf("%s, %v", it.Value, err)
@@ -273,9 +269,7 @@ func TestSharedEndsWithAnotherEpoch(t *testing.T) {
 		"another connection": func(t *testing.T, c *client.Client) {
 			for i := range 64 { // each key has one of eight connections
 				it, err := c.Get(t.Context(), fmt.Sprint("asked", i), cachesidecar.GetOptions{})
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				if string(it.Value) == "new" {
 					return
 				}
@@ -284,9 +278,7 @@ func TestSharedEndsWithAnotherEpoch(t *testing.T) {
 		},
 		"watch": func(t *testing.T, c *client.Client) {
 			for _, err := range c.Watch(t.Context(), client.WatchOptions{}) {
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				return
 			}
 		},
@@ -300,22 +292,16 @@ func TestSharedEndsWithAnotherEpoch(t *testing.T) {
 				one := dialAny(t, client.Config{Socket: filepath.Join(dir, name), NoSharedMemory: true})
 				for i := range 64 {
 					_, err := one.Set(t.Context(), fmt.Sprint("asked", i), []byte(name), cachesidecar.SetOptions{})
-					if err != nil {
-						t.Fatal(err)
-					}
+					testenv.Must(t, err)
 				}
 				if _, err := one.Set(t.Context(), "k", []byte(name), cachesidecar.SetOptions{}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if err := os.Symlink("old", socket); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.Symlink("old", socket))
 			c := sharing(t, client.Config{Socket: socket, Conns: 8})
 			warm(t, c, "k")
-			if err := errors.Join(os.Remove(socket), os.Symlink("new", socket)); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, errors.Join(os.Remove(socket), os.Symlink("new", socket)))
 			hear(t, c)
 			it, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{})
 			if err != nil || string(it.Value) == "old" && it.Source == "shared" {

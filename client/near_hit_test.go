@@ -20,9 +20,7 @@ func nearHit(t testing.TB, key string) (get func() cachesidecar.Item) {
 	}
 	get = func() cachesidecar.Item {
 		it, err := c.Get(ctx, key, cachesidecar.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return it
 	}
 	testenv.Eventually(t, "it is kept", func() bool { return get().Source == "near" })

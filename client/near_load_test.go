@@ -31,9 +31,7 @@ func TestNearLoad(t *testing.T) {
 	want("v1", "load")
 	n.keep("k", "v1")
 	want("v1", "near")
-	if err := n.Delete(context.Background(), "k", cachesidecar.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, n.Delete(context.Background(), "k", cachesidecar.DeleteOptions{}))
 	want("v2", "load")
 
 	_, l, err := n.other.Lease(context.Background(), "q", cachesidecar.GetOptions{})
@@ -50,9 +48,7 @@ func TestNearLoad(t *testing.T) {
 	}()
 	testenv.Eventually(t, "a claim that waits", func() bool {
 		st, err := n.other.Stats(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return st.LeaseTokens.Waiting > 0
 	})
 	if _, err := l.Fill(context.Background(), []byte("theirs"), FillOptions{}); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestNearFailedCondition checks that a failed compare-and-set removes the kept value,
@@ -21,9 +22,7 @@ func TestNearFailedCondition(t *testing.T) {
 	n.set(n.other, "k", "2")
 	for try := range 3 {
 		it, err := n.Get(ctx, "k", cachesidecar.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if _, err = n.CompareAndSwap(ctx, "k", []byte("3"), it.Version, cachesidecar.SetOptions{}); err == nil {
 			return
 		}
@@ -45,9 +44,7 @@ func TestNearNotThere(t *testing.T) {
 	n.keep("k", "1")
 	n.line.feed().gate.Lock()
 	defer n.line.feed().gate.Unlock()
-	if err := n.other.Delete(ctx, "k", cachesidecar.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, n.other.Delete(ctx, "k", cachesidecar.DeleteOptions{}))
 	if _, err := n.Replace(ctx, "k", []byte("2"), cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Fatalf("got %v, want ErrNotFound", err)
 	}

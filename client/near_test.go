@@ -61,9 +61,7 @@ type held struct {
 func newLine(t *testing.T, to string) *line {
 	l := &line{path: filepath.Join(t.TempDir(), "p")}
 	ln, err := net.Listen("unix", l.path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
 	t.Cleanup(func() {
@@ -125,9 +123,7 @@ func (l *line) cut() {
 func host(t testing.TB, path string) (stop func()) {
 	t.Helper()
 	s, err := sidecar.New(sidecar.Config{Node: "host", Socket: path, L2Size: 64 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }() // ends with stop
@@ -164,9 +160,7 @@ func newNearTest(t *testing.T, bound time.Duration) *nearTest {
 	n.line = newLine(t, path)
 	var err error
 	n.Client, err = dialWith(t.Context(), Config{Socket: n.line.path, Conns: 1, DialTimeout: time.Minute, RequestTimeout: time.Minute, NearCache: NearCache{Bytes: 1 << 20, Bound: bound}, NoSharedMemory: true}, n.clock)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { n.Close() })
 	if n.other, err = Dial(t.Context(), Config{Socket: path, DialTimeout: time.Minute, RequestTimeout: time.Minute, NoSharedMemory: true}); err != nil {
 		t.Fatal(err)
@@ -220,9 +214,7 @@ func TestNearHit(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	ctx := t.Context()
 	v, err := n.other.Set(ctx, "k", []byte("1"), cachesidecar.SetOptions{Flags: 7, TTL: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	n.want("k", "1", "l2")
 	it := n.want("k", "1", "near")
 	if it.Flags != 7 || it.Version != v || it.TTL <= 50*time.Second || it.TTL > time.Minute || it.Age > time.Minute {
@@ -294,9 +286,7 @@ func TestNearOwnWrites(t *testing.T) {
 			n.keep("k", w.want)
 		}
 	}
-	if err := n.Touch(ctx, "k", cachesidecar.TouchOptions{TTL: time.Hour / 2}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, n.Touch(ctx, "k", cachesidecar.TouchOptions{TTL: time.Hour / 2}))
 	if it := n.want("k", "5", ""); it.TTL > time.Hour/2 {
 		t.Errorf("after a touch %v are left", it.TTL)
 	}
@@ -309,9 +299,7 @@ func TestNearOwnWrites(t *testing.T) {
 	}
 	// A deletion that finds no value, since another client's deletion came first.
 	n.keep("k", "5")
-	if err := n.other.Delete(ctx, "k", cachesidecar.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, n.other.Delete(ctx, "k", cachesidecar.DeleteOptions{}))
 	if err := n.Delete(ctx, "k", cachesidecar.DeleteOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Fatalf("got %v, want ErrNotFound", err)
 	}
@@ -340,9 +328,7 @@ func TestNearOthersWrites(t *testing.T) {
 		n.keep("k", value)
 	}
 	for _, o := range []cachesidecar.FlushOptions{{}, {All: true}} {
-		if err := n.other.Flush(ctx, o); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, n.other.Flush(ctx, o))
 		testenv.Eventually(n.t, "it is flushed", func() bool {
 			_, err := n.Get(ctx, "k", cachesidecar.GetOptions{})
 			return errors.Is(err, cachesidecar.ErrNotFound)

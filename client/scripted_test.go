@@ -55,9 +55,7 @@ func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock, 
 	}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", cfg.Socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
 	t.Cleanup(func() { ln.Close() })

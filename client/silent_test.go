@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestSilentSidecarIsDeadlineExceeded checks that a sidecar that accepts the connection
@@ -18,9 +19,7 @@ import (
 func TestSilentSidecarIsDeadlineExceeded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	for range 50 {
 		_, err := client.Dial(t.Context(), client.Config{Socket: path, DialTimeout: 2 * time.Millisecond})

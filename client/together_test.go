@@ -55,9 +55,7 @@ func awaitIn(t *testing.T, clients ...*client.Client) {
 		in := 0
 		for _, c := range clients {
 			members, err := c.Members(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			for _, m := range members {
 				if m.State == "in" && m.Partitions > 0 {
 					in++
@@ -75,9 +73,7 @@ func awaitClaims(t *testing.T, n int, clients ...*client.Client) {
 		waiting := map[string]int64{}
 		for _, c := range clients {
 			st, err := c.Stats(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			waiting[st.Node] = st.LeaseTokens.Waiting
 		}
 		var sum int64
@@ -194,9 +190,7 @@ func TestLeaseTogether(t *testing.T) {
 		t.Fatal("no lease for who waits")
 	}
 	v, err := l.Fill(t.Context(), []byte("value"), client.FillOptions{TTL: time.Minute, Flags: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	it, l, err := b.Lease(t.Context(), "k", cachesidecar.GetOptions{})
 	if err != nil || l != nil || string(it.Value) != "value" || it.Version != v || it.Flags != 3 || it.TTL > time.Minute || it.TTL < 50*time.Second {
 		t.Errorf("%+v, %v, %v", it, l, err)

@@ -59,9 +59,7 @@ func TestWatch(t *testing.T) {
 	other := dial(t, client.Config{Socket: path})
 	for _, key := range []string{"none", "a"} {
 		v, err := other.Set(ctx, key, []byte("1"), cachesidecar.SetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		e := all.want(client.Changed, "")
 		if e.Version != v || e.Hash == 0 {
 			t.Errorf("%+v, want version %d", e, v)
@@ -77,14 +75,10 @@ func TestWatch(t *testing.T) {
 	}
 	all.want(client.Changed, "")
 	users.want(client.Changed, "ausers")
-	if err := other.InNamespace("users").Flush(ctx, cachesidecar.FlushOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, other.InNamespace("users").Flush(ctx, cachesidecar.FlushOptions{}))
 	all.want(client.Flushed, "users")
 	users.want(client.Flushed, "users")
-	if err := other.Delete(ctx, "a", cachesidecar.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, other.Delete(ctx, "a", cachesidecar.DeleteOptions{}))
 	all.want(client.Changed, "")
 	some.want(client.Changed, "adefault") // no event of users came before it
 
@@ -114,9 +108,7 @@ func TestWatch(t *testing.T) {
 	}
 	some.want(client.Changed, "bdefault")
 
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, c.Close())
 	for {
 		e, err, ok := some.pull()
 		if !ok || errors.Is(err, cachesidecar.ErrClosed) {

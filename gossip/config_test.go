@@ -55,16 +55,12 @@ func TestPortInUse(t *testing.T) {
 			var address string
 			if network == "tcp" {
 				ln, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				defer ln.Close()
 				address = ln.Addr().String()
 			} else {
 				pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				defer pc.Close()
 				address = pc.LocalAddr().String()
 			}
@@ -94,9 +90,7 @@ func TestSockets(t *testing.T) {
 		}
 		edit(&cfg)
 		g, err := New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		go func() { done <- g.Run(ctx) }()
 		return g
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // user returns a datagram that makes no more hops.
@@ -70,9 +71,7 @@ func TestStreams(t *testing.T) {
 				c.startAll(2)
 				before := c.nodes[0].garbage.Load()
 				nc, err := c.Host(ipOf(9)).Dial(t.Context(), addressOf(0))
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				defer nc.Close()
 				_, _ = nc.Write(stream)
 				_ = nc.SetReadDeadline(time.Now().Add(streamTimeout / 4))
@@ -98,9 +97,7 @@ func TestStreamInPieces(t *testing.T) {
 			append([]byte{gt.Ping}, gt.Map(gt.Raw("SeqNo"), gt.U32(5), gt.Raw("Node"), gt.Raw("n0"))...),
 		} {
 			nc, err := c.Host(ipOf(9)).Dial(t.Context(), addressOf(0))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			for _, b := range gt.Labelled("test", stream) {
 				_, _ = nc.Write([]byte{b})
 				time.Sleep(time.Millisecond)
@@ -132,9 +129,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
 				ln, err := c.Host(ipOf(9)).Listen(port)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				go func() { // ends with the listener
 					for {
 						nc, err := ln.Accept()
@@ -164,16 +159,12 @@ func TestStreamsAreBounded(t *testing.T) {
 		c.startAll(2)
 		n := c.nodes[0]
 		alone, err := c.Host(ipOf(9)).Dial(t.Context(), addressOf(0))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		conns := []net.Conn{alone}
 		for i := range 10 {
 			for range 2 * maxStreamsPerIP {
 				nc, err := c.Host(ipOf(20+i)).Dial(t.Context(), addressOf(0))
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				conns = append(conns, nc)
 			}
 			time.Sleep(time.Millisecond)
@@ -243,9 +234,7 @@ func TestSealed(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		n, tr := c.start(0, keyed(1), join(addressOf(9))), c.Host(ipOf(8)).Transport(port)
 		ln, err := c.Host(ipOf(9)).Listen(port)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		var answer atomic.Pointer[[]byte]
 		go func() { // ends with the listener
 			for {
@@ -263,17 +252,13 @@ func TestSealed(t *testing.T) {
 			answer.Store(&b)
 			_, _ = tr.WriteTo(version(packet, 0, v), addressOf(0))
 			nc, err := c.Host(ipOf(9)).Dial(t.Context(), addressOf(0))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			_, _ = nc.Write(version(stream, 5, v))
 			time.Sleep(rejoinEvery * 2)
 			_ = nc.Close()
 		}
 		long, err := c.Host(ipOf(9)).Dial(t.Context(), addressOf(0))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		_, _ = long.Write(gt.Labelled("test", []byte{gt.EncryptType, 0, 0x20, 0, 0, 1}))
 		_ = long.SetReadDeadline(time.Now().Add(streamTimeout / 4))
 		if _, err := io.ReadAll(long); errors.Is(err, os.ErrDeadlineExceeded) {
@@ -281,6 +266,14 @@ func TestSealed(t *testing.T) {
 		}
 		if n.got()[word] != 1 || n.member("x") == nil {
 			t.Errorf("of version 1: %v, %v", n.got(), n.Members())
+		}
+		before := n.Stats().Garbage
+		for cut := head + 1; cut < len(packet); cut++ {
+			_, _ = tr.WriteTo(packet[:cut], addressOf(0))
+			time.Sleep(20 * time.Millisecond)
+		}
+		if cuts := n.Stats().Garbage - before; cuts != int64(len(packet)-head-1) || n.got()[word] != 1 {
+			t.Errorf("cut short: %d are counted, %v", cuts, n.got())
 		}
 		_ = ln.Close()
 	})

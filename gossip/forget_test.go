@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestTriedAddresses: the addresses of gone nodes are tried for as long as the nodes are
@@ -15,9 +17,7 @@ func TestTriedAddresses(t *testing.T) {
 	}
 	tried := func() []string {
 		list, err := g.targets(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		slices.Sort(list)
 		return list
 	}

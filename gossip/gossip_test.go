@@ -71,9 +71,7 @@ func TestMetaSpreads(t *testing.T) {
 					for range 5 { // more often than it goes out: the last counts
 						m.In = true
 						m.Weight++
-						if err := n.SetMeta(m); err != nil {
-							t.Fatal(err)
-						}
+						testenv.Must(t, n.SetMeta(m))
 					}
 					took = append(took, c.until("all know it", missedBy, c.all(n.name, func(x Member) bool { return x.Meta == m })))
 				}
@@ -215,9 +213,7 @@ func TestClose(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		c := &cluster{Net: newNet(), t: t}
 		g, err := New(Config{Node: "a", Bind: addressOf(7), Log: slog.New(slog.DiscardHandler), Transport: c.Host(ipOf(7)).Transport(port)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		for range 2 {
 			if err := g.Close(); err != nil {
 				t.Error(err)
@@ -396,9 +392,7 @@ func TestAdvertise(t *testing.T) {
 			"fd00::1":  "[fd00::1]:7946",
 		} {
 			g, err := New(Config{Node: "a", Bind: addressOf(0), Advertise: advertise, Log: slog.New(slog.DiscardHandler), Transport: c.Host(ipOf(0)).Transport(port)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			if got := g.Address(); got != want {
 				t.Errorf("advertise %q: address %q, want %q", advertise, got, want)
 			}

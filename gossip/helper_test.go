@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // cluster is some nodes on a network, in virtual time.
@@ -93,9 +94,7 @@ func (c *cluster) startWith(i int, wrap func(memberlist.Transport) memberlist.Tr
 	n.ip, _, _ = strings.Cut(cfg.Bind, ":")
 	cfg.Transport = wrap(c.Host(n.ip).Transport(port))
 	g, err := New(cfg)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Must(c.t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	n.Gossip, n.stop = g, stop
 	go func() { n.done <- g.Run(ctx) }()

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func key(n byte) []byte { return bytes.Repeat([]byte{n}, 32) }
@@ -116,14 +118,10 @@ func TestSetKeys(t *testing.T) {
 		return list
 	}
 	g, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler), Keys: keys(1, 2, 3)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer g.Close()
 	for _, want := range [][]byte{{1, 3}, {1, 3, 4}, {4, 5, 6, 7, 8}, {4, 6, 8}, {9}, {9, 1, 2, 3, 4, 5, 6, 7}} {
-		if err := g.SetKeys(keys(want...)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, g.SetKeys(keys(want...)))
 		got := ring(g)
 		slices.Sort(got[1:])
 		if !slices.Equal(got, want) {

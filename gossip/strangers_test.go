@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestOtherCluster: nodes of two clusters never see each other, whichever node joins
@@ -59,9 +61,7 @@ func TestForeignNodes(t *testing.T) {
 				conf.Logger = log.New(io.Discard, "", 0)
 				conf.Delegate = foreign{tc.meta}
 				list, err := memberlist.Create(conf)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				if _, err := list.Join([]string{addressOf(0)}); err != nil {
 					t.Fatal(err)
 				}
@@ -96,9 +96,7 @@ func (foreign) MergeRemoteState([]byte, bool)   {}
 // TestGarbage: datagrams and streams of unknown senders.
 func TestGarbage(t *testing.T) {
 	label, err := memberlist.AddLabelHeaderToPacket(nil, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	random := make([]byte, 1000)
 	_, _ = rand.Read(random)
 	messages := [][]byte{
@@ -126,9 +124,7 @@ func TestGarbage(t *testing.T) {
 		var conns []net.Conn
 		for _, m := range messages {
 			nc, err := h.Dial(t.Context(), addressOf(0))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			_, _ = nc.Write(m)
 			conns = append(conns, nc) // left open
 		}
@@ -146,6 +142,9 @@ func TestGarbage(t *testing.T) {
 		if !c.whole() {
 			t.Error("somebody is missing")
 		}
+		if lines := strings.Count(c.nodes[0].log.String(), "\n"); lines > 100 {
+			t.Errorf("%d lines of log", lines)
+		}
 	})
 }
 
@@ -156,17 +155,13 @@ func TestMembersAreBounded(t *testing.T) {
 		n := c.start(0)
 		d := delegate{n.Gossip}
 		meta, err := (&Meta{}).encode()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		one := func(i int) *memberlist.Node {
 			return &memberlist.Node{Name: addressOf(i), Addr: net.ParseIP(ipOf(i)).To4(), Port: port, Meta: meta, PMin: 1, PMax: 5, PCur: 2}
 		}
 		for i := range maxMembers + 10 {
 			x := one(i)
-			if err := d.NotifyAlive(x); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, d.NotifyAlive(x))
 			d.NotifyJoin(x)
 			d.NotifyLeave(x)
 			time.Sleep(time.Millisecond)
@@ -179,9 +174,7 @@ func TestMembersAreBounded(t *testing.T) {
 		}
 		for i := range maxMembers {
 			x := one(10000 + i)
-			if err := d.NotifyAlive(x); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, d.NotifyAlive(x))
 			d.NotifyJoin(x)
 		}
 		if got := n.count(); got != 1+maxMembers {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -36,20 +37,14 @@ func TestCodec(t *testing.T) {
 			var w wire.Events
 			WatchCodec.Append(&w, &tc.e)
 			b, err := wire.MarshalBody(&w)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			if got := hex.EncodeToString(b); got != tc.want {
 				t.Errorf("got  %s\nwant %s", got, tc.want)
 			}
 			var read wire.Events
-			if err := wire.UnmarshalBody(b, &read); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, wire.UnmarshalBody(b, &read))
 			var got []Event
-			if err := WatchCodec.Each(&read, func(e Event) { got = append(got, e) }); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, WatchCodec.Each(&read, func(e Event) { got = append(got, e) }))
 			if !reflect.DeepEqual(got, []Event{tc.e}) {
 				t.Errorf("got %+v, want %+v", got, tc.e)
 			}

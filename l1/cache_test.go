@@ -20,9 +20,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func newTestCache(t testing.TB, cfg Config) *Cache {
 	t.Helper()
 	c, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(c.Close)
 	return c
 }

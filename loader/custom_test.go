@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -18,9 +19,7 @@ func (checked) Check(context.Context) error {
 // TestCustomCheck checks that the Check of a program's own Source is found.
 func TestCustomCheck(t *testing.T) {
 	o, err := loader.Custom{Source: checked{}}.Open(loader.OriginOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if len(o.Checks) != 1 || o.Checks[0].Check(t.Context()) == nil {
 		t.Error("the Source's Check is not asked")
 	}

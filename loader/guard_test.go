@@ -18,9 +18,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func newGuard(t *testing.T, cfg GuardConfig, f SourceFunc) *Guard {
 	t.Helper()
 	g, err := NewGuard(f, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return g
 }
 
@@ -135,9 +133,7 @@ func TestQueueLeftAndFull(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		q := NewQueue(1, 1, time.Hour)
 		leave, err := q.Enter(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := q.Enter(ctx); !errors.Is(err, context.DeadlineExceeded) {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestKeys(t *testing.T) {
@@ -24,9 +26,7 @@ func TestKeys(t *testing.T) {
 		{"alternatives are held together", `a|b`, 0, "ax", false},
 	} {
 		k, err := NewKeys(tc.pattern, tc.maxLen)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if err := k.Check([]byte(tc.key)); (err == nil) != tc.ok || err != nil && !errors.Is(err, ErrBadKey) {
 			t.Errorf("%s: got %v", tc.name, err)
 		}

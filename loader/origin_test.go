@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -27,9 +28,7 @@ func TestCustomMaxValue(t *testing.T) {
 		{100, 101, loader.ErrTooLarge},
 	} {
 		o, err := loader.Custom{Source: source}.Open(loader.OriginOptions{MaxValue: tc.most})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		size = tc.size
 		if _, err := o.Load(context.Background(), []byte("k")); !errors.Is(err, tc.want) {
 			t.Errorf("%d bytes, MaxValue %d: %v, want %v", tc.size, tc.most, err, tc.want)

@@ -13,15 +13,14 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
 
 func TestConfigDefaults(t *testing.T) {
 	c, err := Config{}.withDefaults()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if c.Node == "" || c.L1Size != 64<<20 || c.L2Size != 256<<20 || c.MaxValue != 8<<20 || c.RequestTimeout != time.Second || c.MaxNamespaces != 256 {
 		t.Errorf("%+v", c)
 	}
@@ -168,14 +167,10 @@ var documentedDefault = regexp.MustCompile("^\\| `([a-z0-9_]+)` \\| [^|]* \\| `(
 func TestDefaultsAsDocumented(t *testing.T) {
 	elsewhere := []string{"socket_mode", "max_key"}
 	doc, err := os.ReadFile("../docs/CONFIG.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	filled := func(c Config) Config {
 		c, err := c.withDefaults()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		c.Log, c.clock = nil, nil
 		return c
 	}

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 )
 
@@ -13,13 +14,9 @@ func TestEffectiveIsRight(t *testing.T) {
 		c := Config{L2Size: 8 << 20, Namespaces: map[string]Namespace{
 			"n": {Origin: &httporigin.Config{URL: "http://127.0.0.1:1/{key}"}, Limits: Limits{Rate: rate}},
 		}}
-		if err := c.Check(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, c.Check())
 		e, err := c.Effective()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if err := e.Check(); err != nil {
 			t.Errorf("with a rate of %v: %v", rate, err)
 		}

@@ -17,9 +17,7 @@ func TestEmbedded(t *testing.T) {
 	s := start(t, Config{NoSocket: true})
 	ctx := t.Context()
 	v1, err := s.Set(ctx, "users", "k", b("1"), cachesidecar.SetOptions{Flags: 5, TTL: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	got, err := s.Get(ctx, "users", "k", cachesidecar.GetOptions{})
 	if err != nil || string(got.Value) != "1" || got.Flags != 5 || got.Version != v1 || got.TTL <= 50*time.Second || got.TTL > time.Minute {
 		t.Errorf("%+v, %v", got, err)

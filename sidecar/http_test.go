@@ -25,9 +25,7 @@ import (
 func httpAnswer(t *testing.T, address, request string) (int, string) {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	_ = c.SetDeadline(testenv.Deadline())
 	if _, err := io.WriteString(c, request); err != nil {
@@ -39,9 +37,7 @@ func httpAnswer(t *testing.T, address, request string) (int, string) {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return resp.StatusCode, string(body)
 }
 
@@ -49,15 +45,11 @@ func httpAnswer(t *testing.T, address, request string) (int, string) {
 // to GET and HEAD only, and shows metrics and profiles only to clients with the token.
 func TestHTTPRules(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("0123456789sesame\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte("0123456789sesame\n"), 0o600))
 	s := start(t, Config{Node: "Node-1", HTTP: "127.0.0.1:0", HTTPHosts: []string{"Cache.internal"}, HTTPTokenFile: file, Pprof: true, Profiles: http.DefaultServeMux})
 	address := s.http.Load().Addr().String()
 	own, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for host, want := range map[string]int{
 		"127.0.0.1": 200, "10.1.2.3:80": 200, "[::1]:7948": 200, "[::1]": 200, "localhost": 200, "LOCALHOST.:7948": 200, own: 200,
 		"node-1:7948": 200, "cache.internal": 200, "CACHE.INTERNAL.": 200, "": 200,
@@ -122,9 +114,7 @@ func TestHTTPGate(t *testing.T) {
 	for _, request := range []string{"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"} {
 		for i := range 2 * maxHTTP {
 			c, err := net.Dial("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			defer c.Close()
 			_, _ = io.WriteString(c, request)
 			if n := g.Stats().Open; n > maxHTTP {
@@ -217,9 +207,7 @@ func TestFileShares(t *testing.T) {
 func TestMetricsPage(t *testing.T) {
 	s := start(t, Config{HTTP: "127.0.0.1:0"})
 	c, err := client.Dial(t.Context(), client.Config{Socket: s.SocketPath(), NoSharedMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	if _, err := c.Set(t.Context(), "a", b("1"), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)

@@ -18,9 +18,7 @@ import (
 // whether the host is ready, but not why. No browser may guess another content type.
 func TestHTTPWords(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("sesame-sesame-sesame\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte("sesame-sesame-sesame\n"), 0o600))
 	s := start(t, Config{HTTP: "127.0.0.1:0", HTTPTokenFile: file})
 	why := "the path is taken"
 	s.socket.gone.Store(&why)
@@ -35,14 +33,10 @@ func TestHTTPWords(t *testing.T) {
 		{"HEAD", "/livez", "", 200, false},
 	} {
 		c, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		_, _ = io.WriteString(c, tc.method+" "+tc.path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"+tc.header+"\r\n")
 		r, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: tc.method})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		b, _ := io.ReadAll(r.Body)
 		_ = c.Close()
 		if r.StatusCode != tc.status || strings.Contains(string(b), why) != tc.tells ||
@@ -58,9 +52,7 @@ func TestHTTPWords(t *testing.T) {
 // not the page.
 func TestHTTPPage(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("sesame-sesame-sesame\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte("sesame-sesame-sesame\n"), 0o600))
 	s := start(t, Config{Node: "page-node", HTTP: "127.0.0.1:0", HTTPTokenFile: file})
 	url := "http://" + s.http.Load().Addr().String()
 	for _, tc := range []struct {
@@ -80,9 +72,7 @@ func TestHTTPPage(t *testing.T) {
 		{"GET", "/x", "", "", "sesame-sesame-sesame", 404, "not found"},
 	} {
 		r, err := http.NewRequest(tc.method, url+tc.path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		switch {
 		case tc.bearer != "":
 			r.Header.Set("Authorization", "Bearer "+tc.bearer)
@@ -90,9 +80,7 @@ func TestHTTPPage(t *testing.T) {
 			r.SetBasicAuth(tc.user, tc.password)
 		}
 		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		b, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if resp.StatusCode != tc.status || !strings.Contains(string(b), tc.body) {
@@ -103,14 +91,10 @@ func TestHTTPPage(t *testing.T) {
 		}
 	}
 	follow, err := http.NewRequest("GET", url+"/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	follow.Header.Set("Authorization", "Bearer sesame-sesame-sesame")
 	stream, err := http.DefaultClient.Do(follow)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer stream.Body.Close()
 	lines := bufio.NewReader(stream.Body)
 	if line, err := lines.ReadString('\n'); err != nil || line != "data: <header>\n" {

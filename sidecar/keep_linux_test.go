@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -29,9 +30,7 @@ func keptEngine(t *testing.T, clock kv.Clock, f *os.File, cfg Config) (e *engine
 	cfg.NoSocket, cfg.clock, cfg.L2Size = true, clock, 8<<20
 	cfg.Namespaces = map[string]Namespace{"fed": {}}
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	own := s.engineConfig(s.engine.Access)
 	own.Keep = &engine.Keep{File: f, Why: "none", Boot: "boot", Fed: []string{"fed"}}
 	if e, err = engine.New(own); err != nil {
@@ -39,9 +38,7 @@ func keptEngine(t *testing.T, clock kv.Clock, f *os.File, cfg Config) (e *engine
 	}
 	return e, func() *os.File {
 		fd, _ := unix.FcntlInt(e.Store.Memory().Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, e.Close())
 		return os.NewFile(uintptr(fd), "kept")
 	}
 }

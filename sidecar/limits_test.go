@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestMemoryLimits checks that the limit for Go's runtime, the check at the start and the number of
@@ -66,9 +67,7 @@ func TestMemoryLimits(t *testing.T) {
 func TestMemoryPages(t *testing.T) {
 	read := func(path string) string {
 		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return string(b)
 	}
 	page := read("../docs/OPERATIONS.md")
@@ -79,9 +78,7 @@ func TestMemoryPages(t *testing.T) {
 	for _, row := range rows {
 		var n [4]Size
 		for i := range n {
-			if err := n[i].UnmarshalText([]byte(row[i+1])); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, n[i].UnmarshalText([]byte(row[i+1])))
 		}
 		c := Config{L2Size: n[0], L1Size: n[1], BufferSize: n[2], MaxConnections: 1000}
 		if need, err := c.Memory(); err != nil || need > n[3] || n[3] > need+need/25 {

@@ -22,9 +22,7 @@ func start(t testing.TB, cfg Config) *Sidecar {
 	cfg.L2Size = cmp.Or(cfg.L2Size, 8<<20)
 	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, time.Minute)
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }() // ends with stop, which the cleanup calls

@@ -219,9 +219,7 @@ func TestOriginMaxValue(t *testing.T) {
 		})},
 	} {
 		o, err := namespaces.OpenOrigin("a", ns.spec(), &namespaces.Config{MaxValue: 100, Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if _, err := o.Guard.Load(t.Context(), []byte("/dev/zero")); !errors.Is(err, loader.ErrTooLarge) {
 			t.Errorf("%s: %v, want ErrTooLarge", name, err)
 		}

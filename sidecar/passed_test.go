@@ -8,20 +8,18 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // descriptor returns what systemd passes on for a socket.
 func descriptor(t *testing.T, name string, of interface{ File() (*os.File, error) }) *os.File {
 	t.Helper()
 	f, err := of.File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer f.Close()
 	fd, err := unix.Dup(int(f.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return os.NewFile(uintptr(fd), name)
 }
 
@@ -46,26 +44,18 @@ func TestTakePassed(t *testing.T) {
 	at := map[string]interface{ File() (*os.File, error) }{}
 	for _, path := range []string{a, b} {
 		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer ln.Close()
 		at[path] = ln
 	}
 	local, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer local.Close()
 	everywhere, err := net.ListenTCP("tcp4", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer everywhere.Close()
 	datagrams, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "d"), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer datagrams.Close()
 	tcp := local.Addr().String()
 	_, port, _ := net.SplitHostPort(tcp)

@@ -25,13 +25,9 @@ func (refusing) Open(loader.OriginOptions) (*loader.Origin, error) { return nil,
 func TestNewReleases(t *testing.T) {
 	mapped := func() int64 {
 		statm, err := os.ReadFile("/proc/self/statm")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		pages, err := strconv.ParseInt(strings.Fields(string(statm))[0], 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return pages * int64(os.Getpagesize())
 	}
 	const size, times = 256 << 20, 20

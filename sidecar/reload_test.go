@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
@@ -36,9 +37,7 @@ func newReloaded(t *testing.T, cfg Config) *reloaded {
 	cfg.Node, cfg.NoSocket, cfg.L2Size = "a", true, 8<<20
 	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, 50*time.Second) // on a busy machine calls may take long
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }() // ends with the test
@@ -63,9 +62,7 @@ func (r *reloaded) apply(f func(*Config)) (changed, restart []string) {
 	}
 	f(&next)
 	c, err := r.s.Apply(context.Background(), next)
-	if err != nil {
-		r.Fatal(err)
-	}
+	testenv.Must(r, err)
 	r.cfg = next
 	return lines(c.Changed), lines(c.Restart)
 }
@@ -307,9 +304,7 @@ func otherValue(t *testing.T, v reflect.Value) {
 // without a line here is a failure.
 func TestReloadEffects(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(secret, []byte(webSecret), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(secret, []byte(webSecret), 0o600))
 	stranger := func(r *reloaded) *session.Handler {
 		return r.s.sessions.Of(r.s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
 	}
@@ -318,14 +313,10 @@ func TestReloadEffects(t *testing.T) {
 	}
 	page := func(r *reloaded, host, path string) int {
 		q, err := http.NewRequest(http.MethodGet, "http://"+r.s.http.Load().Addr().String()+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		q.Host = host
 		a, err := http.DefaultClient.Do(q)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		a.Body.Close()
 		return a.StatusCode
 	}

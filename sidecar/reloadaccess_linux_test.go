@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -16,9 +17,7 @@ func TestRegionOfEarlierRules(t *testing.T) {
 		"a": {Read: []string{"group:60001"}}, "b": {Read: []string{"group:60002"}},
 	}}
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	m := s.engine.Regions
 	m.MakeRoom(context.Background(), filepath.Join(t.TempDir(), "s"), int64(cfg.SharedSize))
 	t.Cleanup(func() {

@@ -41,9 +41,7 @@ func TestReloadWaitsForNoClose(t *testing.T) {
 	s, err := New(Config{Node: "a", NoSocket: true, L2Size: 8 << 20, RequestTimeout: 20 * time.Second, Namespaces: map[string]Namespace{
 		"one": old(&source{name: "one"}), "two": old(&source{name: "two"}), "busy": old(busy),
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	r := &reloaded{T: t, s: s}
 	var got string
 	var reader sync.WaitGroup
@@ -61,9 +59,7 @@ func TestReloadWaitsForNoClose(t *testing.T) {
 		t.Helper()
 		select {
 		case err := <-c:
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 		case <-testenv.Expired():
 			t.Errorf("%s waits for the end of an origin", what)
 		}

@@ -6,19 +6,17 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestReloadBeforeRun: HTTP listens with what a reload has brought before that.
 func TestReloadBeforeRun(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(secret, []byte(webSecret), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(secret, []byte(webSecret), 0o600))
 	cfg := Config{Node: "a", NoSocket: true, L2Size: 8 << 20, HTTP: "127.0.0.1:0"}
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	cfg.HTTPTokenFile = secret
 	if _, err := s.Apply(context.Background(), cfg); err != nil {
 		t.Fatal(err)
@@ -28,9 +26,7 @@ func TestReloadBeforeRun(t *testing.T) {
 	go func() { done <- s.Run(ctx) }() // ends with the test
 	<-s.Ready()
 	a, err := http.Get("http://" + s.http.Load().Addr().String() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	a.Body.Close()
 	if a.StatusCode != http.StatusUnauthorized {
 		t.Errorf("metrics without the token: %s", a.Status)

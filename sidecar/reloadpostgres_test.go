@@ -42,9 +42,7 @@ func TestReloadPostgres(t *testing.T) {
 	}
 	r := newReloaded(t, Config{RequestTimeout: time.Minute, Namespaces: map[string]Namespace{"pages": behind(tables[0])}})
 	conn, err := pgx.Connect(t.Context(), p.DSN())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer conn.Close(context.Background())
 	ask := func(sql string) (s string) {
 		t.Helper()

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestReloadQuota: a quota that a reload brings, changes or takes back holds for what is
@@ -45,9 +46,7 @@ func TestReloadQuota(t *testing.T) {
 	}
 	r.apply(func(c *Config) { delete(c.Namespaces, "pages") })
 	fill(4000, 128)
-	if err := r.s.Flush(t.Context(), "pages", cachesidecar.FlushOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, r.s.Flush(t.Context(), "pages", cachesidecar.FlushOptions{}))
 	quota(128 << 10)
 	fill(5000, 128)
 	if got := held(); got > 128<<10 || got < 100<<10 {

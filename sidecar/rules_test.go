@@ -22,9 +22,7 @@ import (
 func tokenFile(t testing.TB, name, secret string) Token {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(path, []byte(secret+"\n"), 0o600))
 	return Token{File: path}
 }
 
@@ -42,9 +40,7 @@ func TestAccessRefused(t *testing.T) {
 	}
 	line := func(who ...string) Config { return Config{Access: map[string]Grants{"users": {Write: who}}} }
 	open := tokenFile(t, "open", webSecret)
-	if err := os.Chmod(open.File, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(open.File, 0o644))
 	for _, tc := range []struct {
 		name string
 		cfg  Config
@@ -88,9 +84,7 @@ func sessionOf99(t *testing.T, cfg Config) *session.Handler {
 	t.Helper()
 	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.Log = "a", true, 8<<20, slog.New(slog.DiscardHandler)
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -170,9 +164,7 @@ func TestDecisionAllocatesNothing(t *testing.T) {
 
 func BenchmarkDecision(b *testing.B) {
 	a, err := (&Config{Access: map[string]Grants{"users": {Read: []string{"99"}}, "orders": {Write: []string{"99"}}}}).rules()
-	if err != nil {
-		b.Fatal(err)
-	}
+	testenv.Must(b, err)
 	peer := unixsock.Peer{UID: 99, GID: 99}
 	for name, list := range map[string][]string{"one name": {"users"}, "two in turn": {"users", "orders"}} {
 		b.Run(name, func(b *testing.B) {

@@ -19,27 +19,19 @@ import (
 func TestDialFullQueue(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 1)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
+	testenv.Must(t, errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 1)))
 	f := os.NewFile(uintptr(fd), path)
 	ln, err := net.FileListener(f)
 	_ = f.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	for {
 		nc, err := net.Dial("unix", path)
 		if errors.Is(err, syscall.EAGAIN) {
 			break
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer nc.Close()
 	}
 	testenv.ReadsClock(t, 20*time.Millisecond, "a full queue has no room: nothing may come")

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // keeps calls Keep and checks its results.
@@ -32,9 +34,7 @@ func TestKeepMakesAnew(t *testing.T) {
 		made bool
 	}{{nil, false}, {[]string{path}, true}, {[]string{path + ".lock"}, false}, {[]string{path, path + ".lock"}, true}} {
 		for _, p := range tc.gone {
-			if err := os.Remove(p); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.Remove(p))
 		}
 		keeps(t, l, tc.made, "")
 		keeps(t, l, false, "")
@@ -82,16 +82,10 @@ func TestOthersFilesStay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
 			l := mustListen(t, Config{Path: path})
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
-			if err := tc.put(path); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.Remove(path))
+			testenv.Must(t, tc.put(path))
 			before, err := os.Lstat(path + tc.at)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			keeps(t, l, false, tc.want)
 			if !liesAt(before, path+tc.at) {
 				t.Error("it is gone after Keep")
@@ -122,9 +116,7 @@ func TestLockIsOwnFile(t *testing.T) {
 		}
 		dir := t.TempDir()
 		path := filepath.Join(dir, "s")
-		if err := put(path+".lock", filepath.Join(dir, "target")); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, put(path+".lock", filepath.Join(dir, "target")))
 		if f, err := takeLock(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", want, err)
 			_ = f.Close()
@@ -143,14 +135,10 @@ func TestStaleSocketOfAnother(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
-	if err := os.Chown(path, 65534, 65534); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chown(path, 65534, 65534))
 	if l, err := Listen(Config{Path: path}); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
 		t.Errorf("%v", err)
 		if l != nil {
@@ -167,9 +155,7 @@ func TestSocketIsClosedAtFirst(t *testing.T) {
 	defer syscall.Umask(old)
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := bind(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	if fi, err := os.Lstat(path); err != nil || fi.Mode().Perm()&0o077 != 0 {
 		t.Errorf("%v, %v", fi.Mode(), err)
@@ -179,9 +165,7 @@ func TestSocketIsClosedAtFirst(t *testing.T) {
 	}
 	l := mustListen(t, Config{Path: path + "2", Group: "65534"})
 	fi, err := os.Lstat(l.Path())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if st := fi.Sys().(*syscall.Stat_t); st.Gid != 65534 {
 		t.Errorf("group %d", st.Gid)
 	}
@@ -191,9 +175,7 @@ func TestSocketIsClosedAtFirst(t *testing.T) {
 func TestDressFollowsNoLink(t *testing.T) {
 	dir := t.TempDir()
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "s")
-	if err := errors.Join(os.WriteFile(target, nil, 0o600), os.Symlink(target, link)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(os.WriteFile(target, nil, 0o600), os.Symlink(target, link)))
 	_ = dress(link, 0o666, -1)
 	if fi, err := os.Stat(target); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", fi.Mode(), err)

@@ -34,24 +34,16 @@ func TestDenied(t *testing.T) {
 	}
 	const stranger, apps, others = 65_533, 65_532, 65_531 // without names
 	dir, err := os.MkdirTemp("/tmp", "denied")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	folder, socket := filepath.Join(dir, "cachesidecar"), filepath.Join(dir, "cachesidecar", "cachesidecar.sock")
-	if err := os.Mkdir(folder, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Mkdir(folder, 0o755))
 	ln, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	program := filepath.Join(dir, "dials") // the test's own is in a folder that is closed to others
 	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if b, err := os.ReadFile(self); err != nil {
 		t.Fatal(err)
 	} else if err := errors.Join(os.WriteFile(program, b, 0o755), os.Chmod(program, 0o755), os.Chmod(dir, 0o755)); err != nil {
@@ -78,9 +70,7 @@ func TestDenied(t *testing.T) {
 			"the folder " + folder + " belongs to group 65532 and has mode 0700: let all search it: chmod a+x " + folder},
 		{"in the group", 0o750, 0o660, apps, apps, apps, "<nil>"},
 	} {
-		if err := errors.Join(os.Chown(folder, 0, tc.folderGroup), os.Chmod(folder, tc.folderMode), os.Chown(socket, 0, tc.group), os.Chmod(socket, tc.mode)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, errors.Join(os.Chown(folder, 0, tc.folderGroup), os.Chmod(folder, tc.folderMode), os.Chown(socket, 0, tc.group), os.Chmod(socket, tc.mode)))
 		ways := map[string]string{"given": "UNIXSOCK_TEST_PATH=" + socket}
 		if strings.HasPrefix(tc.name, "a folder of another") || tc.name == "not in the group" {
 			ways["named"] = EnvPath + "=" + socket

@@ -26,9 +26,7 @@ func TestMain(m *testing.M) {
 func mustListen(t *testing.T, cfg Config) *Listener {
 	t.Helper()
 	l, err := Listen(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
@@ -38,9 +36,7 @@ func TestModeAndGroup(t *testing.T) {
 	for _, mode := range []fs.FileMode{0, 0o600, 0o666} {
 		l := mustListen(t, Config{Path: path, Mode: mode, Group: fmt.Sprint(os.Getgid())})
 		fi, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		want := mode
 		if want == 0 {
 			want = DefaultMode
@@ -63,16 +59,12 @@ func TestModeAndGroup(t *testing.T) {
 func TestRefused(t *testing.T) {
 	dir := t.TempDir()
 	plain := filepath.Join(dir, "file")
-	if err := os.WriteFile(plain, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(plain, nil, 0o600))
 	served := filepath.Join(dir, "served")
 	mustListen(t, Config{Path: served})
 	foreign := filepath.Join(dir, "foreign") // served by another program
 	ln, err := net.Listen("unix", foreign)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	for _, tc := range []struct {
 		name string
@@ -114,9 +106,7 @@ func TestNotWritable(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o500); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(dir, 0o500))
 	if _, err := Listen(Config{Path: filepath.Join(dir, "s")}); err == nil || !strings.Contains(err.Error(), "must be writable") {
 		t.Errorf("%v", err)
 	}
@@ -126,19 +116,13 @@ func TestNotWritable(t *testing.T) {
 func TestStaleSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
-	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(path+".lock", nil, 0o600))
 	mustListen(t, Config{Path: path})
 	c, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	c.Close()
 }
 
@@ -176,14 +160,10 @@ func TestPeerCredentials(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l := mustListen(t, Config{Path: path})
 	c, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer s.Close()
 	p, err := PeerOf(s)
 	if err != nil || p.PID != os.Getpid() || p.UID != os.Getuid() || p.GID != os.Getgid() {
@@ -201,14 +181,10 @@ func TestPeerCredentials(t *testing.T) {
 func TestInherited(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	l := mustListen(t, Config{Path: path + "2", Passed: ln})
 	c, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	if _, err := l.Accept(); err != nil || l.Path() != path {
 		t.Errorf("at %s: %v, want %s", l.Path(), err, path)
@@ -229,9 +205,7 @@ func TestFindAndChoose(t *testing.T) {
 	if got := Candidates(); len(got) != 3 || got[0] != "/run/cachesidecar/cachesidecar.sock" || got[1] != path {
 		t.Errorf("candidates %v", got)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	if _, err := os.Stat("/run/cachesidecar/cachesidecar.sock"); err != nil {
 		if _, err := Find(""); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "cachesidecar run") {
 			t.Errorf("nothing there: %v", err)
@@ -260,15 +234,9 @@ func TestOwnFolder(t *testing.T) {
 	}
 	open := filepath.Join(base, "open")
 	link := filepath.Join(base, "link")
-	if err := os.Mkdir(open, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(open, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(fresh, link); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Mkdir(open, 0o700))
+	testenv.Must(t, os.Chmod(open, 0o777))
+	testenv.Must(t, os.Symlink(fresh, link))
 	if err := ownFolder(open); err == nil || !strings.Contains(err.Error(), "open to others") {
 		t.Errorf("open folder: %v", err)
 	}
@@ -277,12 +245,8 @@ func TestOwnFolder(t *testing.T) {
 	}
 	if os.Getuid() == 0 {
 		foreign := filepath.Join(base, "foreign")
-		if err := os.Mkdir(foreign, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Chown(foreign, 12345, 12345); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.Mkdir(foreign, 0o700))
+		testenv.Must(t, syscall.Chown(foreign, 12345, 12345))
 		if err := ownFolder(foreign); err == nil || !strings.Contains(err.Error(), "another user") {
 			t.Errorf("foreign folder: %v", err)
 		}

@@ -6,44 +6,28 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-type lru struct {
-	cache *simplelru.LRU[uint64, uint32]
-	size  int64 // bytes; zero if entries are counted
-	used  int64 // bytes
-}
-
 func newLRU(size int64, bytes bool) (Cache, error) {
-	c := &lru{}
-	entries := size
+	entries, used := size, int64(0)
 	if bytes {
-		c.size, entries = size, 1<<40
+		entries = 1 << 40
 	}
-	var err error
-	c.cache, err = simplelru.NewLRU(int(entries), func(_ uint64, size uint32) { c.used -= int64(size) + keySize })
-	return c, err
-}
-
-func (c *lru) Access(key uint64, size uint32) bool {
-	if _, ok := c.cache.Get(key); ok {
-		return true
+	c, err := simplelru.NewLRU(int(entries), func(_ uint64, size uint32) { used -= int64(size) + keySize })
+	access := func(key uint64, length uint32) bool {
+		if _, ok := c.Get(key); ok {
+			return true
+		}
+		need := int64(length) + keySize
+		if bytes && need > size {
+			return false // it would evict all other entries and then itself
+		}
+		used += need
+		c.Add(key, length)
+		for bytes && used > size {
+			c.RemoveOldest()
+		}
+		return false
 	}
-	need := int64(size) + keySize
-	if c.size > 0 && need > c.size {
-		return false // it would evict all other entries and then itself
-	}
-	c.used += need
-	c.cache.Add(key, size)
-	for c.size > 0 && c.used > c.size {
-		c.cache.RemoveOldest()
-	}
-	return false
-}
-
-func (c *lru) Close() {}
-
-type ristrettoCache struct {
-	cache *ristretto.Cache[uint64, uint32]
-	bytes bool
+	return Cache{access, func() {}}, err
 }
 
 func newRistretto(size int64, bytes bool) (Cache, error) {
@@ -54,45 +38,37 @@ func newRistretto(size int64, bytes bool) (Cache, error) {
 	c, err := ristretto.NewCache(&ristretto.Config[uint64, uint32]{
 		NumCounters: max(counters, 100), MaxCost: size, BufferItems: 64, IgnoreInternalCost: true,
 	})
-	return &ristrettoCache{c, bytes}, err
-}
-
-func (c *ristrettoCache) Access(key uint64, size uint32) bool {
-	if _, ok := c.cache.Get(key); ok {
-		return true
+	access := func(key uint64, length uint32) bool {
+		if _, ok := c.Get(key); ok {
+			return true
+		}
+		cost := int64(1)
+		if bytes {
+			cost = int64(length) + keySize
+		}
+		c.Set(key, length, cost)
+		c.Wait() // its best case: no set is dropped or late
+		return false
 	}
-	cost := int64(1)
-	if c.bytes {
-		cost = int64(size) + keySize
-	}
-	c.cache.Set(key, size, cost)
-	c.cache.Wait() // its best case: no set is dropped or late
-	return false
+	return Cache{access, c.Close}, err
 }
-
-func (c *ristrettoCache) Close() { c.cache.Close() }
-
-type otterCache struct{ cache *otter.Cache[uint64, uint32] }
 
 func newOtter(size int64, bytes bool) (Cache, error) {
 	// Run its maintenance at once, in the caller's goroutine.
 	o := &otter.Options[uint64, uint32]{Executor: func(f func()) { f() }}
 	if bytes {
 		o.MaximumWeight = uint64(size)
-		o.Weigher = func(_ uint64, size uint32) uint32 { return size + keySize }
+		o.Weigher = func(_ uint64, length uint32) uint32 { return length + keySize }
 	} else {
 		o.MaximumSize = int(size)
 	}
 	c, err := otter.New(o)
-	return &otterCache{c}, err
-}
-
-func (c *otterCache) Access(key uint64, size uint32) bool {
-	if _, ok := c.cache.GetIfPresent(key); ok {
-		return true
+	access := func(key uint64, length uint32) bool {
+		_, ok := c.GetIfPresent(key)
+		if !ok {
+			c.Set(key, length)
+		}
+		return ok
 	}
-	c.cache.Set(key, size)
-	return false
+	return Cache{access, func() { c.StopAllGoroutines() }}, err
 }
-
-func (c *otterCache) Close() { c.cache.StopAllGoroutines() }

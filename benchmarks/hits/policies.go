@@ -27,11 +27,11 @@ type Policy struct {
 }
 
 // Cache is one cache under replay.
-type Cache interface {
-	// Access gets a key. If it is missing, Access sets a value of size bytes. It reports
+type Cache struct {
+	// Access gets a key. If it is missing, Access sets a value of so many bytes. It reports
 	// whether the key was there.
-	Access(key uint64, size uint32) bool
-	Close()
+	Access func(key uint64, length uint32) bool
+	Close  func()
 }
 
 // The names of the policies that are compared with each other.

@@ -40,13 +40,14 @@ func newSegment(size int64, bytes bool) (Cache, error) {
 	}
 	s, err := segment.New(cfg)
 	if err != nil {
-		return nil, err
+		return Cache{}, err
 	}
 	s.SetNamespace(0, 1, 0, segment.Limits{})
-	return &segmentCache{store: s, bytes: bytes, value: make([]byte, unitValue), now: kv.Moment{Wall: 1, Boot: time.Hour}}, nil
+	c := &segmentCache{store: s, bytes: bytes, value: make([]byte, unitValue), now: kv.Moment{Wall: 1, Boot: time.Hour}}
+	return Cache{c.access, func() { _ = s.Close() }}, nil
 }
 
-func (c *segmentCache) Access(key uint64, size uint32) bool {
+func (c *segmentCache) access(key uint64, size uint32) bool {
 	binary.LittleEndian.PutUint64(c.key[:], key)
 	k := kv.Key{Hash: kv.HashKey(1, c.key[:]), Bytes: c.key[:]}
 	c.now.Boot += time.Microsecond
@@ -66,5 +67,3 @@ func (c *segmentCache) Access(key uint64, size uint32) bool {
 	c.store.Put(k, segment.Write{Value: c.value, Facts: kv.Facts{Deadline: kv.After(c.now.Boot, time.Hour)}}, c.now)
 	return false
 }
-
-func (c *segmentCache) Close() { _ = c.store.Close() }

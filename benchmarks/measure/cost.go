@@ -104,7 +104,7 @@ func (b *Bench) steadyTurn(
 	ctx context.Context, e entrant, conns int, rate float64, d time.Duration, key func(conn, n int) uint64,
 ) (h *hdrhistogram.Histogram, cpu time.Duration) {
 	defer b.scope()()
-	l := b.openLoop(e.dial, e.by(shape{op: "GET", conns: conns, pipeline: 1}), conns)
+	l := b.openLoop(e.dial, e.by["GET"], conns)
 	before := must(e.server.CPU())
 	h = must(l.run(ctx, rate, d, key))
 	return h, must(e.server.CPU()) - before

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -150,7 +148,7 @@ func (c *crowd) gather(ctx context.Context, name, key string) ([]figure, error) 
 	default:
 		space, load := loadedSpace, (func() ([]byte, error))(nil)
 		if name == record.AppsLoad {
-			space, load = appsSpace, func() ([]byte, error) { return c.fetch(ctx, key) }
+			space, load = appsSpace, func() ([]byte, error) { return member.Load(ctx, http.DefaultClient, c.origin.URL(), key) }
 		}
 		told = make([]asked, len(c.apps[space]))
 		for i, a := range c.apps[space] {
@@ -170,20 +168,6 @@ func (c *crowd) gather(ctx context.Context, name, key string) ([]figure, error) 
 	}
 	return []figure{{"calls of the origin", float64(c.origin.Calls(key))}, {"requests", float64(sum.answered + sum.others)}, {"requests that got no value", float64(sum.others)},
 		{"status", float64(sum.status)}, {"ms until all are answered", 1000 * took.Seconds()}}, err
-}
-
-// fetch loads a key as an app does.
-func (c *crowd) fetch(ctx context.Context, key string) ([]byte, error) {
-	q, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.Replace(c.origin.URL(), "{key}", key, 1), nil)
-	if err != nil {
-		return nil, err
-	}
-	r, err := http.DefaultClient.Do(q)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Body.Close()
-	return io.ReadAll(r.Body)
 }
 
 // haste makes one request for a key, and then another one with less time than the load

@@ -71,21 +71,8 @@ func (h held) ask(ctx context.Context, p load.Protocol, pipeline int, buf []byte
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if _, err := nc.Write(batch); err != nil {
+		if _, err := load.Exchange(nc, p, batch, pipeline, &buf); err != nil {
 			return err
-		}
-		for have, want := 0, pipeline; want > 0; {
-			n, err := nc.Read(buf[have:])
-			if err != nil {
-				return err
-			}
-			have += n
-			replies, _, size, err := p.Count(buf[:have], want)
-			if err != nil {
-				return err
-			}
-			want -= replies
-			have = copy(buf, buf[size:have])
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Bench is a folder with the built programs, for any number of measurements.
@@ -141,7 +142,7 @@ func (b *Bench) startOrigin(p record.Parameters, places int, takes time.Duration
 // addresses finds free addresses.
 func addresses(n int) (list []string) {
 	for range n {
-		list = append(list, must(peers.FreeAddress()))
+		list = append(list, must(testenv.FindAddress()))
 	}
 	return list
 }

@@ -1,7 +1,6 @@
 package measure
 
 import (
-	"bytes"
 	"context"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
@@ -9,15 +8,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// multiGet is the op of gets with as many keys on one line as the shape's pipeline says. One line is in flight on each
-// connection, and each key counts as a request.
-const multiGet = "MGET"
+// multiGet is the op of gets with multiKeys keys on one line. One line is in flight on each connection, and each key
+// counts as a request.
+const (
+	multiGet  = "MGET"
+	multiKeys = 64
+)
 
 // endpointShapes are the shapes of load on the endpoint for memcached's protocol.
 var endpointShapes = []shape{
 	{op: "GET", conns: 16, pipeline: 1}, {op: "GET", conns: 16, pipeline: 64},
 	{op: "SET", conns: 16, pipeline: 1}, {op: "SET", conns: 16, pipeline: 64},
-	{op: multiGet, conns: 16, pipeline: 64},
+	{op: multiGet, conns: 16, pipeline: multiKeys},
 }
 
 // Endpoint measures a sidecar's endpoint for memcached's protocol against the socket of the
@@ -36,27 +38,18 @@ func (b *Bench) Endpoint(ctx context.Context, p record.Parameters) {
 	}, p, endpointShapes)
 }
 
-func text(p record.Parameters) func(shape) load.Protocol {
-	return func(sh shape) load.Protocol {
-		switch sh.op {
-		case "GET":
-			return peers.MemcachedText{KeySize: p.KeySize}
-		case "SET":
-			return peers.MemcachedText{KeySize: p.KeySize, Value: bytes.Repeat([]byte("v"), p.ValueSize)}
-		}
-		return peers.MemcachedText{KeySize: p.KeySize, Keys: sh.pipeline}
+func text(p record.Parameters) map[string]load.Protocol {
+	return map[string]load.Protocol{
+		"GET":    peers.MemcachedText{KeySize: p.KeySize},
+		"SET":    peers.MemcachedText{KeySize: p.KeySize, Value: value(p.ValueSize)},
+		multiGet: peers.MemcachedText{KeySize: p.KeySize, Keys: multiKeys},
 	}
 }
 
 // meta has no command for many keys.
-func meta(p record.Parameters) func(shape) load.Protocol {
-	return func(sh shape) load.Protocol {
-		switch sh.op {
-		case "GET":
-			return peers.Memcached{KeySize: p.KeySize, Lean: true}
-		case "SET":
-			return peers.Memcached{KeySize: p.KeySize, Value: bytes.Repeat([]byte("v"), p.ValueSize)}
-		}
-		return nil
+func meta(p record.Parameters) map[string]load.Protocol {
+	return map[string]load.Protocol{
+		"GET": peers.Memcached{KeySize: p.KeySize, Lean: true},
+		"SET": peers.Memcached{KeySize: p.KeySize, Value: value(p.ValueSize)},
 	}
 }

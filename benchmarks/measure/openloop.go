@@ -26,7 +26,7 @@ type openLoop struct {
 }
 
 type openConn struct {
-	fd      int
+	socket  io.ReadWriter
 	buf     []byte
 	request []byte
 	latency *hdrhistogram.Histogram // ns
@@ -47,7 +47,7 @@ func (b *Bench) openLoop(dial func() (net.Conn, error), p load.Protocol, conns i
 		f := must(uc.File())
 		b.closes(func() { _ = f.Close() })
 		l.conns = append(l.conns, &openConn{ // Fd makes it a socket that blocks
-			fd: int(f.Fd()), buf: make([]byte, 16<<10), latency: hdrhistogram.New(100, int64(time.Minute), 3),
+			socket: blocking(f.Fd()), buf: make([]byte, 16<<10), latency: load.NewHistogram(),
 		})
 	}
 	return l
@@ -83,7 +83,7 @@ func (l *openLoop) run(
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	all := hdrhistogram.New(100, int64(time.Minute), 3)
+	all := load.NewHistogram()
 	for _, c := range l.conns {
 		if all.Merge(c.latency); c.misses > 0 {
 			return nil, fmt.Errorf("%d requests were no hits, want all", c.misses)
@@ -106,25 +106,20 @@ func sleepUntil(t time.Time) {
 // exchange sends one request and reads its answer.
 func (c *openConn) exchange(p load.Protocol, key uint64) error {
 	c.request = p.Append(c.request[:0], 0, key)
-	if _, err := syscall.Write(c.fd, c.request); err != nil {
-		return err
+	hits, err := load.Exchange(c.socket, p, c.request, 1, &c.buf)
+	c.misses += 1 - hits
+	return err
+}
+
+// blocking is a socket that Go's scheduler knows nothing of.
+type blocking int
+
+func (s blocking) Write(b []byte) (int, error) { return syscall.Write(int(s), b) }
+
+func (s blocking) Read(b []byte) (int, error) {
+	n, err := syscall.Read(int(s), b)
+	if n == 0 && err == nil {
+		err = io.EOF
 	}
-	for have := 0; ; {
-		n, err := syscall.Read(c.fd, c.buf[have:])
-		if n == 0 && err == nil {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return err
-		}
-		have += n
-		replies, hits, _, err := p.Count(c.buf[:have], 1)
-		if err != nil {
-			return err
-		}
-		if replies == 1 {
-			c.misses += 1 - hits
-			return nil
-		}
-	}
+	return n, err
 }

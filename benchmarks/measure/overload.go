@@ -76,7 +76,6 @@ func (b *Bench) overload(ctx context.Context, p record.Parameters, kind string, 
 // overloadOf returns the load of one kind.
 func overloadOf(kind, socket string, p record.Parameters) overload {
 	timeout := time.Duration(p.TimeoutMS[kind]) * time.Millisecond
-	value := func(n int) []byte { return bytes.Repeat([]byte("v"), n) }
 	l := overload{kind: kind, steps: 1, drain: timeout}
 	c := surge.Config{Socket: socket, Timeout: timeout, Conns: p.Conns}
 	first := uint64(0) // key of the misses
@@ -193,3 +192,6 @@ func outcomes(r *surge.Result, rate float64, most peers.Held) []figure {
 func holdings(h peers.Held) []figure {
 	return []figure{{"MiB", float64(h.Resident) / (1 << 20)}, {"goroutines", float64(h.Goroutines)}, {"descriptors", float64(h.Descriptors)}}
 }
+
+// value returns a value of so many bytes.
+func value(n int) []byte { return bytes.Repeat([]byte("v"), n) }

@@ -63,24 +63,12 @@ func (w *paced) write(count int) error {
 		begin = w.ends[w.next-1]
 	}
 	_ = w.nc.SetDeadline(time.Now().Add(lineTimeout * time.Millisecond))
-	if _, err := w.nc.Write(w.requests[begin:w.ends[w.next+count-1]]); err != nil {
-		return err
-	}
+	hits, err := load.Exchange(w.nc, w.protocol, w.requests[begin:w.ends[w.next+count-1]], count, &w.buf)
 	w.next = (w.next + count) % pacedRequests
-	for have := 0; count > 0; {
-		n, err := w.nc.Read(w.buf[have:])
-		if err != nil {
-			return err
-		}
-		have += n
-		replies, hits, size, err := w.protocol.Count(w.buf[:have], count)
-		if err != nil || hits != replies {
-			return fmt.Errorf("%d of %d writes were stored: %w", hits, replies, err)
-		}
-		count -= replies
-		have = copy(w.buf, w.buf[size:have])
+	if err == nil && hits < count {
+		err = fmt.Errorf("%d of %d writes were stored", hits, count)
 	}
-	return nil
+	return err
 }
 
 // pacers share a rate.

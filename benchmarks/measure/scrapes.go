@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // scraped is a load during which metrics are asked for once in each second of its turns.
@@ -66,7 +66,7 @@ func (b *Bench) scrapes(ctx context.Context, p record.Parameters) {
 
 func (b *Bench) scrapesRound(ctx context.Context, p record.Parameters, round int) {
 	defer b.scope()()
-	address := must(peers.FreeAddress())
+	address := must(testenv.FindAddress())
 	var sides [2]entrant
 	for i := range sides {
 		at := (round + i) % len(sides)

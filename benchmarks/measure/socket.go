@@ -53,27 +53,18 @@ type entrant struct {
 	name   string
 	server *peers.Server
 	dial   func() (net.Conn, error)
-	// by returns the protocol for a shape; nil: the side takes no part.
-	by func(sh shape) load.Protocol
+	by     map[string]load.Protocol // by op; without one the side takes no part
 }
 
 // ownEntrant is a server by its own protocol, on its own socket.
 func ownEntrant(name string, s *peers.Server) entrant {
-	return entrant{name, s, s.Dial, func(sh shape) load.Protocol {
-		switch sh.op {
-		case "GET":
-			return s.Get
-		case "SET":
-			return s.Set
-		}
-		return nil
-	}}
+	return entrant{name, s, s.Dial, map[string]load.Protocol{"GET": s.Get, "SET": s.Set}}
 }
 
 // enterAll adds the sides that take part in a load.
 func (c *contest) enterAll(sides []entrant, p *record.Parameters, sh shape, round int) {
 	for _, e := range sides {
-		protocol := e.by(sh)
+		protocol := e.by[sh.op]
 		if protocol == nil {
 			continue
 		}

@@ -2,7 +2,10 @@ package member
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,4 +57,21 @@ func crowd(ctx context.Context, node Node, o CrowdOrder) (a CrowdAnswer) {
 	a.Answered = answered.Load()
 	a.Errors = int64(o.Callers) - a.Answered
 	return a
+}
+
+// Load gets a key's value from an origin, whose URL has {key}.
+func Load(ctx context.Context, c *http.Client, origin, key string) ([]byte, error) {
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.Replace(origin, "{key}", key, 1), nil)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.Do(q)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the origin answers %s", r.Status)
+	}
+	return io.ReadAll(r.Body)
 }

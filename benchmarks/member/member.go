@@ -81,7 +81,7 @@ func New(ctx context.Context, cfg Config, node Node) (*Member, error) {
 		return nil, err
 	}
 	for i := range cfg.Workers {
-		w := &worker{node: node, size: cfg.ValueSize, latency: newHistogram()}
+		w := &worker{node: node, size: cfg.ValueSize, latency: load.NewHistogram()}
 		for at := i; at < len(keys); at += cfg.Workers {
 			w.keys = append(w.keys, keys[at])
 		}
@@ -162,7 +162,7 @@ func (m *Member) run(ctx context.Context, o Order) Answer {
 		return Answer{Error: err.Error()}
 	}
 	var a Answer
-	latency := newHistogram()
+	latency := load.NewHistogram()
 	for _, w := range m.workers {
 		a.Requests += w.requests
 		a.Hits += w.hits
@@ -171,9 +171,6 @@ func (m *Member) run(ctx context.Context, o Order) Answer {
 	a.Latency = latency.Export()
 	return a
 }
-
-// newHistogram returns a histogram with the same bounds as package load's.
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
 
 // worker cycles through its keys, so that it always asks for the key that it has not
 // asked for the longest.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -59,37 +58,6 @@ func (p *Place) flags() []string {
 		f = append(f, "--advertise", p.Advertise)
 	}
 	return f
-}
-
-// FreeAddress finds an unused address whose next port is free as well. On Linux all of
-// 127/8 is loopback, so two programs that search at the same time rarely collide. The
-// port is below the range that the system gives out.
-func FreeAddress() (string, error) {
-	for range 100 {
-		host := "127.0.0.1"
-		if runtime.GOOS == "linux" {
-			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-		}
-		port := 10000 + 2*rand.IntN(10000)
-		address := net.JoinHostPort(host, strconv.Itoa(port))
-		if free(address) && free(net.JoinHostPort(host, strconv.Itoa(port+1))) {
-			return address, nil
-		}
-	}
-	return "", errors.New("no free port on loopback")
-}
-
-func free(address string) bool {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return false
-	}
-	defer l.Close()
-	p, err := net.ListenPacket("udp", address)
-	if err != nil {
-		return false
-	}
-	return p.Close() == nil
 }
 
 // Cluster is several sidecars that form one cache.
@@ -165,7 +133,7 @@ func (c *Cluster) start(ctx context.Context) error {
 
 // Place adds a place for one more host. It does not start the process.
 func (c *Cluster) Place() (*Host, error) {
-	address, err := FreeAddress()
+	address, err := testenv.FindAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Link forwards bytes and datagrams until Hang. Then it keeps the bytes and reports no
@@ -166,12 +168,12 @@ func (p *Place) behind(l *Link) error {
 		return err
 	}
 	for range 100 {
-		front, err := FreeAddress()
+		front, err := testenv.FindAddress()
 		if err != nil {
 			return err
 		}
 		host, _, _ := net.SplitHostPort(front)
-		if !free(net.JoinHostPort(host, port)) || !free(next(net.JoinHostPort(host, port))) {
+		if !testenv.Free(net.JoinHostPort(host, port)) || !testenv.Free(next(net.JoinHostPort(host, port))) {
 			continue
 		}
 		p.Advertise = host

@@ -36,14 +36,11 @@ func (p Memcached) Append(dst []byte, _ int, key uint64) []byte {
 
 // Count counts replies.
 func (p Memcached) Count(b []byte, want int) (replies, hits, size int, err error) {
-	for replies < want && size < len(b) {
-		line := bytes.IndexByte(b[size:], '\n')
-		if line < 0 {
-			break
-		}
-		end := size + line + 1
-		reply := b[size:end]
+	for replies < want {
+		reply, end := lineOf(b, size)
 		switch {
+		case reply == nil:
+			return replies, hits, size, nil
 		case bytes.HasPrefix(reply, []byte("VA ")):
 			n, ok := number(reply[len("VA "):])
 			if !ok {

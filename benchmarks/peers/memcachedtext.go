@@ -44,15 +44,12 @@ const textEnd = "END\r\n"
 // Count counts replies. The end of a get's answer counts with its last value; keys that have
 // none until then are misses.
 func (p MemcachedText) Count(b []byte, want int) (replies, hits, size int, err error) {
-	for replies < want && size < len(b) {
-		line := bytes.IndexByte(b[size:], '\n')
-		if line < 0 {
-			break
-		}
-		end := size + line + 1
-		reply := b[size:end]
+	for replies < want {
+		reply, end := lineOf(b, size)
 		left := (want-replies-1)%max(p.Keys, 1) + 1 // keys of this line that are not answered
 		switch {
+		case reply == nil:
+			return replies, hits, size, nil
 		case bytes.HasPrefix(reply, []byte("VALUE ")):
 			n, ok := number(reply[bytes.LastIndexByte(reply, ' ')+1:])
 			if !ok {

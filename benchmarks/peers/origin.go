@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Origin is a web server in this process that values are loaded from. It counts its
@@ -26,7 +28,7 @@ type Origin struct {
 // StartOrigin starts an origin whose answers take the given time. It works on so many calls at once, and others wait;
 // zero: on any number.
 func StartOrigin(places int, takes time.Duration, value []byte) (*Origin, error) {
-	address, err := FreeAddress()
+	address, err := testenv.FindAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -35,33 +35,41 @@ func bulkKey(dst []byte, key uint64, size int) []byte {
 
 // Count counts replies.
 func (p Redis) Count(b []byte, want int) (replies, hits, size int, err error) {
-	for replies < want && size < len(b) {
-		line := bytes.IndexByte(b[size:], '\n')
-		if line < 0 {
+	for replies < want {
+		reply, end := lineOf(b, size)
+		if reply == nil {
 			break
 		}
-		end := size + line + 1
-		switch b[size] {
+		switch reply[0] {
 		case '$':
-			n, ok := number(b[size+1 : end])
+			n, ok := number(reply[1:])
 			switch {
 			case ok:
 				if end += n + len("\r\n"); end > len(b) {
 					return replies, hits, size, nil
 				}
 				hits++
-			case string(b[size:end]) != "$-1\r\n": // a nil
-				return replies, hits, size, fmt.Errorf("redis answers %q: a length is wanted behind the $", b[size:end])
+			case string(reply) != "$-1\r\n": // a nil
+				return replies, hits, size, fmt.Errorf("redis answers %q: a length is wanted behind the $", reply)
 			}
 		case '+':
 			hits++
 		default:
-			return replies, hits, size, fmt.Errorf("redis answers %q", b[size:end])
+			return replies, hits, size, fmt.Errorf("redis answers %q", reply)
 		}
 		replies++
 		size = end
 	}
 	return replies, hits, size, nil
+}
+
+// lineOf returns the line that begins at a place, and where it ends; nil: its end has not come.
+func lineOf(b []byte, from int) (line []byte, end int) {
+	end = from + bytes.IndexByte(b[from:], '\n') + 1
+	if end == from {
+		return nil, end
+	}
+	return b[from:end], end
 }
 
 // maxLength is the longest accepted value, in bytes.

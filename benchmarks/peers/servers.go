@@ -18,6 +18,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Server is a running server.
@@ -152,7 +153,7 @@ func (s *Server) command(o Options) (args []string, err error) {
 	case record.EchoTCP:
 		s.binary = filepath.Join(o.Dir, "echo")
 		s.Get, s.Set = EchoOfPeers(o)
-		if s.Socket, err = FreeAddress(); err != nil {
+		if s.Socket, err = testenv.FindAddress(); err != nil {
 			return nil, err
 		}
 		return []string{s.Socket}, nil

@@ -37,10 +37,7 @@ type Axis struct {
 }
 
 // Tick is a labelled place on an axis.
-type Tick struct {
-	At    float64
-	Label string
-}
+type Tick = plot.Tick
 
 // Series is one line.
 type Series struct {
@@ -140,11 +137,8 @@ func (a Axis) apply(to *plot.Axis) {
 		to.Scale, ticks = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	}
 	to.Tick.Marker = plot.TickerFunc(func(low, high float64) (list []plot.Tick) {
-		for _, t := range a.Ticks {
-			list = append(list, plot.Tick{Value: t.At, Label: t.Label})
-		}
-		if len(list) > 0 {
-			return list
+		if len(a.Ticks) > 0 {
+			return a.Ticks
 		}
 		for _, t := range ticks.Ticks(low, high) {
 			first := strconv.FormatFloat(t.Value, 'e', 0, 64)[0] // digit

@@ -90,7 +90,7 @@ func TestTicks(t *testing.T) {
 		{"two decades and more", Axis{Log: true}, 20, 5_000_000, []string{"100", "1 k", "10 k", "100 k", "1 M"}},
 		{"less than two decades", Axis{Log: true}, 760, 15_000, []string{"1 k", "2 k", "5 k", "10 k"}},
 		{"a format", Axis{Log: true, Format: func(v float64) string { return fmt.Sprint(v, " µs") }}, 1, 100, []string{"1 µs", "10 µs", "100 µs"}},
-		{"given", Axis{Ticks: []Tick{{1, "one"}, {100, "max"}}}, 1, 100, []string{"one", "max"}},
+		{"given", Axis{Ticks: []Tick{{Value: 1, Label: "one"}, {Value: 100, Label: "max"}}}, 1, 100, []string{"one", "max"}},
 	} {
 		var to plot.Axis
 		c.axis.apply(&to)

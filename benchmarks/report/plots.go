@@ -42,17 +42,9 @@ var socketSides = []string{record.Sidecar, record.Redis, record.Memcached, recor
 func socketCharts(rows record.Rows, to map[string]plot.Chart) {
 	sweep := func(name, shape string, c plot.Chart) {
 		for x := 1; len(rows.Of(fmt.Sprintf(shape, x), record.Sidecar, "requests/s")) > 0 || x < 16; x *= 2 {
-			c.X.Ticks = append(c.X.Ticks, plot.Tick{At: float64(x), Label: strconv.Itoa(x)})
+			c.X.Ticks = append(c.X.Ticks, plot.Tick{Value: float64(x), Label: strconv.Itoa(x)})
 		}
-		for _, server := range socketSides {
-			line := plot.Series{Name: server}
-			for _, t := range c.X.Ticks {
-				if v := rows.Of(fmt.Sprintf(shape, int(t.At)), server, "requests/s"); v != nil {
-					line.Points = append(line.Points, point(t.At, v))
-				}
-			}
-			c.Series = append(c.Series, line)
-		}
+		c.Series = socketSeries(rows, c.X.Ticks, func(at float64) (string, string) { return fmt.Sprintf(shape, int(at)), "requests/s" })
 		if len(c.Series[0].Points) > 1 {
 			to[name] = c
 		}
@@ -73,6 +65,21 @@ func socketCharts(rows record.Rows, to map[string]plot.Chart) {
 	latencyChart(rows, 64, "a batch of 64 requests", to)
 }
 
+// socketSeries returns a line for each server, with the figure that of names for each tick.
+func socketSeries(rows record.Rows, ticks []plot.Tick, of func(at float64) (shape, figure string)) (list []plot.Series) {
+	for _, server := range socketSides {
+		line := plot.Series{Name: server}
+		for _, t := range ticks {
+			shape, figure := of(t.Value)
+			if v := rows.Of(shape, server, figure); v != nil {
+				line.Points = append(line.Points, point(t.Value, v))
+			}
+		}
+		list = append(list, line)
+	}
+	return list
+}
+
 func latencyChart(rows record.Rows, depth int, inFlight string, to map[string]plot.Chart) {
 	c := plot.Chart{
 		Title: "Latency of " + inFlight + ", 16 connections",
@@ -81,17 +88,11 @@ func latencyChart(rows record.Rows, depth int, inFlight string, to map[string]pl
 		Y:     plot.Axis{Label: "latency", Log: true, Format: duration},
 	}
 	for i, p := range record.Percentiles {
-		c.X.Ticks = append(c.X.Ticks, plot.Tick{At: float64(i), Label: strings.TrimPrefix(p.Name, "p")})
+		c.X.Ticks = append(c.X.Ticks, plot.Tick{Value: float64(i), Label: strings.TrimPrefix(p.Name, "p")})
 	}
-	for _, server := range socketSides {
-		line := plot.Series{Name: server}
-		for i, p := range record.Percentiles {
-			if v := rows.Of(fmt.Sprintf("GET hit, 16 × %d", depth), server, p.Name+" µs"); v != nil {
-				line.Points = append(line.Points, point(float64(i), v))
-			}
-		}
-		c.Series = append(c.Series, line)
-	}
+	c.Series = socketSeries(rows, c.X.Ticks, func(at float64) (string, string) {
+		return fmt.Sprintf("GET hit, 16 × %d", depth), record.Percentiles[int(at)].Name + " µs"
+	})
 	if len(c.Series[0].Points) > 0 {
 		to[fmt.Sprintf("latency-16x%d", depth)] = c
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
 // Config is the shape of a load.
@@ -52,8 +54,6 @@ func (r *Result) BusyShare() float64 {
 	return float64(r.Busy) / float64(max(1, r.Busy+r.Served+r.Late+r.Failed))
 }
 
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
-
 // slots is how many requests may be under way. Ids return after so many requests.
 const slots = 1 << 20
 
@@ -80,7 +80,7 @@ type surge struct {
 func Run(cfg Config) (*Result, error) {
 	s := &surge{
 		cfg: cfg, epoch: time.Now(), byFD: map[int32]*conn{}, due: make([]int64, slots), buf: make([]byte, 256<<10),
-		r: &Result{Elapsed: cfg.Duration, Serve: newHistogram(), Refuse: newHistogram(), Lag: newHistogram()},
+		r: &Result{Elapsed: cfg.Duration, Serve: load.NewHistogram(), Refuse: load.NewHistogram(), Lag: load.NewHistogram()},
 	}
 	random := rand.New(rand.NewPCG(cfg.Seed, 1))
 	for range 1 << 14 {

@@ -68,15 +68,11 @@ tokens:
 func ruled(t *testing.T, flags ...string) (p *process, config, web string) {
 	t.Helper()
 	dir := tempDir(t)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(dir, 0o755))
 	files := map[string]string{"web": "web-0123456789abcdef", "ops": "ops-0123456789abcdef"}
 	files["c.yaml"] = fmt.Sprintf(accessRules, filepath.Join(dir, "web"), filepath.Join(dir, "ops"))
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	config = filepath.Join(dir, "c.yaml")
 	return runSidecarAt(t, filepath.Join(dir, "s"), append(flags, "--config", config)...), config, files["web"]
@@ -104,9 +100,7 @@ func TestNotInTheGroup(t *testing.T) {
 		{"its folder", "the folder " + folder + " belongs to group 60098 and has mode 0710, and user 60099 is not in it: usermod -aG 60098 60099, and start this program anew"},
 	} {
 		if tc.closed == "its folder" {
-			if err := errors.Join(os.Chown(folder, 0, 60098), os.Chmod(folder, 0o710)); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, errors.Join(os.Chown(folder, 0, 60098), os.Chmod(folder, 0o710)))
 		}
 		for _, line := range []string{"get k", "health", "ping --alive", "bench"} {
 			o := p.as(passerby, strings.Fields(line)...)
@@ -199,9 +193,7 @@ func TestAccessByDefault(t *testing.T) {
 	testenv.Takes(t, 2*time.Second)
 	needRoot(t)
 	dir := tempDir(t)
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(dir, 0o777))
 	cmd := exec.Command(binary(), "run", "--socket", filepath.Join(dir, "s"), "--http", "off", "--socket-mode", "0666")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: keeper.uid, Gid: keeper.gid}}
 	p := launch(t, cmd)
@@ -236,9 +228,7 @@ func TestAccessByDefault(t *testing.T) {
 func (p *process) dialAs(who person, token string) (*conn, wire.Reply) {
 	p.t.Helper()
 	c, err := p.connectAs(who)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, err)
 	p.t.Cleanup(c.close)
 	q := helloRequest()
 	q.Hello.Token = token
@@ -384,9 +374,7 @@ func TestAccessOfWatch(t *testing.T) {
 	watch := func(c *conn, epoch, seq uint64) (w wire.Watched) {
 		t.Helper()
 		got := c.must(&wire.Request{Op: wire.OpWatch, Options: wire.All, Epoch: epoch, Seq: seq})
-		if err := wire.UnmarshalBody(got.Body, &w); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, wire.UnmarshalBody(got.Body, &w))
 		return w
 	}
 	first, theirs := watch(admin, 0, 0), watch(r, 0, 0)
@@ -447,25 +435,19 @@ func TestTokens(t *testing.T) {
 	// The user's own copy of the secret.
 	dir := filepath.Dir(config)
 	mine := filepath.Join(dir, "mine")
-	if err := os.WriteFile(mine, []byte(web+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(mine, []byte(web+"\n"), 0o600))
 	set2 := []string{"set", "k", "v", "--ns", "elsewhere"}
 	if o := p.as(passerby, append(set2, "--token-file", mine)...); o.status != exitMiss || !strings.Contains(o.err, "token file "+mine+": permission denied") {
 		t.Errorf("a file that may not be read: %v", o)
 	}
-	if err := os.Chown(mine, int(passerby.uid), int(passerby.gid)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chown(mine, int(passerby.uid), int(passerby.gid)))
 	if o := p.as(passerby, append(set2, "--token-file", mine)...); o.status != exitDone {
 		t.Errorf("with the token: %v", o)
 	}
 	if o := p.as(passerby, set2...); o.status != exitMiss || !strings.Contains(o.err, "unauthorized: uid 60099 may not SET") {
 		t.Errorf("without the token: %v", o)
 	}
-	if err := os.Chmod(mine, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(mine, 0o644))
 	if o := p.as(passerby, append(set2, "--token-file", mine)...); o.status != exitMiss || !strings.Contains(o.err, "chmod 0640 it, or 0600") {
 		t.Errorf("a file that all may read: %v", o)
 	}

@@ -33,9 +33,7 @@ changes:
         public.users: {namespace: users, key: "{id}"}
 %[2]s    max_lag: 8s
 `, secret, more)
-	if err := errors.Join(os.WriteFile(secret, []byte(dsn), 0o600), os.WriteFile(file, []byte(text), 0o600)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(os.WriteFile(secret, []byte(dsn), 0o600), os.WriteFile(file, []byte(text), 0o600)))
 	return file
 }
 
@@ -68,9 +66,7 @@ func TestChanges(t *testing.T) {
 	}
 	// A query that takes the key for a text may find a row by any spelling, without a key_pattern.
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	loose := filepath.Join(tempDir(t), "c.yaml")
 	for pattern, want := range map[string]string{
 		"": `lets such a key pass: "00". Give it a key_pattern`, ".*": `lets such a key pass: "00"`, "[1-9][0-9]*": "",
@@ -79,9 +75,7 @@ func TestChanges(t *testing.T) {
 		if pattern != "" {
 			c = strings.Replace(c, "    audit:", "    key_pattern: '"+pattern+"'\n    audit:", 1)
 		}
-		if err := os.WriteFile(loose, []byte(c), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(loose, []byte(c), 0o600))
 		o := command(t, "", "config", "check", "--ask-origins", loose)
 		if (o.status == exitDone) != (want == "") || !strings.Contains(o.err, want) {
 			t.Errorf("key_pattern %q: %v, want %q", pattern, o, want)
@@ -152,17 +146,13 @@ func TestChangesErrors(t *testing.T) {
 		"changes: {b: &f {postgres: {dsn_file: " + secret + ", tables: {public.u: {namespace: u, key: '{id}'}}}}, a: *f}":        `changes.b: slot "cachesidecar" of the server 127.0.0.1:1 is that of changes.a already`,
 		"changes: {shop: {postgres: 'postgres://u:hunter2@h/d'}}":                                                                "give settings, such as dsn_file",
 	} {
-		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte(text+"\n"), 0o600))
 		o := command(t, "", "config", "check", file)
 		if o.status != exitMiss || !strings.Contains(o.err, want) || strings.Contains(o.err, "hunter2") {
 			t.Errorf("%s: %v\nwant %q", text, o, want)
 		}
 	}
-	if err := os.WriteFile(file, []byte("node: a\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte("node: a\n"), 0o600))
 	if o := command(t, "", "changes", "sql", file); o.status != exitMiss || !strings.Contains(o.err, "the file has no feed: give changes") {
 		t.Errorf("%v", o)
 	}

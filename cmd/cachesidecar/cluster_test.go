@@ -24,9 +24,7 @@ import (
 func runCluster(t *testing.T, names ...string) []*process {
 	t.Helper()
 	ports, err := freePorts(2 * len(names))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var join []string
 	for i := range names {
 		join = append(join, loopback(ports[2*i]))
@@ -74,17 +72,6 @@ func (p *process) document(into any, args ...string) {
 	if err := json.Unmarshal([]byte(o.out), into); err != nil || o.status > exitMiss {
 		p.t.Fatalf("%q: %v, %v", args, o, err)
 	}
-}
-
-// pauses counts how often the hosts stood still.
-func pauses(hosts ...*process) (n int64) {
-	for _, p := range hosts {
-		p.t.Helper()
-		var st cachesidecar.Stats
-		p.document(&st, "stats")
-		n += st.Cluster.Pauses
-	}
-	return n
 }
 
 func (p *process) members() (list []cachesidecar.Member) {
@@ -346,18 +333,12 @@ func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	ports, err := freePorts(3)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	tcp, err := net.Listen("tcp", loopback(ports[0]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer tcp.Close()
 	udp, err := net.ListenPacket("udp", loopback(ports[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer udp.Close()
 	for _, tc := range []struct{ name, bind, peer, want string }{
 		{"gossip, TCP", loopback(ports[0]), loopback(ports[2]), "bind " + loopback(ports[0])},
@@ -397,9 +378,7 @@ func TestJoinLater(t *testing.T) {
 	testenv.Takes(t, 8*time.Second)
 	t.Parallel()
 	ports, err := freePorts(4)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	first := runSidecar(t, "--node", "first", "--bind", loopback(ports[0]), "--peer-bind", loopback(ports[1]),
 		"--join", "no-such-host.invalid:7946,"+loopback(ports[2]), "--insecure", "--l2-size", "16MiB")
 	first.waitFor("word of it", first.log, func(log string) bool {
@@ -434,9 +413,7 @@ func TestJoinLater(t *testing.T) {
 func pair(t *testing.T, flags ...string) (first, second *process) {
 	t.Helper()
 	ports, err := freePorts(4)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	first = runSidecar(t, "--node", "first", "--bind", loopback(ports[0]), "--peer-bind", loopback(ports[1]), "--l2-size", "16MiB")
 	second = runSidecar(t, append([]string{
 		"--node", "second", "--bind", loopback(ports[2]), "--peer-bind", loopback(ports[3]), "--join", loopback(ports[0]), "--l2-size", "16MiB",

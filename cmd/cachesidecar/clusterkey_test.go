@@ -32,9 +32,7 @@ func TestKeyGenerate(t *testing.T) {
 		t.Fatalf("%v", o)
 	}
 	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
@@ -47,9 +45,7 @@ func TestKeyGenerate(t *testing.T) {
 	if o := command(t, "", "key", "generate", "--out", filepath.Join(path, "no")); o.status != exitMiss || !strings.Contains(o.err, "give the path of a file that can be made") {
 		t.Errorf("below a file: %v", o)
 	}
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(path, 0o644))
 	for _, args := range [][]string{{"run", "--cluster-key-file", path}, {"run", "--cluster-key-file", path, "--bind", "127.0.0.1:0"}} {
 		if o := command(t, "", args...); o.status != exitUsage || !strings.Contains(o.err, "it contains a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600") {
 			t.Errorf("a file that all may read: %v", o)
@@ -73,31 +69,23 @@ func TestLengthyHangup(t *testing.T) {
 	old := peer.NewKeyFile()
 	write := func(text string) {
 		t.Helper()
-		if err := errors.Join(os.WriteFile(path+"-", []byte(text), 0o600), os.Rename(path+"-", path)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, errors.Join(os.WriteFile(path+"-", []byte(text), 0o600), os.Rename(path+"-", path)))
 	}
 	write(old)
 	ports, err := freePorts(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	p := runSidecar(t, "--cluster-key-file", path, "--http", loopback(ports[0]))
 	metrics := func(want string) {
 		t.Helper()
 		r, err := http.Get("http://" + loopback(ports[0]) + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer r.Body.Close()
 		if b, err := io.ReadAll(r.Body); err != nil || !strings.Contains(string(b), want) {
 			t.Errorf("the metrics do not say %q: %v", want, err)
 		}
 	}
 	f, err := peer.ParseKeyFile([]byte(old))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	first := f.Keys[0].Fingerprint()
 	metrics(`cachesidecar_keys{first="` + first + `"} 1`)
 	write(old + peer.NewKeyLine())
@@ -110,9 +98,7 @@ func TestLengthyHangup(t *testing.T) {
 		p.told(refused, n+1)
 	}
 	p.told("the seed is another one", 3)
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Remove(path))
 	p.signal(syscall.SIGHUP)
 	p.told("no such file", 1)
 	metrics(`cachesidecar_keys{first="` + first + `"} 2`)

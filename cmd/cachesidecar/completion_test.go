@@ -85,13 +85,9 @@ func TestLengthyShells(t *testing.T) {
 			}
 			dir := tempDir(t)
 			script := filepath.Join(dir, "script")
-			if err := os.WriteFile(script, []byte(mustRun(t, "completion", shell)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.WriteFile(script, []byte(mustRun(t, "completion", shell)), 0o600))
 			empty := filepath.Join(dir, "empty")
-			if err := os.MkdirAll(filepath.Join(empty, "files"), 0o700); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.MkdirAll(filepath.Join(empty, "files"), 0o700))
 			for _, tc := range completing {
 				if strings.Contains(tc.words, "$(") && shell == "fish" {
 					continue // the driver's command line would be read as fish reads it

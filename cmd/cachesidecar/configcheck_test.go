@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/configfile"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // goldenText compares a text with a file in testdata, or writes it.
@@ -20,14 +21,10 @@ func goldenText(t *testing.T, name, got string) {
 	t.Helper()
 	name = filepath.Join("testdata", name)
 	if *update {
-		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(name, []byte(got), 0o644))
 	}
 	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if !bytes.Equal([]byte(got), want) {
 		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
 	}
@@ -39,12 +36,8 @@ func TestGoldenConfigCheck(t *testing.T) {
 	dir := tempDir(t)
 	file := filepath.Join(dir, "c.yaml")
 	bad, err := os.ReadFile("testdata/config_bad.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, bad, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
+	testenv.Must(t, os.WriteFile(file, bad, 0o600))
 	check := func(name, out string) {
 		t.Helper()
 		goldenText(t, name, strings.ReplaceAll(out, file, "FILE"))
@@ -96,9 +89,7 @@ func TestAskOrigins(t *testing.T) {
 	}
 	ask := func(text string, flags ...string) outcome {
 		t.Helper()
-		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "SERVER", server.URL)), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte(strings.ReplaceAll(text, "SERVER", server.URL)), 0o600))
 		return command(t, "", append([]string{"config", "check", "--ask-origins", file}, flags...)...)
 	}
 	o := ask("namespaces:\n  a: {origin: {http: {url: 'SERVER/good/{key}'}}}\n  n: {key_pattern: '[0-9]+', origin: {http: {url: 'SERVER/number/{key}'}}}\n")
@@ -142,9 +133,7 @@ func TestAskOrigins(t *testing.T) {
 func TestConfigCheck(t *testing.T) {
 	file := filepath.Join(tempDir(t), "c.yaml")
 	check := func(text string) outcome {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte(text), 0o600))
 		return command(t, "", "config", "check", file)
 	}
 	for _, text := range []string{"", "l2_size: 16MiB\n", "http: off", "socket_mode: 0600", "namespaces: {a: {default_ttl: 0s}}",
@@ -170,9 +159,7 @@ func TestConfigCheck(t *testing.T) {
 		t.Errorf("folder: %v", o)
 	}
 	pipe := file + "-pipe"
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Mkfifo(pipe, 0o600))
 	for _, path := range []string{"/dev/zero", pipe} {
 		if o := runBinary(t, "config", "check", path); o.status != exitMiss || !strings.Contains(o.err, path+": it is no regular file") {
 			t.Errorf("a file without an end: %v", o)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/configfile"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 const shownFile = `l2_size: 500MB
@@ -39,9 +40,7 @@ namespaces:
 func TestGoldenConfigShow(t *testing.T) {
 	dir := tempDir(t)
 	file := filepath.Join(dir, "c.yaml")
-	if err := os.WriteFile(file, []byte(shownFile), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte(shownFile), 0o600))
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(dir, "s"))
 	t.Setenv("CACHESIDECAR_WEIGHT", "7")
@@ -60,18 +59,12 @@ func TestGoldenConfigShow(t *testing.T) {
 	text := show("config_show.yaml")
 	show("config_show.json", "--changed", "--json")
 	again := filepath.Join(dir, "again.yaml")
-	if err := os.WriteFile(again, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(again, []byte(text), 0o600))
 	first, err := configOf(t, args[2:]...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Setenv("CACHESIDECAR_WEIGHT", "")
 	second, err := configOf(t, "--config", again)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	values := func(c configfile.File) map[string]any {
 		list, err := c.ListSettings(false)
 		if err != nil {
@@ -98,9 +91,7 @@ func TestGoldenConfigShow(t *testing.T) {
 // that with --changed it has none without a reason.
 func TestConfigShowNames(t *testing.T) {
 	var list []configfile.ShownSetting
-	if err := json.Unmarshal([]byte(mustRun(t, "config", "show", "--json")), &list); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, json.Unmarshal([]byte(mustRun(t, "config", "show", "--json")), &list))
 	var names []string
 	for _, s := range list {
 		names = append(names, s.Setting)
@@ -126,9 +117,7 @@ func TestConfigShowFeeds(t *testing.T) {
 	t.Setenv("X", "postgres://u@127.0.0.1/d")
 	file := filepath.Join(tempDir(t), "c.yaml")
 	text := "changes: {f: {max_lag: 10s, postgres: {dsn_env: X, tables: {a.b: {namespace: n, key: '{id}'}}}}}\n"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	want := configfile.Parse([]byte(text))
 	out := mustRun(t, "config", "show", "--changed", "--config", file)
 	if got := configfile.Parse([]byte(out)); got.Wrong != nil || len(got.Feeds) != 1 || !reflect.DeepEqual(got.Feeds, want.Feeds) {

@@ -28,9 +28,7 @@ type conn struct {
 func (p *process) connect() *conn {
 	p.t.Helper()
 	c, err := p.tryConnect()
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, err)
 	p.t.Cleanup(c.close)
 	return c
 }
@@ -153,9 +151,7 @@ func (c *conn) must(q *wire.Request) wire.Reply {
 
 func (c *conn) stats() (st cachesidecar.Stats) {
 	c.t.Helper()
-	if err := wire.UnmarshalBody(c.must(&wire.Request{Op: wire.OpStats}).Body, &st); err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Must(c.t, wire.UnmarshalBody(c.must(&wire.Request{Op: wire.OpStats}).Body, &st))
 	return st
 }
 

@@ -17,9 +17,7 @@ import (
 func needFiles(t *testing.T, n uint64) {
 	t.Helper()
 	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l))
 	if l.Cur >= n {
 		return
 	}
@@ -52,9 +50,7 @@ func dialMany(t *testing.T, p *process, n int, dial func() (*conn, error)) []*co
 			}
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return conns
 }
 

@@ -139,9 +139,7 @@ func TestLengthyDemoWithoutReader(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	dir := tempDir(t)
 	cmd := exec.Command(binary(), "demo")
 	cmd.Env, cmd.Stdout = append(os.Environ(), "TMPDIR="+dir), w
@@ -165,9 +163,7 @@ func TestDemoThatDoesNotHold(t *testing.T) {
 	t.Parallel()
 	p := runDemo(t)
 	pids := p.begun(t)
-	if err := syscall.Kill(pids[1], syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Kill(pids[1], syscall.SIGKILL))
 	want := "cachesidecar: not as it should be: two has ended: signal: killed\nThe sidecars wrote:\n"
 	if status := p.wait(); status != exitMiss || !strings.Contains(p.log.String(), want) {
 		t.Errorf("status %d, want %d:\n%s", status, exitMiss, p.log)

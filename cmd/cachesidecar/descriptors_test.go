@@ -35,9 +35,7 @@ func runLimited(t *testing.T, limit string, flags ...string) *process {
 func TestHTTPTakesNoDescriptors(t *testing.T) {
 	t.Parallel()
 	ports, err := freePorts(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	address := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	p := runLimited(t, "-n 256", "--http", address)
 	if l := p.only("WARN", "limit of open files", time.Time{}); l["max_connections"] != 16384.0 || l["limit"] != 256.0 || !strings.Contains(l["msg"].(string), "LimitNOFILE=") {
@@ -45,16 +43,12 @@ func TestHTTPTakesNoDescriptors(t *testing.T) {
 	}
 	ctx := testenv.Context(t)
 	old, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer old.Close()
 	for _, request := range []string{"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"} {
 		for range 400 {
 			c, err := net.DialTimeout("tcp", address, testenv.Patience)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			defer c.Close()
 			_, _ = io.WriteString(c, request)
 		}
@@ -78,9 +72,7 @@ func TestConnectionsWithinDescriptors(t *testing.T) {
 	p := runLimited(t, "-n 256", "--http", "off")
 	ctx := testenv.Context(t)
 	old, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer old.Close()
 	refused := 0
 	for range 300 {

@@ -12,14 +12,13 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/internal/table"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func readDoc(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return string(b)
 }
 
@@ -81,9 +80,7 @@ func TestCLIDoc(t *testing.T) {
 		}
 	}
 	fields, err := os.ReadFile("../../docs/METRICS.md") // of the answer to STATS
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for _, f := range jsonFields(t) {
 		inStats := regexp.MustCompile(`[.` + "`]" + f + `(\[\])?[.` + "`]")
 		if !strings.Contains(doc, "`"+f+"`") && !inStats.Match(fields) {

@@ -163,9 +163,7 @@ func unserved(ctx context.Context, socket string) (longest time.Duration) {
 // it again. It returns the longest time of a call through that host.
 func rollingRestart(t *testing.T, begin func(flags ...string) *process) (longest time.Duration) {
 	ports, err := freePorts(6)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var join []string
 	for i := range 3 {
 		join = append(join, loopback(ports[2*i]))
@@ -184,9 +182,7 @@ func rollingRestart(t *testing.T, begin func(flags ...string) *process) (longest
 	apps := make([]busyApp, len(list))
 	for i, p := range list {
 		cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer cl.Close()
 		apps[i].run(ctx, &wg, cl, fmt.Sprint("app", i))
 	}

@@ -5,13 +5,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestUnknownVariables(t *testing.T) {
 	file := filepath.Join(tempDir(t), "c.yaml")
-	if err := os.WriteFile(file, []byte("namespaces: {a: {origin: {redis: {address: 'h:1', password_env: CACHESIDECAR_SECRET}}}}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte("namespaces: {a: {origin: {redis: {address: 'h:1', password_env: CACHESIDECAR_SECRET}}}}\n"), 0o600))
 	t.Setenv("CACHESIDECAR_SECRET", "x")
 	for name, want := range map[string]string{
 		"CACHESIDECAR_L2SIZE":             "did you mean $CACHESIDECAR_L2_SIZE?",

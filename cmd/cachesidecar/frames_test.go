@@ -17,9 +17,7 @@ import (
 func pack(t testing.TB, elements ...any) []byte {
 	t.Helper()
 	b, err := msgpack.Marshal(elements)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return b
 }
 

@@ -40,9 +40,7 @@ func TestGoldenJSON(t *testing.T) {
 		t.Fatal(o)
 	}
 	c, err := client.Dial(t.Context(), client.Config{Socket: socket, NoSharedMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	for range 10_000 { // of which one in 256 is noted
 		if _, err := c.Get(t.Context(), "text", cachesidecar.GetOptions{}); err != nil {
@@ -93,14 +91,10 @@ func TestGoldenJSON(t *testing.T) {
 			}
 			name := filepath.Join("testdata", tc.file+".json")
 			if *update {
-				if err := os.WriteFile(name, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, os.WriteFile(name, got, 0o644))
 			}
 			want, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			if !bytes.Equal(got, want) {
 				t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
 			}
@@ -118,9 +112,7 @@ func jsonFields(t *testing.T) []string {
 	var names []string
 	for _, f := range files {
 		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		for _, m := range regexp.MustCompile(`"([a-z0-9_]+)": ?`).FindAllSubmatch(b, -1) {
 			names = append(names, string(m[1]))
 		}

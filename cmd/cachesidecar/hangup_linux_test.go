@@ -23,28 +23,20 @@ func TestHangupAtStart(t *testing.T) {
 	defer signal.Stop(hangups)
 	for command, ends := range map[string]bool{"run": false, "watch": true} {
 		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer r.Close()
 		size, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		cmd := exec.Command(binary(), command, "--"+strings.Repeat("x", 4*size))
 		cmd.Stderr = w
 		endWithParent(cmd)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, cmd.Start())
 		_ = w.Close()
 		testenv.Eventually(t, "the mistake to be told", func() bool {
 			n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
 			return err == nil && n > 0
 		})
-		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, cmd.Process.Signal(syscall.SIGHUP))
 		ended := make(chan struct{})
 		go func() { // ends with the process
 			defer close(ended)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -21,9 +22,7 @@ func TestHealthJSON(t *testing.T) {
 		t.Errorf("without a sidecar: %v", o)
 	}
 	text := "http: 'off'\nnamespaces:\n  users: {origin: {redis: {address: '127.0.0.1:1'}}}\n"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	if o := command(t, "", "run", "--ask-origins", "--socket", socket, "--config", file); o.status != exitMiss || !strings.Contains(o.err, "namespace users") {
 		t.Errorf("run --ask-origins: %v", o)
 	}
@@ -45,9 +44,7 @@ func TestHealthJSON(t *testing.T) {
 		{"no host", exitMiss, `{"node":"a","state":"not_ready","findings":["no host"]}`},
 	} {
 		body, err := wire.MarshalBody(cachesidecar.Stats{Node: "a", NotReady: tc.notReady})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		o := command(t, "", "health", "--json", "--socket", fakeSidecar(t, answering(wire.Reply{Body: body})))
 		var got bytes.Buffer
 		err = json.Compact(&got, []byte(o.out))
@@ -61,17 +58,13 @@ func TestHealthJSON(t *testing.T) {
 func TestHTTPWarning(t *testing.T) {
 	dir := tempDir(t)
 	file, token := filepath.Join(dir, "c.yaml"), filepath.Join(dir, "token")
-	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600))
 	for text, warns := range map[string]bool{
 		"http: ':7948'": true, "http: 0.0.0.0:7948": true, "http: '[::]:7948'": true, "http: '[::ffff:0.0.0.0]:7948'": true,
 		"http: ':7948'\nhttp_token_file: " + token: false,
 		"http: 127.0.0.1:7948":                     false, "http: 10.0.0.1:7948": false, "http: 'off'": false, "": false,
 	} {
-		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte(text+"\n"), 0o600))
 		o := command(t, "", "config", "check", file)
 		if o.status != exitDone || o.out != "ok\n" || strings.Contains(o.err, "warning: http listens on all addresses") != warns {
 			t.Errorf("%q: %v", text, o)

@@ -34,9 +34,7 @@ func newSystemdStore(t *testing.T) *systemdStore {
 	k := &systemdStore{t: t, socket: filepath.Join(dir, "s"), node: "host1"}
 	var err error
 	k.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "n"), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { k.notify.Close(); k.memory.Close() })
 	return k
 }
@@ -70,9 +68,7 @@ func (k *systemdStore) hear() string {
 	b, oob := make([]byte, 4096), make([]byte, 4096)
 	_ = k.notify.SetReadDeadline(testenv.Deadline())
 	n, m, _, _, err := k.notify.ReadMsgUnix(b, oob)
-	if err != nil {
-		k.t.Fatal(err)
-	}
+	testenv.Must(k.t, err)
 	said := string(b[:n])
 	switch {
 	case strings.HasPrefix(said, "FDSTORE=1\nFDNAME=cachesidecar-memory"):
@@ -97,9 +93,7 @@ func (k *systemdStore) keeps(network, address string) net.Listener {
 	k.t.Helper()
 	ln := keeps(k.t, network, address)
 	f, err := ln.(interface{ File() (*os.File, error) }).File()
-	if err != nil {
-		k.t.Fatal(err)
-	}
+	testenv.Must(k.t, err)
 	k.t.Cleanup(func() { f.Close() })
 	k.listeners = append(k.listeners, f)
 	return ln
@@ -131,9 +125,7 @@ func TestKeepMemory(t *testing.T) {
 	k := newSystemdStore(t)
 	config := filepath.Join(filepath.Dir(k.socket), "c.yaml")
 	const settings = "keep_memory: true\nl2_size: 64MiB\nnamespaces: {small: {quota: 1MiB}, gone: {default_ttl: 1h}}\n"
-	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(config, []byte(settings), 0o600))
 	p := k.start("--config", config)
 	if got := takenOver(p); got.Entries != 0 || !strings.Contains(got.Cold, "it is the first start of the unit") {
 		t.Errorf("the first start: %+v", got)
@@ -155,9 +147,7 @@ func TestKeepMemory(t *testing.T) {
 	for restart := range 3 {
 		k.ends(p)
 		if restart == 1 { // a namespace is configured no more
-			if err := os.WriteFile(config, []byte(strings.Replace(settings, ", gone: {default_ttl: 1h}", "", 1)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.WriteFile(config, []byte(strings.Replace(settings, ", gone: {default_ttl: 1h}", "", 1)), 0o600))
 		}
 		p = k.start("--config", config)
 		got := takenOver(p)
@@ -260,9 +250,7 @@ func TestKeepMemoryAfterFailure(t *testing.T) {
 	busy := keeps(t, "tcp", "127.0.0.1:0")
 	dsn := filepath.Join(filepath.Dir(k.socket), "c.yaml")
 	text := "namespaces: {default: {origin: {postgres: {dsn_file: /nonexistent, query: SELECT $1}}}}\n"
-	if err := os.WriteFile(dsn, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(dsn, []byte(text), 0o600))
 	for _, wrong := range [][]string{{"--http", busy.Addr().String()}, {"--config", dsn}, {"--l2-size", "1"}} {
 		args := append([]string{
 			"-c", `LISTEN_PID=$$ exec "$0" run --node host1 "$@"`, binary(), "--socket", k.socket,

@@ -58,9 +58,7 @@ func TestLengthyKeptRestarts(t *testing.T) {
 	}
 	for _, memory := range []bool{false, true} {
 		c, err := client.Dial(ctx, client.Config{Socket: k.socket, NoSharedMemory: !memory, RequestTimeout: time.Minute})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { c.Close() })
 		key := fmt.Sprint("memory ", memory)
 		run(key, func(value string) error {

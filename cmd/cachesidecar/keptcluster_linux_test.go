@@ -28,9 +28,7 @@ type keptCluster struct {
 func newKeptCluster(t *testing.T) *keptCluster {
 	t.Helper()
 	ports, err := freePorts(6)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	k := &keptCluster{t: t}
 	join := []string{loopback(ports[0]), loopback(ports[2]), loopback(ports[4])}
 	for i := range k.stores {
@@ -74,9 +72,7 @@ func (k *keptCluster) end() {
 func TestKeepMemoryInCluster(t *testing.T) {
 	k := newKeptCluster(t)
 	c, err := client.Dial(t.Context(), client.Config{Socket: k.stores[1].socket})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	ctx, keys := context.Background(), make([]string, 2400)
 	for i := range keys {
@@ -147,9 +143,7 @@ func TestLengthyKeptCluster(t *testing.T) {
 	defer stop()
 	for app := range last {
 		c, err := client.Dial(ctx, client.Config{Socket: k.stores[app].socket, RequestTimeout: time.Minute})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { c.Close() })
 		get := func(app, i int, least int, exact bool) {
 			it, err := c.Get(context.Background(), fmt.Sprint("app", app, " ", i), cachesidecar.GetOptions{})

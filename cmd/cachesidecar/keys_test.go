@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -162,9 +163,7 @@ func TestFullStdout(t *testing.T) {
 	mustRun(t, "set", "k", "1")
 	full := writerFunc(func([]byte) (int, error) { return 0, errors.New("disk is full") })
 	config := filepath.Join(tempDir(t), "c.yaml")
-	if err := os.WriteFile(config, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(config, nil, 0o600))
 	for _, line := range []string{
 		"get k", "get k k", "get k --json", "set k 1 --json", "incr k", "del x k --json", "stats", "stats --json", "stats --watch", "members",
 		"ring k", "health", "ttl k", "ttl k k", "ttl k --json", "ping", "ping --json", "top --once --interval 200ms", "version", "version --json", "bench --duration 1ms --keys 1", "config check " + config,

@@ -65,9 +65,7 @@ func testMain(m *testing.M) int {
 func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cs")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
 }
@@ -121,9 +119,7 @@ func serveWith(t testing.TB, cfg sidecar.Config) string {
 	path := filepath.Join(tempDir(t), "s")
 	cfg.Socket, cfg.Node, cfg.Version, cfg.L2Size = path, "host1", "test", 64<<20
 	s, err := sidecar.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }() // ends with ctx; the cleanup waits for it

@@ -43,9 +43,7 @@ func TestLengthyMillionNamespaces(t *testing.T) {
 			_ = c.nc.SetDeadline(testenv.Deadline())
 		}
 		r, err := c.read(wire.OpSet)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		name := fmt.Sprintf("n%d", r.ID-first)
 		switch {
 		case r.Status == wire.OK:
@@ -57,9 +55,7 @@ func TestLengthyMillionNamespaces(t *testing.T) {
 		}
 	}
 	c.id += names
-	if err := <-failed; err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, <-failed)
 	if len(stored) != limit-1 || refused != names-len(stored) {
 		t.Errorf("%d names are served and %d refused, want %d and the rest", len(stored), refused, limit-1)
 	}

@@ -49,18 +49,14 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	}
 	for name, page := range pages {
 		out.Reset()
-		if err := page(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, page())
 		if text := out.String(); logs.Lines(text) != text || strings.Contains(text, "\nz") || out.Len() == 0 {
 			t.Errorf("%s: %q", name, text)
 		}
 	}
 	for name, v := range map[string]any{"stats": stats, "stats --cluster": all, "members": list} {
 		out.Reset()
-		if err := writeJSON(&out, v, "  "); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, writeJSON(&out, v, "  "))
 		back := reflect.New(reflect.TypeOf(v))
 		if err := json.Unmarshal(out.Bytes(), back.Interface()); err != nil || !reflect.DeepEqual(back.Elem().Interface(), v) {
 			t.Errorf("%s: %v: the document means something else", name, err)

@@ -39,9 +39,7 @@ func TestLengthyOverload(t *testing.T) {
 	t.Cleanup(origin.Close)
 	config := filepath.Join(tempDir(t), "config.yaml")
 	text := fmt.Sprintf("namespaces: {loaded: {origin: {http: {url: '%s/{key}'}}, limits: {concurrency: %d}}}", origin.URL, places)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(config, []byte(text), 0o600))
 	page := testenv.FreeAddress(t)
 	p := runSidecar(t, "--http", page, "--config", config, "--l1-size", "16MiB", "--l2-size", "64MiB")
 	watcher := p.dial()

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // inPage matches a command line in a page: in a line of a block, after a prompt or not, or in the
@@ -27,14 +29,10 @@ func TestPageCommands(t *testing.T) {
 	found := 0
 	for _, pattern := range []string{"*.md", "docs/*.md", "deploy/*.md", "benchmarks/*.md"} {
 		pages, err := filepath.Glob(filepath.Join("../..", pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		for _, page := range pages {
 			b, err := os.ReadFile(page)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			for _, line := range commandLines(string(b)) {
 				found++
 				if wrong := wrongWith(line); wrong != "" {

@@ -31,9 +31,7 @@ func passing(t testing.TB, listeners []net.Listener, names string, flags ...stri
 	cmd.Env = append(os.Environ(), fmt.Sprint("LISTEN_FDS=", len(listeners)), "LISTEN_FDNAMES="+names)
 	for _, ln := range listeners {
 		f, err := ln.(interface{ File() (*os.File, error) }).File()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { f.Close() })
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
@@ -44,9 +42,7 @@ func passing(t testing.TB, listeners []net.Listener, names string, flags ...stri
 func keeps(t testing.TB, network, address string) net.Listener {
 	t.Helper()
 	ln, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { ln.Close() })
 	return ln
 }
@@ -79,9 +75,7 @@ func ends(p *process) {
 func receives(t *testing.T, ln net.Listener, next int) (now int) {
 	t.Helper()
 	raw, err := ln.(*net.TCPListener).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	e := raw.Control(func(fd uintptr) {
 		now, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 		err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, next))
@@ -121,9 +115,7 @@ func TestPassedMemcached(t *testing.T) {
 			connect := func(command, want string) {
 				t.Helper()
 				nc, err := net.Dial(tc.network, address)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				defer nc.Close()
 				if got, err := asks(nc, command); got != want {
 					t.Errorf("%.20q is answered %q, %v, want %q", command, got, err, want)
@@ -141,9 +133,7 @@ func TestPassedMemcached(t *testing.T) {
 				t.Errorf("over the socket: %v", o)
 			}
 			old, err := net.Dial(tc.network, address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			defer old.Close()
 			if got, err := asks(old, "mn"); got != "MN" {
 				t.Errorf("mn is answered %q, %v", got, err)

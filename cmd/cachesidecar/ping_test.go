@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"regexp"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestPing(t *testing.T) {
@@ -21,9 +23,7 @@ func TestPing(t *testing.T) {
 		}
 	}
 	var r pinged
-	if err := json.Unmarshal([]byte(mustRun(t, "ping", "-c", "100", "--json")), &r); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, json.Unmarshal([]byte(mustRun(t, "ping", "-c", "100", "--json")), &r))
 	if r.Node != "host1" || r.Version != "test" || r.Count != 100 || r.MinUS > r.MeanUS || r.MeanUS > r.MaxUS || r.MaxUS == 0 {
 		t.Errorf("%+v", r)
 	}

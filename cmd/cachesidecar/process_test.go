@@ -69,9 +69,7 @@ func launch(t testing.TB, cmd *exec.Cmd) *process {
 	}
 	cmd.WaitDelay = testenv.Patience
 	endWithParent(cmd)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, cmd.Start())
 	go func() { // ends with the process, which the cleanup kills
 		defer close(p.exited)
 		_ = cmd.Wait()
@@ -132,9 +130,7 @@ func (p *process) waitFor(what string, l *lines, ok func(string) bool) {
 // signal sends a signal.
 func (p *process) signal(s os.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, p.cmd.Process.Signal(s))
 }
 
 // wait waits for the process to end, and returns its exit status.

@@ -18,9 +18,7 @@ import (
 func page(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return string(text)
 }
 
@@ -63,9 +61,7 @@ func TestReadme(t *testing.T) {
 	testenv.Takes(t, 10*time.Second)
 	readme, dir := page(t, "README.md"), tempDir(t)
 	clone, err := filepath.Abs(filepath.Join("..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	env := append(os.Environ(), "GOBIN="+dir, "PATH="+dir+":"+os.Getenv("PATH"), "GOFLAGS="+os.Getenv("GOFLAGS")+" -mod=mod",
 		"CACHESIDECAR_SOCKET="+filepath.Join(dir, "s"), "CACHESIDECAR_HTTP=off", "PYTHONPATH="+filepath.Join(clone, "clients/python"))
 	in := func(folder, line string) *exec.Cmd {
@@ -107,16 +103,12 @@ func TestReadme(t *testing.T) {
 		"func loadFromDatabase(_ context.Context, key string) ([]byte, error) { return []byte(\"row of \" + key), nil }\n\n" +
 		"func main() {\n\tctx := context.Background()\n" + strings.ReplaceAll(code, "…", "if err != nil {\n\tpanic(err)\n}") +
 		"fmt.Printf(\"%s %v\\n\", user.Value, err)\n}\n"
-	if err := os.Mkdir(app, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Mkdir(app, 0o700))
 	for name, text := range map[string]string{
 		"main.go": program, "go.mod": "module app\n", "go.sum": page(t, "go.sum"),
 		"app.py": "def load_from_database(key):\n    return 'row of ' + key\n\n" + blocks(t, readme, "python")[0] + "print(user)\n",
 	} {
-		if err := os.WriteFile(filepath.Join(app, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(filepath.Join(app, name), []byte(text), 0o600))
 	}
 	for _, line := range commands(t, console[1], 3) {
 		if line = strings.ReplaceAll(line, "/path/to/the/clone", clone); strings.HasPrefix(line, "go mod edit") {
@@ -200,9 +192,7 @@ func pairOfPorts(t *testing.T) int {
 	t.Helper()
 	for range 100 {
 		ports, err := freePorts(2)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if ports[1] == ports[0]+1 {
 			return ports[0]
 		}

@@ -37,17 +37,11 @@ func (p *process) region(who person, token string) (m mapped, r wire.Reply) {
 	p.t.Helper()
 	c, _ := p.dialAs(who, token)
 	defer c.close()
-	if err := c.send(&wire.Request{Op: wire.OpShared}); err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, c.send(&wire.Request{Op: wire.OpShared}))
 	b, oob := make([]byte, 64<<10), make([]byte, syscall.CmsgSpace(4))
 	n, oobn, _, _, err := c.nc.ReadMsgUnix(b, oob)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if err := wire.DecodeReply(wire.OpShared, b[wire.LengthSize:n], &r); err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, err)
+	testenv.Must(p.t, wire.DecodeReply(wire.OpShared, b[wire.LengthSize:n], &r))
 	if r.Status != wire.OK {
 		return m, r
 	}
@@ -61,9 +55,7 @@ func (p *process) region(who person, token string) (m mapped, r wire.Reply) {
 	}
 	defer unix.Close(fds[0])
 	var offer wire.Shared
-	if err := wire.UnmarshalBody(r.Body, &offer); err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, wire.UnmarshalBody(r.Body, &offer))
 	m.path = offer.Path
 	if m.bytes, err = unix.Mmap(fds[0], 0, int(offer.Size), unix.PROT_READ, unix.MAP_SHARED); err != nil {
 		p.t.Fatal(err)
@@ -89,13 +81,9 @@ func (p *process) publish(c *conn, m mapped, ns, key, value string) {
 func openToAll(t *testing.T, lines string) (p *process, config string) {
 	t.Helper()
 	dir := tempDir(t)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(dir, 0o755))
 	config = filepath.Join(dir, "c.yaml")
-	if err := os.WriteFile(config, []byte("socket_mode: 0666\n"+lines), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(config, []byte("socket_mode: 0666\n"+lines), 0o600))
 	return runSidecarAt(t, filepath.Join(dir, "s"), "--config", config), config
 }
 
@@ -146,9 +134,7 @@ func TestRegionsOfRights(t *testing.T) {
 	lines := "access:\n  sessions: {write: [group:60020, token:one, token:two]}\n  '*': {read: []}\ntokens:\n"
 	for _, name := range []string{"one", "two"} {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(name+"-0123456789abcdef"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(path, []byte(name+"-0123456789abcdef"), 0o600))
 		lines += fmt.Sprintf("  %s: {file: %s}\n", name, path)
 	}
 	p, _ := openToAll(t, lines)
@@ -209,9 +195,7 @@ func TestReloadErasesRegions(t *testing.T) {
 	if !m.has("secret-old") {
 		t.Error("a reload of the same rules ends the region")
 	}
-	if err := os.WriteFile(config, []byte("socket_mode: 0666\n"+fmt.Sprintf(rules, "60013")), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(config, []byte("socket_mode: 0666\n"+fmt.Sprintf(rules, "60013")), 0o600))
 	if o := p.as(root, "reload"); o.status != exitDone {
 		t.Fatal(o)
 	}
@@ -269,9 +253,7 @@ func TestUnreceivedDescriptors(t *testing.T) {
 	share := func(name string) cachesidecar.ShareStats {
 		t.Helper()
 		var s cachesidecar.Stats
-		if err := json.Unmarshal([]byte(p.at("stats", "--json").out), &s); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, json.Unmarshal([]byte(p.at("stats", "--json").out), &s))
 		i := slices.IndexFunc(s.Shares, func(s cachesidecar.ShareStats) bool { return s.Name == name })
 		return s.Shares[i]
 	}
@@ -283,9 +265,7 @@ func TestUnreceivedDescriptors(t *testing.T) {
 	var hogs []*conn
 	for range most + 20 {
 		c, err := p.connectAs(attacker)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(c.close)
 		c.write(ask)
 		hogs = append(hogs, c)
@@ -306,9 +286,7 @@ func TestUnreceivedDescriptors(t *testing.T) {
 	others("while they are connected")
 	open := share("connections").Used
 	for _, c := range hogs { // the descriptors stay on their way, so the connections keep their places
-		if err := c.nc.CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, c.nc.CloseWrite())
 	}
 	others("after the end of what they send")
 	if n := share("connections").Used; n < open-2 { // those of others come and go

@@ -38,9 +38,7 @@ func runConfigured(t *testing.T, text string) *configured {
 // write puts a file in the place of the configuration.
 func (c *configured) write(t *testing.T, text string) {
 	t.Helper()
-	if err := errors.Join(os.WriteFile(c.path+"-", []byte(text), 0o600), os.Rename(c.path+"-", c.path)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(os.WriteFile(c.path+"-", []byte(text), 0o600), os.Rename(c.path+"-", c.path)))
 }
 
 // TestReloadCommand: reload and SIGHUP put another file into effect, name the difference,
@@ -84,9 +82,7 @@ func TestReloadBroken(t *testing.T) {
 	c := runConfigured(t, good)
 	dir := tempDir(t)
 	open := filepath.Join(dir, "open")
-	if err := os.WriteFile(open, []byte("a secret of others"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(open, []byte("a secret of others"), 0o644))
 	c.write(t, "a: mistake")
 	c.signal(syscall.SIGHUP)
 	c.told(`the configuration is refused: this host continues with the one that it had","error":"`+c.path+`:1: \"a\" is no`, 1)
@@ -123,9 +119,7 @@ func TestReloadBroken(t *testing.T) {
 	if o := c.at("reload"); !strings.Contains(o.err, "request_timeout") || !strings.Contains(o.err, "http_hosts") {
 		t.Errorf("not all mistakes are told: %v", o)
 	}
-	if err := os.Remove(c.path); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Remove(c.path))
 	if o := c.at("reload"); o.status != exitMiss || !strings.Contains(o.err, "no such file") {
 		t.Errorf("no file: %v", o)
 	}
@@ -153,15 +147,11 @@ func TestReloadStorm(t *testing.T) {
 	}
 	c := runConfigured(t, file(0, 0))
 	cl, err := client.Dial(t.Context(), client.Config{Socket: c.socket, Namespace: "pages", DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer cl.Close()
 	stats := func() cachesidecar.Stats {
 		st, err := cl.Stats(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return st
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -224,8 +214,6 @@ func (p *process) files(t *testing.T) int {
 		return 0
 	}
 	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return len(list)
 }

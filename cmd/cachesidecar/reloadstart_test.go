@@ -18,29 +18,21 @@ func TestReloadAtStart(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // an origin that does not answer
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	notify := filepath.Join(dir, "n")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer nc.Close()
 	file := filepath.Join(dir, "c.yaml")
 	text := "namespaces: {users: {limits: {timeout: 30s}, origin: {postgres: {dsn_env: USERS, query: \"SELECT $1\"}}}}\n"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	cmd := exec.Command(binary(), "run", "--ask-origins", "--http", "off", "--socket", filepath.Join(dir, "s"), "--config", file)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify, fmt.Sprintf("USERS=postgres://u@%s/d?sslmode=disable", ln.Addr()))
 	p := launch(t, cmd)
 	ln.(*net.TCPListener).SetDeadline(testenv.Deadline())
 	c, err := ln.Accept() // the origin is asked: the sidecar does not serve yet
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	p.signal(syscall.SIGHUP)
 	p.told("the configuration is read", 1)
@@ -53,9 +45,7 @@ func TestReloadAtStart(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	end, err := net.Dial("unixgram", notify)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer end.Close()
 	if _, err := end.Write([]byte("the end")); err != nil {
 		t.Fatal(err)

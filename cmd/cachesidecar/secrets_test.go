@@ -30,9 +30,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	dir := tempDir(t)
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
 	password := write("password", marker+"\n")
@@ -125,9 +123,7 @@ func repeat(l net.Listener) {
 func TestNoSecretIsTold(t *testing.T) {
 	const marker = "s3cret"
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer l.Close()
 	address := l.Addr().String()
 	go repeat(l) // ends with the listener
@@ -142,9 +138,7 @@ namespaces:
   gone: {origin: {redis: {address: '127.0.0.1:1', password_file: %[2]s}}}
 `, address, password)
 	for path, text := range map[string]string{password: marker + "\n", file: text} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(path, []byte(text), 0o600))
 	}
 	t.Setenv("TEST_SECRET", marker)
 	p := runSidecar(t, "--config", file, "--http", admin, "--log-level", "debug")
@@ -199,16 +193,10 @@ func TestLengthySecretFilesAreClosed(t *testing.T) {
 		"dsn": "postgres://u:p@127.0.0.1:1/d", "password": "s3cret", "header": "Bearer s3cret", "token": "0123456789abcdef",
 		"cert": cert, "key": key,
 	} {
-		if err := os.WriteFile(file(name), []byte(text+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file(name), []byte(text+"\n"), 0o600))
 	}
-	if err := os.Chmod(file("cert"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mkfifo(file("pipe"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(file("cert"), 0o644))
+	testenv.Must(t, syscall.Mkfifo(file("pipe"), 0o600))
 	const web = "http: {url: 'http://127.0.0.1:1/{key}', header_files: {X-Token: %s}}"
 	origin := func(text string) string { return "namespaces: {a: {origin: {" + text + "}}}\n" }
 	tls := "redis: {address: '127.0.0.1:1', tls: true, tls_ca_file: " + file("cert") + ", tls_cert_file: " + file("cert") + ", tls_key_file: %s}"
@@ -222,9 +210,7 @@ func TestLengthySecretFilesAreClosed(t *testing.T) {
 	} {
 		try := func(path, want string) {
 			t.Helper()
-			if err := os.WriteFile(config, fmt.Appendf(nil, tc.text, path), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.WriteFile(config, fmt.Appendf(nil, tc.text, path), 0o600))
 			o := runBinary(t, "config", "check", config)
 			if want == "" {
 				if o.status != exitDone {
@@ -244,20 +230,14 @@ func TestLengthySecretFilesAreClosed(t *testing.T) {
 			0o644: "it contains a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600",
 			0o660: "chmod 0640 it, or 0600",
 		} {
-			if err := os.Chmod(file(tc.secret), mode); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.Chmod(file(tc.secret), mode))
 			try(file(tc.secret), want)
 		}
 		try(file("pipe"), "it is no regular file")
 		try("/dev/zero", "it is no regular file")
 		if os.Getuid() == 0 {
-			if err := errors.Join(os.Chmod(file(tc.secret), 0o600), os.Chown(file(tc.secret), 65534, 65534)); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(config, fmt.Appendf(nil, tc.text, file(tc.secret)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, errors.Join(os.Chmod(file(tc.secret), 0o600), os.Chown(file(tc.secret), 65534, 65534)))
+			testenv.Must(t, os.WriteFile(config, fmt.Appendf(nil, tc.text, file(tc.secret)), 0o600))
 			const want = "it contains a secret and belongs to uid 65534: chown it to uid 0"
 			if o := runBinary(t, "run", "--config", config, "--socket", file("s"), "--http", "off"); o.status == exitDone || !strings.Contains(o.err, want) {
 				t.Errorf("%s: run by root: %v\nwant %q", tc.name, o, want)
@@ -276,22 +256,16 @@ func TestConfigCheckByRoot(t *testing.T) {
 	file := func(name string) string { return filepath.Join(dir, name) }
 	write := func(name, text string, mode os.FileMode, uid int) {
 		t.Helper()
-		if err := errors.Join(os.WriteFile(file(name), []byte(text), 0o600), os.Chmod(file(name), mode), os.Chown(file(name), uid, uid)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, errors.Join(os.WriteFile(file(name), []byte(text), 0o600), os.Chmod(file(name), mode), os.Chown(file(name), uid, uid)))
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(dir, 0o755))
 	write("one", "0123456789abcdef one\n", 0o600, 65534)
 	write("two", "0123456789abcdef two\n", 0o600, 65534)
 	write("key", "key: "+strings.Repeat("ab", 32)+"\nseed: 0123456789abcdef\n", 0o600, 65534)
 	write("group", "0123456789abcdef group\n", 0o640, 65534)
 	write("another", "0123456789abcdef another\n", 0o600, 65533)
 	write("roots", "0123456789abcdef roots\n", 0o600, 0)
-	if err := os.Chown(file("group"), 0, 65534); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chown(file("group"), 0, 65534))
 	const note = "Checked as uid 65534, to which a file with a secret belongs: run the sidecar as that user."
 	for _, tc := range []struct {
 		text string
@@ -321,16 +295,10 @@ func TestConfigCheckByRoot(t *testing.T) {
 func selfSigned(t testing.TB) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{}, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
 }

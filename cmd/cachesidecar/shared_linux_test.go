@@ -27,9 +27,7 @@ import (
 func shares(t testing.TB, p *process) *client.Client {
 	t.Helper()
 	c, err := client.Dial(t.Context(), client.Config{Socket: p.socket, Conns: 1, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { c.Close() })
 	testenv.Eventually(t, "the shared memory", func() bool { return c.SharedStats().Attached })
 	return c
@@ -112,9 +110,7 @@ func filesOf(t testing.TB, socket string) (list []string) {
 	t.Helper()
 	for _, dir := range []string{filepath.Dir(socket), "/dev/shm"} {
 		found, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("cachesidecar-%016x-*", xxh3.HashString(socket))))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		list = append(list, found...)
 	}
 	return list
@@ -136,9 +132,7 @@ func TestSharedMemoryHasNoRoom(t *testing.T) {
 		t.Errorf("the log says nothing of it: %s", log)
 	}
 	c, err := client.Dial(t.Context(), client.Config{Socket: socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	if _, err := c.Set(t.Context(), "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)

@@ -188,9 +188,7 @@ func TestSecondSidecar(t *testing.T) {
 	// The same holds if another program listens there.
 	socket := filepath.Join(tempDir(t), "s")
 	ln, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	if o := runBinary(t, "run", "--socket", socket, "--http", "off"); o.status != exitMiss || !strings.Contains(o.err, "already running") {
 		t.Errorf("beside another program's socket: %v", o)

@@ -47,9 +47,7 @@ func TestLengthySocketFileDeleted(t *testing.T) {
 	lock := p.socket + ".lock"
 	for _, gone := range [][]string{{p.socket}, {p.socket, lock}, {lock}, {p.socket}} {
 		for _, path := range gone {
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.Remove(path))
 		}
 		testenv.Succeeds(t, fmt.Sprintf("%v anew", gone), func() error {
 			for _, path := range gone {
@@ -93,27 +91,19 @@ func TestLengthySocketFileReplaced(t *testing.T) {
 	// The file is put in place in one step, because a missing socket would be created
 	// again.
 	other := p.socket + "-other"
-	if err := errors.Join(os.WriteFile(other, []byte("precious"), 0o600), os.Rename(other, p.socket)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(os.WriteFile(other, []byte("precious"), 0o600), os.Rename(other, p.socket)))
 	const why = "exists and is no socket: remove it or choose another path with --socket"
 	readyz(t, addr, http.StatusServiceUnavailable, "apps do not find the socket: "+p.socket+" "+why)
 	c.must(ping())
-	if err := os.Remove(p.socket); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Remove(p.socket))
 	readyz(t, addr, http.StatusOK, "serving")
 	p.dial().must(ping())
 
 	// Another server, which is alive.
 	ln, err := net.Listen("unix", other)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
-	if err := os.Rename(other, p.socket); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Rename(other, p.socket))
 	readyz(t, addr, http.StatusServiceUnavailable, "already running: another process serves "+p.socket)
 	c.must(ping())
 	p.signal(syscall.SIGTERM)
@@ -139,9 +129,7 @@ func TestSocketTakenOver(t *testing.T) {
 	first := runSidecar(t, "--http", addr)
 	proctest.Stop(t, first.cmd.Process)
 	for _, path := range []string{first.socket, first.socket + ".lock"} {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.Remove(path))
 	}
 	second := runSidecarAt(t, first.socket)
 	second.dial().must(setRequest("k", "second"))
@@ -171,18 +159,12 @@ func TestSocketFolderGone(t *testing.T) {
 	testenv.Takes(t, 2*time.Second)
 	addr, run := testenv.FreeAddress(t), tempDir(t)
 	dir := filepath.Join(run, "folder")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Mkdir(dir, 0o700))
 	p := runSidecarAt(t, filepath.Join(dir, "s"), "--http", addr)
 	// Rename does it in one step; otherwise the socket would be created again in it.
-	if err := os.Rename(dir, dir+"-gone"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Rename(dir, dir+"-gone"))
 	readyz(t, addr, http.StatusServiceUnavailable, "does not exist: create "+dir)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Mkdir(dir, 0o700))
 	readyz(t, addr, http.StatusOK, "serving")
 	p.dial().must(ping())
 	p.terminate()
@@ -195,14 +177,10 @@ func TestInheritedSocketDeleted(t *testing.T) {
 	testenv.Takes(t, 2*time.Second)
 	addr, socket := testenv.FreeAddress(t), filepath.Join(tempDir(t), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ln.SetUnlinkOnClose(false)
 	f, err := ln.File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ln.Close()
 	defer f.Close()
 	cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http "$1" --node host1`, binary(), addr)
@@ -211,14 +189,10 @@ func TestInheritedSocketDeleted(t *testing.T) {
 	p.socket = socket
 	readyz(t, addr, http.StatusOK, "serving")
 	c := p.dial()
-	if err := os.Rename(socket, socket+"-away"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Rename(socket, socket+"-away"))
 	readyz(t, addr, http.StatusServiceUnavailable, "the file of the socket that systemd has passed on is gone from "+socket+": restart its socket unit")
 	c.must(ping())
-	if err := os.Rename(socket+"-away", socket); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Rename(socket+"-away", socket))
 	readyz(t, addr, http.StatusOK, "serving")
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(); status != exitDone {
@@ -249,12 +223,8 @@ func TestLockFile(t *testing.T) {
 		}
 		dir := tempDir(t)
 		socket, target := filepath.Join(dir, "s"), filepath.Join(dir, "target")
-		if err := os.WriteFile(target, []byte("precious"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := tc.put(socket+".lock", target); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(target, []byte("precious"), 0o600))
+		testenv.Must(t, tc.put(socket+".lock", target))
 		o := runBinary(t, "run", "--socket", socket, "--http", "off")
 		if o.status != exitMiss || !strings.Contains(o.err, "lock file "+socket+".lock "+tc.want) {
 			t.Errorf("%s: %v\nwant %q", name, o, tc.want)

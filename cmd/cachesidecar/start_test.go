@@ -20,9 +20,7 @@ import (
 func TestSocketThatCannotBe(t *testing.T) {
 	dir := tempDir(t)
 	plain := filepath.Join(dir, "plain")
-	if err := os.WriteFile(plain, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(plain, []byte("precious"), 0o600))
 	long := filepath.Join(dir, strings.Repeat("x", unixsock.MaxPath-len(dir)))
 	for _, tc := range []struct{ name, socket, want string }{
 		{"too long", long, fmt.Sprintf("has %d bytes, at most %d fit into a socket address: choose a shorter one", len(long), unixsock.MaxPath)},
@@ -48,9 +46,7 @@ func TestSocketThatCannotBe(t *testing.T) {
 // writable. Root may write everywhere, so it becomes another user.
 func TestSocketFolderNotWritable(t *testing.T) {
 	dir := tempDir(t)
-	if err := os.Chmod(dir, 0o555); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Chmod(dir, 0o555))
 	cmd := exec.Command(binary(), "run", "--socket", filepath.Join(dir, "s"), "--http", "off")
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -65,9 +61,7 @@ func TestSocketModeAndGroup(t *testing.T) {
 	gid := os.Getgid()
 	p := runSidecar(t, "--socket-mode", "0604", "--socket-group", fmt.Sprint(gid))
 	fi, err := os.Stat(p.socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if fi.Mode().Perm() != 0o604 || int(fi.Sys().(*syscall.Stat_t).Gid) != gid {
 		t.Errorf("mode %v, group %d", fi.Mode(), fi.Sys().(*syscall.Stat_t).Gid)
 	}
@@ -99,9 +93,7 @@ func TestInheritedSocket(t *testing.T) {
 	ln := keeps(t, "unix", socket)
 	notify := filepath.Join(filepath.Dir(socket), "n")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer nc.Close()
 	for flag, warns := range map[string]bool{"--socket-mode=0660": false, "--socket-mode=0600": true} {
 		cmd := passing(t, []net.Listener{ln}, "", flag)
@@ -138,9 +130,7 @@ func read(t *testing.T, nc *net.UnixConn) string {
 	_ = nc.SetReadDeadline(testenv.Deadline())
 	b := make([]byte, 100)
 	n, err := nc.Read(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return string(b[:n])
 }
 
@@ -148,9 +138,7 @@ func read(t *testing.T, nc *net.UnixConn) string {
 // behind.
 func TestHTTPAddressTaken(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	socket := filepath.Join(tempDir(t), "s")
 	o := runBinary(t, "run", "--socket", socket, "--http", ln.Addr().String())
@@ -196,14 +184,10 @@ func TestEndTakesLeaveTime(t *testing.T) {
 	dir := tempDir(t)
 	notify, file := filepath.Join(dir, "n"), filepath.Join(dir, "c.yaml")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer nc.Close()
 	write := func(leaveTime string) {
-		if err := os.WriteFile(file, []byte("leave_time: "+leaveTime+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte("leave_time: "+leaveTime+"\n"), 0o600))
 	}
 	write("20s")
 	socket := filepath.Join(dir, "s")

@@ -89,14 +89,10 @@ func TestGoldenStatsPages(t *testing.T) {
 	}))
 	name := filepath.Join("testdata", "stats_pages.txt")
 	if *update {
-		if err := os.WriteFile(name, got.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(name, got.Bytes(), 0o644))
 	}
 	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got.Bytes(), name, want)
 	}
@@ -136,9 +132,7 @@ func TestStatsOfAFailingOrigin(t *testing.T) {
 	}))
 	defer origin.Close()
 	token := filepath.Join(tempDir(t), "token")
-	if err := os.WriteFile(token, []byte("sesame-sesame-sesame\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(token, []byte("sesame-sesame-sesame\n"), 0o600))
 	addr := testenv.FreeAddress(t)
 	serveWith(t, sidecar.Config{HTTP: addr, HTTPTokenFile: token, Namespaces: map[string]sidecar.Namespace{"users": {
 		Origin: &httporigin.Config{URL: origin.URL + "/{key}"}, Limits: sidecar.Limits{Breaker: sidecar.Breaker{Open: 50 * time.Millisecond}},
@@ -233,16 +227,12 @@ func TestStatsOfAFullNamespace(t *testing.T) {
 func httpPage(t *testing.T, addr, path, token string) string {
 	t.Helper()
 	r, err := http.NewRequest(http.MethodGet, "http://"+addr+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {

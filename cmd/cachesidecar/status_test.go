@@ -28,9 +28,7 @@ func TestStatusOfAbsentSidecar(t *testing.T) {
 	plain := filepath.Join(dir, "plain")
 	stale := filepath.Join(dir, "stale")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
 	if o := command(t, "", "version"); o.status != exitDone {
@@ -56,9 +54,7 @@ func fakeSidecar(t *testing.T, serve func(net.Conn)) (socket string) {
 	t.Helper()
 	socket = filepath.Join(tempDir(t), "s")
 	ln, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	done := make(chan struct{})
 	go func() { // ends when the listener is closed
 		defer close(done)
@@ -168,9 +164,7 @@ func TestHealthOf(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			body, err := wire.MarshalBody(tc.st)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			o := command(t, "", "health", "--socket", fakeSidecar(t, answering(wire.Reply{Body: body})))
 			if o.status != tc.status || o.out != tc.out || o.err != tc.err {
 				t.Errorf("%v\nwant status %d, %q and %q", o, tc.status, tc.out, tc.err)

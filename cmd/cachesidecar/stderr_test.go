@@ -45,9 +45,7 @@ func (p *process) malformed(n int) {
 	p.t.Helper()
 	for range n {
 		c, err := net.Dial("unix", p.socket)
-		if err != nil {
-			p.t.Fatal(err)
-		}
+		testenv.Must(p.t, err)
 		_ = c.SetDeadline(testenv.Deadline())
 		_, _ = c.Write(make([]byte, 4))
 		_, _ = c.Read(make([]byte, 64)) // the sidecar closes it
@@ -60,9 +58,7 @@ func (p *process) serves() {
 	p.t.Helper()
 	ctx := testenv.Context(p.t)
 	cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, err)
 	defer cl.Close()
 	if _, err := cl.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 		p.t.Fatal(err)
@@ -78,9 +74,7 @@ func TestLengthyStderrIsFull(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer r.Close()
 	p := runBeside(t, w, "--log-level", "debug")
 	p.malformed(5_000)
@@ -97,9 +91,7 @@ func TestLengthyStderrIsGone(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	p := runBeside(t, w)
 	_ = r.Close()
 	p.malformed(100)

@@ -82,9 +82,7 @@ func TestTopOnTerminal(t *testing.T) {
 			tt.Press(t, "e")
 			tt.WaitFor(t, "another order", has("by errors"))
 			tt.Resize(t, 40, 9)
-			if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, syscall.Kill(os.Getpid(), syscall.SIGWINCH))
 			text = tt.WaitFor(t, "the narrow page", func(s string) bool { return len(lastPage(s)) == 9 && has("…")(s) })
 			for _, line := range lastPage(text) {
 				if uniseg.StringWidth(line) > 40 {
@@ -149,9 +147,7 @@ func TestTopSuspended(t *testing.T) {
 			shell.Env = append(os.Environ(), "PS1=$ ", "TERM=xterm", "CACHESIDECAR_SOCKET="+socket)
 			shell.Stdin, shell.Stdout, shell.Stderr = tt.Its, tt.Its, tt.Its
 			shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
-			if err := shell.Start(); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, shell.Start())
 			t.Cleanup(func() { _ = shell.Process.Kill(); _ = shell.Wait() })
 			pages := func(n int) func(string) bool {
 				return func(s string) bool {
@@ -188,9 +184,7 @@ func TestTopSuspended(t *testing.T) {
 func childOf(t *testing.T, pid int) (child int) {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if _, err := fmt.Sscan(string(bytes.TrimSpace(b)), &child); err != nil {
 		t.Fatalf("%q: %v", b, err)
 	}

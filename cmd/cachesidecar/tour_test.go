@@ -93,9 +93,7 @@ func TestWatch(t *testing.T) {
 func TestRunWithConfig(t *testing.T) {
 	dir := tempDir(t)
 	file := filepath.Join(dir, "c.yaml")
-	if err := os.WriteFile(file, []byte("node: from-file\nhttp: off\nl2_size: 16MiB\nmax_connections: 7\nlog_format: text\nnamespaces:\n  pages: {quota: 1MiB}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte("node: from-file\nhttp: off\nl2_size: 16MiB\nmax_connections: 7\nlog_format: text\nnamespaces:\n  pages: {quota: 1MiB}\n"), 0o600))
 	cmd := exec.Command(binary(), "run", "--config", file, "--l2-size", "32MiB")
 	socket := filepath.Join(dir, "s")
 	cmd.Env = append(os.Environ(), "CACHESIDECAR_SOCKET="+socket, "CACHESIDECAR_NODE=from-environment")

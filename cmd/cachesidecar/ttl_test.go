@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -77,9 +78,7 @@ func TestVersionsInJSON(t *testing.T) {
 	serveHere(t)
 	version := func(line ...string) string {
 		var floating map[string]any
-		if err := json.Unmarshal([]byte(mustRun(t, append(line, "--json")...)), &floating); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, json.Unmarshal([]byte(mustRun(t, append(line, "--json")...)), &floating))
 		v, ok := floating["version"].(string)
 		if !ok {
 			t.Fatalf("%q: the version is %T %v, want a string", line, floating["version"], floating["version"])

@@ -42,9 +42,7 @@ func runTuned(t *testing.T, env ...string) (p *process, page string) {
 func metric(t *testing.T, address, name string) float64 {
 	t.Helper()
 	r, err := http.Get("http://" + address + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer r.Body.Close()
 	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
 		if v, ok := strings.CutPrefix(lines.Text(), name+" "); ok {

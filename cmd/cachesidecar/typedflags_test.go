@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/internal/configfile"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // configOf builds a configuration as run does, and stops there.
@@ -48,9 +49,7 @@ func TestFlagsOfProcess(t *testing.T) {
 func TestTimesOfDays(t *testing.T) {
 	file := filepath.Join(tempDir(t), "c.yaml")
 	text := "max_staleness: &d 1d\nnode: *d\nrequest_timeout: *d\nnamespaces: {a: &a {default_ttl: 1d12h}, b: {<<: *a, stale_limit: 0}}\n"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	t.Setenv("CACHESIDECAR_MAX_CLOCK_SKEW", "7d")
 	cfg, err := configOf(t, "--config", file, "--request-timeout", "1.5d")
 	a, b := cfg.Namespaces["a"], cfg.Namespaces["b"]

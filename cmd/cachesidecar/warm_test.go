@@ -71,9 +71,7 @@ func serveOrigin(t testing.TB, ns sidecar.Namespace) *origin {
 func listOf(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(tempDir(t), "keys")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
@@ -156,14 +154,10 @@ func TestWarmJSON(t *testing.T) {
 	got := anyNumber.ReplaceAll([]byte(o.out), []byte(`": 0`))
 	const name = "testdata/warm.json"
 	if *update {
-		if err := os.WriteFile(name, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(name, got, 0o644))
 	}
 	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if string(got) != string(want) {
 		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
 	}
@@ -227,9 +221,7 @@ func TestLengthyWarmResumes(t *testing.T) {
 		t.Errorf("a run with nothing left: %v, and the origin is asked for %q", third, o.asked)
 	}
 	// The list has grown; another list; another namespace; another file.
-	if err := os.WriteFile(file, []byte(many("k%d", 0, 3001)), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(file, []byte(many("k%d", 0, 3001)), 0o600))
 	if more := command(t, "", line...); more.status != exitDone || !slices.Equal(o.asked, []string{"k3000"}) {
 		t.Errorf("one key more: %v, the origin is asked for %q", more, o.asked)
 	}
@@ -266,9 +258,7 @@ func TestWarmErrors(t *testing.T) {
 			t.Errorf("%s: %v\nwant %q", tc.name, o, tc.want)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(dir, "at"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Mkdir(filepath.Join(dir, "at"), 0o700))
 	if err := (&position{path: filepath.Join(dir, "at")}).save(); err == nil {
 		t.Error("a folder is taken for a position")
 	}
@@ -297,9 +287,7 @@ func TestLengthyWarmInterrupted(t *testing.T) {
 	}))
 	defer slow.Close()
 	config := filepath.Join(tempDir(t), "c.yaml")
-	if err := os.WriteFile(config, []byte("namespaces: {users: {origin: {http: {url: '"+slow.URL+"/{key}'}}}}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(config, []byte("namespaces: {users: {origin: {http: {url: '"+slow.URL+"/{key}'}}}}\n"), 0o600))
 	s := runSidecar(t, "--config", config)
 	file, at := listOf(t, many("k%d", 0, 2000)), filepath.Join(tempDir(t), "at")
 	line := []string{"warm", file, "--ns", "users", "--resume", at, "--concurrency", "8", "--socket", s.socket}
@@ -357,9 +345,7 @@ func FuzzKeyList(f *testing.F) {
 		var got []string
 		for l := newKeyList(io.NopCloser(bytes.NewReader(b)), "list", null); ; {
 			keys, err := l.next(t.Context(), 3)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			if len(keys) == 0 {
 				break
 			}

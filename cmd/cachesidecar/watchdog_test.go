@@ -21,9 +21,7 @@ func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	notify := filepath.Join(tempDir(t), "n")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer nc.Close()
 	socket := filepath.Join(filepath.Dir(notify), "s")
 	cmd := exec.Command("sh", "-c", `WATCHDOG_PID=$$ exec "$0" run --http off --node host1 --socket "$1"`, binary(), socket)
@@ -69,9 +67,7 @@ func TestHangs(t *testing.T) {
 	} {
 		socket := filepath.Join(tempDir(t), "s")
 		ln, err := net.Listen("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		go func() { // ends with the listener
 			for tc.serve != nil {
 				c, err := ln.Accept()

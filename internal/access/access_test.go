@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -15,9 +16,7 @@ import (
 func tokenFile(t testing.TB, name, secret string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(path, []byte(secret+"\n"), 0o600))
 	return path
 }
 
@@ -36,9 +35,7 @@ func TestEntitled(t *testing.T) {
 			Others:   {Read: []string{"10", "token:report"}, Write: []string{"10"}},
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for _, tc := range []struct {
 		name                          string
 		peer                          unixsock.Peer
@@ -88,16 +85,12 @@ func TestEntitled(t *testing.T) {
 // write.
 func TestEntitledByDefault(t *testing.T) {
 	a, err := read(Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if e := a.of(unixsock.Peer{UID: 99, GID: 99}); e.in[0] != Write || e.admin || a.ruled {
 		t.Errorf("%+v", e)
 	}
 	a, err = read(Config{Namespaces: map[string]Grants{"users": {Admin: []string{"5"}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if e := a.of(unixsock.Peer{UID: 99, GID: 99}); e.in[0] != Write || e.in[1] != Nothing {
 		t.Errorf("beside a line: %+v", e)
 	}
@@ -133,9 +126,7 @@ func TestReplace(t *testing.T) {
 	rules := func(c Config) *Rules {
 		t.Helper()
 		a, err := New(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return a
 	}
 	tokens := map[string]string{"web": tokenFile(t, "web", webSecret)}

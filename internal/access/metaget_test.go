@@ -3,6 +3,7 @@ package access
 import (
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -10,9 +11,7 @@ import (
 // TestMetaGetRights checks that METAGET needs the right to write if it may change something.
 func TestMetaGetRights(t *testing.T) {
 	a, err := New(Config{Namespaces: map[string]Grants{"users": {Read: []string{"5"}, Write: []string{"6"}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for _, tc := range []struct {
 		name string
 		uid  int

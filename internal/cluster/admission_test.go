@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -61,15 +62,11 @@ func TestMessagesAhead(t *testing.T) {
 				Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},
 				Clock: clock, Versions: kv.NewHLC(1), Delegate: tiers, Mirror: noDelegate{}, Events: invalidation.NewLog(1), Log: slog.New(slog.DiscardHandler),
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			b := kv.Process{Node: "b", Epoch: 1}
 			n.driver.state.members[b.Node] = &member{id: b}
 			body, err := wire.MarshalBody(m.body)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			switch m.op {
 			case 0:
 				n.relay.receive(body)

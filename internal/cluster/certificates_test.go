@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -18,9 +19,7 @@ func TestOldCertificates(t *testing.T) {
 		Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Delegate: noDelegate{}, Mirror: noDelegate{},
 		Feeds: []Feed{{Name: "shop", MaxLag: time.Hour}}, Log: slog.New(slog.DiscardHandler),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	now := 100 * time.Hour
 	is := func(what, state string, want bool) {
 		t.Helper()
@@ -60,9 +59,7 @@ func TestYoungMachine(t *testing.T) {
 			Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Delegate: noDelegate{}, Mirror: noDelegate{},
 			Feeds: []Feed{{Name: "shop", MaxLag: time.Minute}, {Name: "unbounded"}}, Log: slog.New(slog.DiscardHandler),
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		is := func(what, state string, wantLate bool) {
 			t.Helper()
 			for _, feed := range n.cfg.Feeds {

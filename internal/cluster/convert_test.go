@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -26,9 +27,7 @@ func TestEventBytes(t *testing.T) {
 	}
 	w := toEvents(list)
 	b, err := wire.MarshalBody(&w)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	want := "92" + "c422" +
 		"01" + "0000000000000000" + "0000000000000003" +
 		"02" + "0000000000000000" + "0000000000000004" +

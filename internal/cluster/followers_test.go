@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -49,14 +50,10 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 		Bound: bound, Clock: bubbleClock{time.Now()}, Versions: kv.NewHLC(1), Delegate: noDelegate{}, Mirror: noDelegate{}, Events: log,
 		Network: Network{Nap: time.Sleep},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	hosts := simnet.New(1)
 	ln, err := hosts.Host("10.0.0.1").Listen(7000)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	from := kv.Process{Node: "b", Epoch: 1}
 	n.followers.addReader(from, n.cfg.Clock.Read().Boot)
 	server := server.New(server.Limits{}, n.cfg.Log, func(net.Conn) (server.Handler, error) { return n.handler(from, peer.Poll), nil })
@@ -69,9 +66,7 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	answering.Go(func() { n.followers.runHeartbeats(inner) })
 	r.stop = func() { end(); answering.Wait() }
 	nc, err := hosts.Host("10.0.0.2").Dial(ctx, ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	r.c = rpc.NewClient(nc, rpc.ClientConfig{})
 	t.Cleanup(func() {
 		r.stop()
@@ -87,12 +82,8 @@ func (bh *byHand) sendFollows(calls int, f wire.Follow) {
 	bh.t.Helper()
 	for range calls {
 		body, err := wire.MarshalBody(&f)
-		if err != nil {
-			bh.t.Fatal(err)
-		}
-		if err := bh.c.Start(&wire.Request{Op: wire.OpFollow, Body: body}, time.Minute, &followed{came: bh.came}); err != nil {
-			bh.t.Fatal(err)
-		}
+		testenv.Must(bh.t, err)
+		testenv.Must(bh.t, bh.c.Start(&wire.Request{Op: wire.OpFollow, Body: body}, time.Minute, &followed{came: bh.came}))
 		f.Anew = false
 	}
 	bh.c.Flush()

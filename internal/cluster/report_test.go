@@ -9,6 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestNamesakes checks that gossip's report of two processes with one name is in the
@@ -97,9 +98,7 @@ func TestOwnStopIsNoSkew(t *testing.T) {
 	clock := &still{}
 	clock.boot.Store(int64(time.Hour))
 	n, err := New(Config{Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Delegate: noDelegate{}, Mirror: noDelegate{}, Bound: 2 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	behind := func(d time.Duration) bool {
 		return n.driver.causedByStandstill(fmt.Errorf("refused: %w", &peer.SkewError{Node: "b", Behind: d, Ahead: -d, Most: n.cfg.MaxSkew}))
 	}

@@ -83,9 +83,7 @@ func startWith(t *testing.T, name string, clock kv.Clock, tiers Delegate, voters
 		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Delegate: tiers,
 		Mirror: noDelegate{}, Events: invalidation.NewLog(1),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }() // ends with stop, in the cleanup

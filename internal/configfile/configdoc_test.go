@@ -41,9 +41,7 @@ func commentsOf(t *testing.T, typ reflect.Type) configComments {
 	all := configComments{}
 	for _, file := range files {
 		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments|parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		ast.Inspect(f, func(n ast.Node) bool {
 			decl, ok := n.(*ast.TypeSpec)
 			if !ok {
@@ -257,9 +255,7 @@ func TestGoldenConfigDoc(t *testing.T) {
 		}
 	}
 	if *update {
-		if err := os.WriteFile(filepath.Join("..", "..", "docs", "CONFIG.md"), []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(filepath.Join("..", "..", "docs", "CONFIG.md"), []byte(got), 0o644))
 		return
 	}
 	if got != doc {

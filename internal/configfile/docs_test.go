@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -20,9 +21,7 @@ import (
 func readDoc(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return string(b)
 }
 
@@ -276,14 +275,10 @@ func docExamples(t testing.TB) (list []string) {
 	t.Helper()
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md"} {
 		pages, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		for _, page := range pages {
 			b, err := os.ReadFile(page)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			for _, rest := range strings.Split(string(b), "```yaml\n")[1:] {
 				example, _, _ := strings.Cut(rest, "```")
 				list = append(list, example)
@@ -308,9 +303,7 @@ func withFiles(t testing.TB, text string) string {
 		if m[2] == "cluster.key" {
 			text = peer.NewKeyFile()
 		}
-		if err := os.WriteFile(filepath.Join(dir, m[2]), []byte(text), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(filepath.Join(dir, m[2]), []byte(text), 0o700))
 	}
 	text = namedPerson.ReplaceAllString(text, "${1}0")
 	return namedFile.ReplaceAllString(text, dir+"/$2")

@@ -173,14 +173,10 @@ func TestPrecedence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			key := fileKey(name)
 			file := filepath.Join(dir, key)
-			if err := os.WriteFile(file, []byte(fileLine(key, s.file)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.WriteFile(file, []byte(fileLine(key, s.file)), 0o600))
 			flag := "--" + name + "=" + s.flag
 			nothing, err := configOf(t)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			check := func(what, want string, args ...string) {
 				t.Helper()
 				cfg, err := configOf(t, args...)
@@ -222,17 +218,13 @@ func TestSettingsStandTogether(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte(text), 0o600))
 		return file
 	}
 	t.Setenv("CACHESIDECAR_CONFIG", write("a", "node: from-environment-file\n"))
 	t.Setenv("CACHESIDECAR_MAX_CONNECTIONS", "77")
 	cfg, err := configOf(t, "--config", write("b", "node: n\nl2_size: 16MiB\nnamespaces: {a: {quota: 1MiB}}\n"), "--pprof", "--l2-size", "32MiB")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if cfg.Node != "n" || cfg.L2Size != 32<<20 || !cfg.Pprof || cfg.MaxConnections != 77 || cfg.Namespaces["a"].Quota != 1<<20 || cfg.HTTP != DefaultHTTP {
 		t.Errorf("%+v", cfg)
 	}

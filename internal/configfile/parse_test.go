@@ -112,9 +112,7 @@ namespaces:
   script:
     origin: {exec: {command: [a, b], env: [A=b, C], absent: 4, store: [s], delete: [d], refused: 5}}
 `))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if cfg.Node != "host-7" || cfg.Socket != "/tmp/s" || cfg.SocketMode != 0o600 || cfg.SocketGroup != "7" ||
 		cfg.L1Size != 3<<29 || cfg.L2Size != 1<<30 || cfg.MaxValue != 500_000 || cfg.MaxNamespaces != 9 || cfg.MaxConnections != 10 ||
 		cfg.RequestTimeout != 90*time.Second || cfg.HTTP != "off" || !cfg.Pprof || !cfg.IgnoreMemoryLimit || cfg.LogFormat != "json" || cfg.LogLevel != "debug" {
@@ -305,9 +303,7 @@ func checked(file string) string {
 func TestFindProblems(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.yaml")
 	check := func(text string) string {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte(text), 0o600))
 		return checked(file)
 	}
 	for _, text := range []string{"", "l2_size: 16MiB\n", "http: off", "socket_mode: 0600", "namespaces: {a: {default_ttl: 0s}}",

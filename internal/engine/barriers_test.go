@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -131,9 +132,7 @@ func TestReloadLagOfLateDeletion(t *testing.T) {
 		ns.ReplicaLag = testLag
 		next.Configured = map[string]namespaces.Settings{namespaces.Default: ns}
 		plan, err := h.Namespaces.Prepare(t.Context(), next)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		readings, lagged := 0, false
 		clock.Before(func() { // the second reading of a reload comes before its settings take effect
 			if readings++; readings != 2 {
@@ -220,9 +219,7 @@ func TestHandOverOfBarriers(t *testing.T) {
 		if len(told) != 1 {
 			t.Fatalf("%d", len(told))
 		}
-		if err := to.Engine.Barriers.TakeOver(&told[0], 0, awaitedAll); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, to.Engine.Barriers.TakeOver(&told[0], 0, awaitedAll))
 		type asked struct{ ns, key string }
 		for _, step := range []struct {
 			after time.Duration
@@ -271,9 +268,7 @@ func TestHandOverOfOtherLags(t *testing.T) {
 				if tc.forget {
 					told[0].Lags = nil
 				}
-				if err := to.Engine.Barriers.TakeOver(&told[0], begun, awaitedAll); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, to.Engine.Barriers.TakeOver(&told[0], begun, awaitedAll))
 				for name, lag := range here {
 					ns := to.Engine.Namespaces.Lookup([]byte(name))
 					barred := func() bool {

@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -53,9 +54,7 @@ func TestKeptNote(t *testing.T) {
 		}
 		tc.turn(&n)
 		note, err := msgpack.Marshal(&n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		err = e.kept.accept(e, note)
 		if tc.want == "" {
 			if err != nil || e.HLC.Next(now.Wall) <= n.Version {

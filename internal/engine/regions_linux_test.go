@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -90,9 +91,7 @@ func TestUnusedRegionMakesRoom(t *testing.T) {
 		t.Fatal(bad)
 	}
 	m, err := shm.Map(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(err, f.Close()))
 	if offer, bad := ask(2); offer.Size != 1<<20 {
 		t.Fatal(offer, bad)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
@@ -40,9 +41,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 	}
 	for _, name := range []string{"before", "after"} {
 		looked, err := namespaces.New(namespaces.Config{Clock: h.Clock}, namespaces.Parts{}) // as the deletion finds it
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if name == "before" && !comes(name) {
 			t.Fatal("the entry was refused")
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -124,9 +125,7 @@ func newHost(t *testing.T, name string, settings namespaces.Settings) *host {
 	var err error
 	must := func() {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 	}
 	h.events, h.ledger = invalidation.NewLog(logEvents), invalidation.NewLedger(1<<10)
 	h.store, err = segment.New(segment.Config{
@@ -159,9 +158,7 @@ func (h *host) run() {
 	node, err := cluster.New(cluster.Config{
 		Self: h.self, Clock: &clock{begun: h.clock.begun}, Versions: kv.NewHLC(1), Delegate: delegate{host: h}, Mirror: noMirror{},
 	})
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	testenv.Must(h.t, err)
 	h.node = node
 	h.runHandoff()
 }
@@ -243,9 +240,7 @@ func (h *host) connect(lan *simnet.Net, i int, tables *tables) {
 			Transport: func(string) memberlist.Transport { return h.net.Transport(7946) },
 		},
 	})
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	testenv.Must(h.t, err)
 	h.node = node
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

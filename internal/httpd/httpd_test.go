@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // pipes is a listener of connections in memory, whose time is virtual.
@@ -41,9 +42,7 @@ func TestHTTPTimes(t *testing.T) {
 			Address: "127.0.0.1:0", MaxConns: 16, Log: slog.New(slog.DiscardHandler), Metrics: metrics,
 			Ready: func() (string, bool) { return "ok", true },
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer a.gate.Close()
 		conns := make(pipes)
 		done := make(chan error, 1)

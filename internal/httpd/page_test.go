@@ -119,9 +119,7 @@ func TestPageState(t *testing.T) {
 // script then changes nothing, and a selection made before it stays.
 func TestPageAndEvent(t *testing.T) {
 	document, event, err := (&fake{}).page().draw()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	data := strings.TrimSuffix(regexp.MustCompile("(?m)^data: ").ReplaceAllString(string(event), ""), "\n\n")
 	_, rest, _ := strings.Cut(string(document), "<main>")
 	if main, _, _ := strings.Cut(rest, "</main>"); main != data {
@@ -189,9 +187,7 @@ func TestStreams(t *testing.T) {
 		}}
 		follow := func() *http.Response {
 			r, err := (&http.Client{Transport: transport}).Get("http://host/events")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			return r
 		}
 		var streams []*http.Response

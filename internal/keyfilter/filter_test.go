@@ -27,9 +27,7 @@ func TestBloomRate(t *testing.T) {
 		rate        float64
 	}{{100000, 1000000, 0.01}, {20000, 1000000, 0.001}, {1, 100000, 0.01}, {1000, 100000, 0.2}} {
 		words, err := bloomWords(tc.keys, tc.rate)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		b := newBloom(words, tc.rate)
 		for i := range tc.keys {
 			b.add(hashOf("there", i))
@@ -57,9 +55,7 @@ func TestBloomRate(t *testing.T) {
 func newFilter(t *testing.T, of Settings, list loader.Lister, ready func(context.Context) error, now func() time.Duration) *Filter {
 	t.Helper()
 	k, err := New(of, list, 9, nil, ready)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	k.now = now
 	return k
 }
@@ -150,9 +146,7 @@ func TestFilter(t *testing.T) {
 				_, err := k.build(t.Context())
 				return err
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			if now = tc.now; k.MayExist(absent) != tc.pass {
 				t.Errorf("the absent key passes: want %v", tc.pass)
 			}

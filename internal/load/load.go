@@ -61,7 +61,8 @@ type Result struct {
 // PerSecond returns the throughput in requests per second.
 func (r Result) PerSecond() float64 { return float64(r.Requests) / r.Elapsed.Seconds() }
 
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
+// NewHistogram returns a histogram of nanoseconds, up to a minute.
+func NewHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
 
 // Load is a set of open connections with prebuilt requests. It can be measured several
 // times, so that the sides of a comparison can take turns. It is not safe for concurrent
@@ -125,7 +126,7 @@ func (l *Load) send(ctx context.Context, begin, until time.Time) (Result, error)
 	if until.IsZero() {
 		until = time.Now()
 	}
-	r := Result{Elapsed: until.Sub(begin), Latency: newHistogram()}
+	r := Result{Elapsed: until.Sub(begin), Latency: NewHistogram()}
 	for _, w := range l.workers {
 		r.Requests += w.requests
 		r.Hits += w.hits

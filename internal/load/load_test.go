@@ -55,9 +55,7 @@ func serve(t *testing.T, answer func(w io.Writer, b []byte) error) func() (net.C
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var conns sync.WaitGroup
 	conns.Add(1)
 	go func() { // ends when the listener is closed
@@ -148,9 +146,7 @@ func TestOnceSendsEachKeyOnce(t *testing.T) {
 		Dial: dial, Protocol: frames{}, Conns: conns, Pipeline: pipeline, Batches: batches, Once: true,
 		Key: func(conn, n int) uint64 { return uint64(1000 + conn*pipeline*batches + n) },
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	mu.Lock()
 	defer mu.Unlock()
 	delete(seen, binary.BigEndian.Uint64([]byte("hello, s")))
@@ -167,15 +163,11 @@ func TestOnceSendsEachKeyOnce(t *testing.T) {
 // TestTurns checks that a load runs several times, and that each result is of its run alone.
 func TestTurns(t *testing.T) {
 	l, err := Open(Config{Dial: serve(t, echo), Protocol: frames{}, Conns: 2, Pipeline: 4, Key: func(_, n int) uint64 { return uint64(n) }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer l.Close()
 	for range 3 {
 		r, err := l.Run(t.Context(), 0, 5*time.Millisecond)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if r.Latency.TotalCount() != r.Requests/4 || r.Elapsed != 5*time.Millisecond {
 			t.Errorf("got %d requests, %d latencies, %v; want 4 requests a latency, 5ms", r.Requests, r.Latency.TotalCount(), r.Elapsed)
 		}

@@ -33,7 +33,7 @@ func newWorker(cfg Config, conn int) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{
-		protocol: cfg.Protocol, pipeline: cfg.Pipeline, nc: nc, buf: make([]byte, 256<<10), latency: newHistogram(),
+		protocol: cfg.Protocol, pipeline: cfg.Pipeline, nc: nc, buf: make([]byte, 256<<10), latency: NewHistogram(),
 	}
 	var all []byte
 	ends := make([]int, cfg.Batches)
@@ -62,7 +62,7 @@ func (w *worker) send(begin, until time.Time) error {
 		if until.IsZero() && sent == len(w.batches) || !until.IsZero() && !start.Before(until) {
 			return nil
 		}
-		hits, err := w.exchange(w.batches[w.next])
+		hits, err := Exchange(w.nc, w.protocol, w.batches[w.next], w.pipeline, &w.buf)
 		if err != nil {
 			return err
 		}
@@ -75,14 +75,14 @@ func (w *worker) send(begin, until time.Time) error {
 	}
 }
 
-// exchange writes a batch and reads its replies.
-func (w *worker) exchange(batch []byte) (hits int, err error) {
-	if _, err := w.nc.Write(batch); err != nil {
+// Exchange writes a batch of want requests, and reads their replies into buf, which grows if it must.
+func Exchange(rw io.ReadWriter, p Protocol, batch []byte, want int, buf *[]byte) (hits int, err error) {
+	if _, err := rw.Write(batch); err != nil {
 		return 0, err
 	}
 	have := 0
-	for want := w.pipeline; want > 0; {
-		n, err := w.nc.Read(w.buf[have:])
+	for want > 0 {
+		n, err := rw.Read((*buf)[have:])
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = fmt.Errorf("load: the server closed the connection with %d replies to come: %w",
@@ -91,15 +91,15 @@ func (w *worker) exchange(batch []byte) (hits int, err error) {
 			return hits, err
 		}
 		have += n
-		replies, hit, size, err := w.protocol.Count(w.buf[:have], want)
+		replies, hit, size, err := p.Count((*buf)[:have], want)
 		if err != nil {
 			return hits, err
 		}
 		want -= replies
 		hits += hit
-		have = copy(w.buf, w.buf[size:have])
-		if have == len(w.buf) {
-			w.buf = append(w.buf, make([]byte, len(w.buf))...)
+		have = copy(*buf, (*buf)[size:have])
+		if have == len(*buf) {
+			*buf = append(*buf, make([]byte, have)...)
 		}
 	}
 	if have > 0 {

@@ -252,9 +252,7 @@ func (s *stuck) String() string {
 // TestGoneStream checks that a closed stream costs lines.
 func TestGoneStream(t *testing.T) {
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	_ = r.Close()
 	l := Start(w, Options{})
 	l.Logger().Info("to nobody")
@@ -286,9 +284,7 @@ func FuzzJSON(f *testing.F) {
 	f.Add("\x1b\u009b\u202e\U000e0001\xff\x7f\"\\")
 	f.Fuzz(func(t *testing.T, text string) {
 		before, err := json.Marshal(map[string]string{text: text})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		after := JSON(bytes.Clone(before))
 		var a, b map[string]string
 		if err := errors.Join(json.Unmarshal(before, &a), json.Unmarshal(after, &b)); err != nil {

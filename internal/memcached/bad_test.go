@@ -169,9 +169,7 @@ func TestTextStorm(t *testing.T) {
 	for range 100 {
 		other.Ask("set other 0 0 1\r\ny", "STORED")
 	}
-	if err := <-sent; err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, <-sent)
 	if line := c.Line(); line != "MN" {
 		t.Error(line)
 	}
@@ -340,9 +338,7 @@ func FuzzText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
 		for i, one := range [][]byte{b, []byte("mn\r\n")} {
 			nc, err := h.Connect(h.Servers["memcached over unix"])
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			for step := int(piece) + 1; len(one) > 0; one = one[min(step, len(one)):] {
 				if _, err := nc.Write(one[:min(step, len(one))]); err != nil {
 					break

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -42,9 +43,7 @@ func (s ofKeys) open(t *testing.T, pattern string) (o *Origin, asked *atomic.Int
 	t.Helper()
 	s.asked = &atomic.Int64{}
 	o, err := Open("users", Settings{Origin: s, KeyPattern: pattern}, nil, Host{MaxValue: 1 << 20, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return o, s.asked
 }
 

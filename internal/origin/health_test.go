@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -52,9 +53,7 @@ func openFailing(t *testing.T, err *error, s Settings) (o *Origin, log func() st
 	}
 	s.Origin = failing{err}
 	o, bad := Open("users", s, nil, Host{Node: "a", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime}))})
-	if bad != nil {
-		t.Fatal(bad)
-	}
+	testenv.Must(t, bad)
 	return o, func() string {
 		defer text.Reset()
 		return strings.ReplaceAll(text.String(), " namespace=users origin=http", "")
@@ -69,9 +68,7 @@ func TestErrorNamesItsLine(t *testing.T) {
 		err := fmt.Errorf("own words: %w", errRefused)
 		s := Settings{Origin: failing{&err}, Guard: loader.GuardConfig{Breaker: loader.Breaker{Failures: 1000}}, WriteThrough: true}
 		o, bad := Open("users", s, nil, Host{Node: "web-1", MaxValue: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
-		if bad != nil {
-			t.Fatal(bad)
-		}
+		testenv.Must(t, bad)
 		named := regexp.MustCompile(`; the log of host web-1 has its words: look for "(.*)" at (.{19})\S*$`)
 		for i, after := range []time.Duration{0, time.Second, time.Minute, time.Second} {
 			time.Sleep(after)

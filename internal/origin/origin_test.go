@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -23,9 +24,7 @@ func (readOnly) Open(loader.OriginOptions) (*loader.Origin, error) {
 // origin takes no writes, and that an origin needs no Close.
 func TestOwnKindOfOrigin(t *testing.T) {
 	o, err := Open("n", Settings{Origin: readOnly{}}, nil, Host{Log: slog.Default()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if err := o.Close(); err != nil {
 		t.Error(err)
 	}

@@ -22,9 +22,7 @@ import (
 func talking(t *testing.T, f func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	go func() { // ends with the listener
 		for {

@@ -71,9 +71,7 @@ func TestHopsAreNotAhead(t *testing.T) {
 	for range 5000 {
 		for i, id := range ids[1:] {
 			h := ids[i].hello(Poll)
-			if err := id.check(&h, h.WallMS, id.Clock.Read().Wall); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, id.check(&h, h.WallMS, id.Clock.Read().Wall))
 			id.merge(&h)
 		}
 	}

@@ -42,9 +42,7 @@ func TestGuarded(t *testing.T) {
 	}
 	if os.Geteuid() == 0 {
 		path := write(t, "key", good, 0o600)
-		if err := os.Chown(path, 12345, 0); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.Chown(path, 12345, 0))
 		if _, err := (KeyPaths{ClusterKey: path}).Read().Credentials("a", testenv.Date()); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
 			t.Errorf("another user's file: %v", err)
 		}
@@ -54,9 +52,7 @@ func TestGuarded(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Mkfifo(pipe, 0o600))
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none"): "no such file",
 		dir:                        "no regular file",
@@ -92,19 +88,11 @@ func TestDigest(t *testing.T) {
 	look("nothing there")
 	for name, mode := range map[string]os.FileMode{"a": 0o644, "b": 0o602} {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(name), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(path, link+"-"); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(link+"-", link); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(path, []byte(name), 0o600))
+		testenv.Must(t, os.Symlink(path, link+"-"))
+		testenv.Must(t, os.Rename(link+"-", link))
 		look(name)
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.Chmod(path, mode))
 		look(name + ", open to others")
 	}
 	two := KeyPaths{ClusterKey: write(t, "1", "xy", 0o600), Cert: write(t, "2", "z", 0o600)}
@@ -122,9 +110,7 @@ type ca struct {
 
 func newCA(t *testing.T) *ca {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	c := &ca{key: key}
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
@@ -134,9 +120,7 @@ func newCA(t *testing.T) *ca {
 	if err == nil {
 		c.cert, err = x509.ParseCertificate(der)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return c
 }
 
@@ -148,22 +132,16 @@ func encode(kind string, der []byte) string {
 func (c *ca) leaf(t *testing.T, edit func(*x509.Certificate)) (cert, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(2), DNSNames: []string{"a", "host-a.test"}, NotBefore: testenv.Date().Add(-time.Hour), NotAfter: testenv.Date().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	edit(tmpl)
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, c.cert, k.Public(), c.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	private, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return encode("CERTIFICATE", der), encode("PRIVATE KEY", private)
 }
 
@@ -177,9 +155,7 @@ func TestCertificateFiles(t *testing.T) {
 	}
 	p := paths(good, key, encode("CERTIFICATE", other.cert.Raw)+root)
 	s, err := p.Read().Credentials("a", testenv.Date())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	derived := set(t, "a", seedLine+"key: "+hexA)
 	if !s.trusted(one.cert) || !s.trusted(other.cert) || s.Keys != 1 || s.Seed == 0 || string(s.Gossip[0]) != string(derived.Gossip[0]) {
 		t.Errorf("%+v", s)

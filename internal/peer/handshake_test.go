@@ -55,19 +55,13 @@ func TestHandshakeIsBounded(t *testing.T) {
 // it was refused, and no more.
 func TestLetGo(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	far, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer far.Close()
 	near, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer near.Close()
 	ended := make(chan struct{})
 	// Ends with its time, or with the test's connection.

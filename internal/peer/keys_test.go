@@ -22,29 +22,21 @@ const (
 func write(t *testing.T, name, text string, mode os.FileMode) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, mode); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(path, []byte(text), 0o600))
+	testenv.Must(t, os.Chmod(path, mode))
 	return path
 }
 
 func set(t *testing.T, node, text string) *Credentials {
 	t.Helper()
 	s, err := KeyPaths{ClusterKey: write(t, "key", text, 0o600)}.Read().Credentials(node, testenv.Date())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return s
 }
 
 func TestParseKeyFile(t *testing.T) {
 	f, err := ParseKeyFile([]byte("\n# a cluster\r\n " + seedLine + "key: " + hexB + " # new\r\n\tkey:" + strings.ToUpper(hexA)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if f.Seed != 0x0123456789abcdef || len(f.Keys) != 2 || f.Keys[0][0] != 0xbb || f.Keys[1][31] != 1 {
 		t.Errorf("%+v", f)
 	}
@@ -81,13 +73,9 @@ func TestParseKeyFile(t *testing.T) {
 
 func TestNewKeyFile(t *testing.T) {
 	a, err := ParseKeyFile([]byte(NewKeyFile()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	b, err := ParseKeyFile([]byte(NewKeyFile() + NewKeyLine()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if len(a.Keys) != 1 || len(b.Keys) != 2 || a.Seed == b.Seed || a.Keys[0] == b.Keys[0] || b.Keys[0] == b.Keys[1] {
 		t.Errorf("%+v, %+v", a, b)
 	}
@@ -122,14 +110,10 @@ func FuzzParseKeyFile(f *testing.F) {
 // locked out.
 func TestDerived(t *testing.T) {
 	f, err := ParseKeyFile([]byte(seedLine + "key: " + hexA))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	k := f.Keys[0]
 	a, err := k.authority()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	b, _ := k.authority()
 	if !bytes.Equal(a.cert.Raw, b.cert.Raw) {
 		t.Error("the authority's certificate is another one each time")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // watched is a KeyWatch of one key file, in virtual time.
@@ -61,9 +62,7 @@ func inWatch(t *testing.T, f func(*watched), prepare ...func(*watched)) {
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "1"))
 		cfg := KeyWatchConfig{Paths: KeyPaths{ClusterKey: w.path}, Node: "a", Now: time.Now, Log: slog.New(slog.NewTextHandler(&w.log, nil))}
 		w.Renew = func() { w.renewed.Add(1) }
-		if err := w.Open(cfg); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, w.Open(cfg))
 		for _, p := range prepare {
 			p(w)
 		}
@@ -91,9 +90,7 @@ func (w *watched) after(looks int, keys, renewed, taken, refused int) {
 // no functions that would return them.
 func TestWatchWithoutFiles(t *testing.T) {
 	var w KeyWatch
-	if err := w.Open(KeyWatchConfig{Node: "a"}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, w.Open(KeyWatchConfig{Node: "a"}))
 	if credentials := w.Source(); credentials != nil || w.Present() != nil || w.Seed() != 0 {
 		t.Errorf("credentials %v, present %v, seed %d", credentials != nil, w.Present(), w.Seed())
 	}
@@ -125,9 +122,7 @@ func TestKeysWatch(t *testing.T) {
 		w.log.Reset()
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "1")+"rubbish")
 		w.after(10, 2, 1, 1, 1)
-		if err := os.Remove(w.path); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.Remove(w.path))
 		w.after(10, 2, 1, 1, 2)
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed+1, "12"))
 		w.after(10, 2, 1, 1, 3)
@@ -161,12 +156,8 @@ func TestKeysLink(t *testing.T) {
 		for i, digits := range []string{"12", "21", "2"} {
 			version := fmt.Sprint(w.path, i)
 			peertest.Replace(t, version, peertest.KeyText(peertest.Seed, digits))
-			if err := os.Symlink(version, w.path+"+"); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(w.path+"+", w.path); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.Symlink(version, w.path+"+"))
+			testenv.Must(t, os.Rename(w.path+"+", w.path))
 			w.after(2, len(digits), i+1, i+1, 0)
 		}
 	})
@@ -203,9 +194,7 @@ func TestCertificateNotGoodYet(t *testing.T) {
 		good := time.Now().Add(time.Minute)
 		cert := by.Certificate(t, []string{"a"}, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = good, good.Add(time.Hour) })
 		private, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		peertest.Replace(t, w.Paths.CA, peertest.PEM("CERTIFICATE", by.Root.Raw))
 		peertest.Replace(t, w.Paths.Key, peertest.PEM("PRIVATE KEY", private))
 		peertest.Replace(t, w.Paths.Cert, peertest.PEM("CERTIFICATE", cert.Certificate[0]))

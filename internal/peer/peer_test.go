@@ -86,9 +86,7 @@ func serve(t *testing.T, id *Identity) *testServer { return serveWith(t, id, nil
 func serveWith(t *testing.T, id *Identity, reply func(*wire.Request) *wire.Reply) *testServer {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ts := &testServer{address: ln.Addr().String()}
 	s := NewServer(id, nil, server.Limits{}, slog.New(slog.DiscardHandler),
 		func(from kv.Process, p Purpose) server.Handler {
@@ -277,24 +275,16 @@ func TestUnknownVersion(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			h := identity("a", 1).hello(Call)
 			body, err := wire.MarshalBody(tc.edit(&h))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			nc, err := net.Dial("tcp", s.address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			c := rpc.NewClient(nc, rpc.ClientConfig{})
 			defer c.Close()
 			call, err := c.Do(t.Context(), time.Minute, &wire.Request{Op: wire.OpPeerHello, Body: body})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			defer c.Release(call)
 			var r wire.Reply
-			if err := wire.DecodeReply(wire.OpPeerHello, call.Frame(), &r); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, wire.DecodeReply(wire.OpPeerHello, call.Frame(), &r))
 			if tc.want == "" && r.Status != wire.OK || !strings.Contains(string(r.Message), tc.want) {
 				t.Errorf("got %v %s, want %q", r.Status, r.Message, tc.want)
 			}
@@ -309,9 +299,7 @@ func longer(t *testing.T, v any) (list []any) {
 	if err == nil {
 		err = msgpack.Unmarshal(b, &list)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return append(list, map[string]any{"later": true})
 }
 
@@ -354,9 +342,7 @@ func TestGarbage(t *testing.T) {
 		"huge":          "\xff\xff\xff\xff",
 	} {
 		nc, err := net.Dial("tcp", s.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		_, _ = nc.Write([]byte(bytes))
 		_ = nc.SetReadDeadline(testenv.Deadline())
 		if _, err := io.Copy(io.Discard, nc); err != nil && !strings.Contains(err.Error(), "reset") {

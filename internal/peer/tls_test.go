@@ -332,9 +332,7 @@ func TestTLSReplayed(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	send := func(what []byte) {
 		nc, err := net.Dial("tcp", s.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer nc.Close()
 		_, _ = nc.Write(what)
 		_ = nc.(*net.TCPConn).CloseWrite()
@@ -344,6 +342,11 @@ func TestTLSReplayed(t *testing.T) {
 		}
 	}
 	send(whole)
+	for i := 0; i+5 <= len(whole); i += 5 + int(whole[i+3])<<8 + int(whole[i+4]) { // where a record begins
+		for _, n := range []int{i, i + 1, i + 4, i + 5} {
+			send(whole[:n])
+		}
+	}
 	for range 100 {
 		send(whole[:random.IntN(len(whole))])
 		changed := bytes.Clone(whole)
@@ -367,9 +370,7 @@ func TestTLSReplayed(t *testing.T) {
 func cpuTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
@@ -378,9 +379,7 @@ func BenchmarkHandshake(b *testing.B) {
 	a := peertest.NewAuthority(b, "one")
 	server, client := newKeys(b, "b", a).get(), newKeys(b, "a", a).get()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
+	testenv.Must(b, err)
 	defer ln.Close()
 	go func() { // ends with the listener
 		for {
@@ -398,9 +397,7 @@ func BenchmarkHandshake(b *testing.B) {
 	defer func() { b.ReportMetric(float64((cpuTime(b)-begun).Microseconds())/float64(b.N), "cpu-µs/op") }()
 	for b.Loop() {
 		c, err := tls.Dial("tcp", ln.Addr().String(), client.config(expect("b")))
-		if err != nil {
-			b.Fatal(err)
-		}
+		testenv.Must(b, err)
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			b.Fatal(err)
 		}

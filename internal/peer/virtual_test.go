@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -48,9 +49,7 @@ func inLab(t *testing.T, f func(*lab), edits ...func(*lab)) {
 			edit(l)
 		}
 		ln, err := l.net.Host("10.0.0.2").Listen(7000)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		creds := l.keys.get
 		if l.keys.get() == nil {
 			creds = nil
@@ -87,9 +86,7 @@ var nodeB = kv.Process{Node: "b", Epoch: 2}
 // dial connects and sends nothing.
 func (l *lab) dial(ip string) net.Conn {
 	nc, err := l.net.Host(ip).Dial(l.Context(), l.server.address)
-	if err != nil {
-		l.Fatal(err)
-	}
+	testenv.Must(l, err)
 	return nc
 }
 
@@ -211,9 +208,7 @@ func TestVirtualWords(t *testing.T) {
 			h := l.identity("a", 1).hello(Call)
 			edit(&h)
 			body, err := wire.MarshalBody(&h)
-			if err != nil {
-				l.Fatal(err)
-			}
+			testenv.Must(l, err)
 			nc := l.dial("10.0.0.9")
 			frame := wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpPeerHello, Body: body})
 			go func() { _, _ = nc.Write(frame) }() // ends with the connection

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // asked counts how often an account was asked to give, and gives all.
@@ -114,9 +116,7 @@ func TestNextGreediestGives(t *testing.T) {
 	modest := &asked{use: ForFrames}
 	modest.account = b.Open("uid 2", "pid 2", modest)
 	for a, n := range map[*Account]int64{host: 29, greedy.account: 25, modest.account: 2} {
-		if err := a.Take(ForFrames, n*mb); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, a.Take(ForFrames, n*mb))
 	}
 	if err := b.Open("uid 3", "pid 3", nil).Take(ForFrames, 4*mb); err != nil {
 		t.Error(err)
@@ -157,9 +157,7 @@ func TestAwaits(t *testing.T) {
 	}
 	other.Reads(-2)
 	for range 64 { // these use memory, and read nothing
-		if err := b.Open("uid 1", "pid 1", nil).Take(ForRequests, 1); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, b.Open("uid 1", "pid 1", nil).Take(ForRequests, 1))
 	}
 	if !awaits(a, 2) {
 		t.Error("connections that read nothing count")

@@ -112,9 +112,7 @@ func TestOrderOfRequests(t *testing.T) {
 	defer c.Close()
 	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
 	send := func(a *quota.Account, key string, size int) {
-		if err := startSet(t, c, a, key, size); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, startSet(t, c, a, key, size))
 	}
 	for range 20 {
 		send(greedy, "greedy", 1<<20)
@@ -145,13 +143,9 @@ func TestOrderOfManyShort(t *testing.T) {
 	c := newClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
 	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
 	for i := range 500 {
-		if err := startSet(t, c, greedy, "greedy", max(longRequest-1, 1<<20*(1-i))); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, startSet(t, c, greedy, "greedy", max(longRequest-1, 1<<20*(1-i))))
 	}
-	if err := startSet(t, c, other, "short", 10); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, startSet(t, c, other, "short", 10))
 	for before := 0; ; before++ {
 		var q wire.Request
 		if frame, err := tryReadFrame(conns[1]); err != nil {

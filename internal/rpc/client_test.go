@@ -76,9 +76,7 @@ func TestClientGivesUp(t *testing.T) {
 	testenv.Eventually(t, "the late answers", func() bool { return c.InFlight() == 0 })
 	for range 10 {
 		call, err := c.Do(t.Context(), time.Minute, getRequest("mine"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if !bytes.Contains(call.Frame(), []byte("mine")) {
 			t.Errorf("got another's answer: %q", call.Frame())
 		}
@@ -157,9 +155,7 @@ func TestClientLeavesOut(t *testing.T) {
 	if has := b.Stats().Total(); has > 2<<20 {
 		t.Errorf("%d bytes are held", has)
 	}
-	if err := startSet(t, c, nil, "now", 1<<20); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, startSet(t, c, nil, "now", 1<<20))
 	var keys []string
 	for len(keys) == 0 || keys[len(keys)-1] != "now" {
 		var q wire.Request
@@ -181,22 +177,16 @@ func TestClientAnsweredTooSoon(t *testing.T) {
 	conns := socketPair(t)
 	c := newClient(conns[0], ClientConfig{WriteTimeout: time.Minute})
 	defer c.Close()
-	if err := startSet(t, c, nil, "first", 1<<20); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, startSet(t, c, nil, "first", 1<<20))
 	early := &Call{over: make(chan struct{}, 1)}
 	q := &wire.Request{Op: wire.OpSet, Key: []byte("early"), Value: make([]byte, 1<<20)}
-	if err := c.Start(q, 100*time.Millisecond, early); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, c.Start(q, 100*time.Millisecond, early))
 	if _, err := conns[1].Write(wire.AppendReply(nil, q.Op, &wire.Reply{ID: q.ID})); err != nil {
 		t.Fatal(err)
 	}
 	<-early.over
 	q = getRequest("next")
-	if err := c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1)}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1)}))
 	testenv.Eventually(t, "the request is late", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -214,9 +204,7 @@ func BenchmarkCall(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		call, err := c.Do(context.Background(), time.Second, q)
-		if err != nil {
-			b.Fatal(err)
-		}
+		testenv.Must(b, err)
 		c.Release(call)
 	}
 }

@@ -34,9 +34,7 @@ func TestClientCloseWaits(t *testing.T) {
 		defer far.Close()
 		nc := &lingering{Conn: near}
 		c := newClient(nc, ClientConfig{})
-		if err := startSet(t, c, nil, "k", 10); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, startSet(t, c, nil, "k", 10))
 		c.Flush()
 		synctest.Wait()
 		if nc.writes.Load() != 1 {
@@ -56,9 +54,7 @@ func TestSentGivesBack(t *testing.T) {
 	b := quota.NewBudget(256 << 20)
 	c := newClient(conns[0], ClientConfig{Budget: b})
 	defer c.Close()
-	if err := startSet(t, c, nil, "k", 1<<20); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, startSet(t, c, nil, "k", 1<<20))
 	if b.Stats().Requests < 1<<20 {
 		t.Errorf("%d bytes are charged while it waits", b.Stats().Requests)
 	}

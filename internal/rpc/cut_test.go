@@ -24,9 +24,7 @@ func TestCutInTheMiddle(t *testing.T) {
 		t.Helper()
 		q := wire.Request{Op: wire.OpSet, Key: []byte(strings.Repeat("k", 8)), Value: make([]byte, value)}
 		calls = append(calls, &outcome{told: make(chan error, 1)})
-		if err := c.Start(&q, time.Minute, calls[len(calls)-1]); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, c.Start(&q, time.Minute, calls[len(calls)-1]))
 	}
 	start(10)
 	c.Flush()
@@ -35,9 +33,7 @@ func TestCutInTheMiddle(t *testing.T) {
 	start(20)
 	start(1 << 20)
 	c.Flush()
-	if err := conns[1].(*net.UnixConn).CloseRead(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, conns[1].(*net.UnixConn).CloseRead())
 	var q wire.Request
 	if frame, err := tryReadFrame(conns[1]); err != nil {
 		t.Fatal(err)
@@ -79,9 +75,7 @@ func TestWhoeverIsToldGoesElsewhere(t *testing.T) {
 	r.live.Store(c)
 	found := make(chan *Client, 1)
 	q := wire.Request{Op: wire.OpGet, Key: []byte("k")}
-	if err := c.Start(&q, time.Minute, finder{&r, found}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, c.Start(&q, time.Minute, finder{&r, found}))
 	c.Flush()
 	conns[1].Close()
 	if <-found != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -40,9 +41,7 @@ func FuzzAnswers(f *testing.F) {
 		go func() { _, _ = io.Copy(io.Discard, far) }() // ends with the pipe
 		var callers [calls]told
 		for i := range callers {
-			if err := c.Start(&wire.Request{Op: wire.OpPing}, time.Minute, &callers[i]); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, c.Start(&wire.Request{Op: wire.OpPing}, time.Minute, &callers[i]))
 		}
 		c.Flush()
 		for step := int(piece) + 1; len(b) > 0; b = b[min(step, len(b)):] {

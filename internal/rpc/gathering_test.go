@@ -73,9 +73,7 @@ func TestDirectGathers(t *testing.T) {
 			beginHeld()
 		}
 	}
-	if err := c.Await(&wire.Request{Op: wire.OpLeaving}, told); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, c.Await(&wire.Request{Op: wire.OpLeaving}, told))
 	notice := wire.AppendReply(nil, wire.OpLeaving, &wire.Reply{ID: <-ids})
 	batch := append([]byte(nil), notice...)
 	for range manyInFlight {

@@ -35,9 +35,7 @@ func TestDirectly(t *testing.T) {
 		t.Skip("LONG_TESTS=1 runs it, once")
 	}
 	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), program, "-rpc.direct", "-test.run", "^Test(Client|Direct|Retire|Leave|Await|Cut|Close|Budget|Large)")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -52,9 +50,7 @@ func directClient(t *testing.T, h *peer) *Client {
 func must(t *testing.T, c *Client, key string) {
 	t.Helper()
 	call, err := c.Do(t.Context(), time.Minute, getRequest(key))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var p wire.Reply
 	if err := wire.DecodeReply(wire.OpGet, call.Frame(), &p); err != nil || string(p.Value) != key {
 		t.Fatalf("%s: %q, %v", key, p.Value, err)
@@ -98,9 +94,7 @@ func TestDirectIdle(t *testing.T) {
 	c := newClient(conns[0], ClientConfig{Direct: true})
 	defer c.Close()
 	told := make(chan struct{})
-	if err := c.Await(&wire.Request{Op: wire.OpLeaving}, func([]byte) { close(told) }); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, c.Await(&wire.Request{Op: wire.OpLeaving}, func([]byte) { close(told) }))
 	go func() { // ends with the pair
 		for id := uint64(1); ; id++ {
 			var head [wire.LengthSize]byte
@@ -118,9 +112,7 @@ func TestDirectIdle(t *testing.T) {
 	}()
 	for range 10 {
 		call, err := c.Do(t.Context(), time.Minute, &wire.Request{Op: wire.OpPing})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		c.Release(call)
 	}
 	if _, err := conns[1].Write(wire.AppendReply(nil, wire.OpLeaving, &wire.Reply{})); err != nil {

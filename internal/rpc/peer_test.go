@@ -37,9 +37,7 @@ func newPeer() *peer { return &peer{release: make(chan struct{})} }
 func (p *peer) listen(t testing.TB) (dial func() net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var all sync.WaitGroup
 	over := make(chan struct{})
 	all.Go(func() {
@@ -54,9 +52,7 @@ func (p *peer) listen(t testing.TB) (dial func() net.Conn) {
 	t.Cleanup(func() { _ = ln.Close(); close(over); all.Wait() }) // once its connections have been closed
 	return func() net.Conn {
 		nc, err := net.Dial("unix", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { _ = nc.Close() })
 		return nc
 	}
@@ -111,9 +107,7 @@ func (p *peer) onceServed(t *testing.T, n int64, do func()) {
 func socketPair(t *testing.T) (conns [2]net.Conn) {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for i, fd := range fds {
 		f := os.NewFile(uintptr(fd), "pair")
 		if conns[i], err = net.FileConn(f); err != nil {

@@ -45,9 +45,7 @@ func TestRetireLong(t *testing.T) {
 	const n = 5
 	for range n {
 		q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}
-		if err := c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1)}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1)}))
 		c.Flush()
 	}
 	retired := make(chan error, 1)

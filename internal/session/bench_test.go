@@ -29,9 +29,7 @@ func BenchmarkServe(b *testing.B) {
 				for b.Loop() {
 					at := i % (len(frames) - n)
 					h.Batch()
-					if err := h.Serve(conn, frames[at:at+n]); err != nil {
-						b.Fatal(err)
-					}
+					testenv.Must(b, h.Serve(conn, frames[at:at+n]))
 					h.Served()
 					conn.Out = conn.Out[:0]
 					i += n
@@ -99,9 +97,7 @@ func serveSetup(t testing.TB, op string, keys int) (server.Handler, *server.Conn
 	for i := range keys {
 		f, store := requestOf(op, i)
 		handler.Batch()
-		if err := handler.Serve(conn, [][]byte{store}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, handler.Serve(conn, [][]byte{store}))
 		handler.Served()
 		conn.Out = conn.Out[:0]
 		frames = append(frames, f)
@@ -118,9 +114,7 @@ func TestHitAllocatesNothing(t *testing.T) {
 			at, answer := 0, []byte(answersOf[op])
 			testenv.Allocates(t, fmt.Sprintf("%d × %s", n, op), 0, 200, func() {
 				h.Batch()
-				if err := h.Serve(conn, frames[at:at+n]); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, h.Serve(conn, frames[at:at+n]))
 				h.Served()
 				if len(conn.Out) == 0 || !bytes.HasPrefix(conn.Out, answer) {
 					t.Fatalf("%s: got %q, want %q", op, conn.Out, answer)

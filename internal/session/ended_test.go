@@ -107,9 +107,7 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 			check := func(t *testing.T, h *doors.Host, g *gate, nc net.Conn, waiting int64, late bool, settled func()) {
 				t.Helper()
 				wait(t, h, waiting)
-				if err := e.by(nc); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, e.by(nc))
 				h.App().Set("k", []byte("2"))
 				close(g.open)
 				wait(t, h, 0)

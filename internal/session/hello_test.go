@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -44,9 +45,7 @@ func TestWelcome(t *testing.T) {
 	c := doors.Serve(t, onehost.Config{MaxValue: 1000}).App()
 	r := c.Call(wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}})
 	var w wire.Welcome
-	if err := wire.UnmarshalBody(r.Body, &w); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, wire.UnmarshalBody(r.Body, &w))
 	if w.Node != "host" || w.Server != "1.2.3" || w.Version != 1 || w.Limits.Value != 1000 || w.Limits.Key != kv.MaxKeyLen {
 		t.Errorf("%+v", w)
 	}

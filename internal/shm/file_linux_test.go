@@ -36,22 +36,16 @@ func TestMapRefuses(t *testing.T) {
 		"0 buckets":     func(b []byte) []byte { order.PutUint64(b[atBuckets:], 0); return b },
 	} {
 		path := filepath.Join(t.TempDir(), "f")
-		if err := os.WriteFile(path, change(bytes.Clone(good)), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(path, change(bytes.Clone(good)), 0o600))
 		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if _, err := Map(f); err == nil || !strings.Contains(err.Error(), strings.TrimPrefix(want, "at least")) {
 			t.Errorf("%s: %v", want, err)
 		}
 		f.Close()
 	}
 	dir, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer dir.Close()
 	if _, err := Map(dir); err == nil {
 		t.Error("a folder was mapped")
@@ -66,9 +60,7 @@ func TestMode(t *testing.T) {
 		t.Errorf("%v, %v", fi.Mode(), err)
 	}
 	file, err := f.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer file.Close()
 	if _, err := file.Write([]byte("x")); err == nil {
 		t.Error("an app's descriptor can write")
@@ -125,9 +117,7 @@ func TestEndOthersLeavesAlone(t *testing.T) {
 	f := newFile(t, MinSize)
 	socket := sockets[f]
 	other := filepath.Join(t.TempDir(), "precious")
-	if err := os.WriteFile(other, bytes.Repeat([]byte{1}, MinSize), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(other, bytes.Repeat([]byte{1}, MinSize), 0o600))
 	for name, make := range map[string]func(path string) error{
 		"link":   func(path string) error { return os.Symlink(other, path) },
 		"pipe":   func(path string) error { return unix.Mkfifo(path, 0o600) },
@@ -140,12 +130,8 @@ func TestEndOthersLeavesAlone(t *testing.T) {
 			return errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, 12345, 12345))
 		},
 	} {
-		if err := os.Remove(f.Path); err != nil {
-			t.Fatal(err)
-		}
-		if err := make(f.Path); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.Remove(f.Path))
+		testenv.Must(t, make(f.Path))
 		if n, err := EndOthers(socket); n != 0 || err != nil {
 			t.Errorf("%s: %d ended, %v", name, n, err)
 		}
@@ -172,9 +158,7 @@ func TestNoRoom(t *testing.T) {
 	}
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
 	socket := filepath.Join(dir, "s")
-	if err := os.WriteFile(socket, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(socket, nil, 0o600))
 	if _, err := Create(socket, 32<<20); !errors.Is(err, unix.ENOSPC) {
 		t.Error(err)
 	}
@@ -258,23 +242,15 @@ func TestStoppedReader(t *testing.T) {
 	g.region = g.Attach(g.file, 1, readerBound, all)
 	g.Certify(0, clock.Read().Boot)
 	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), "SHM_TEST_REGION="+g.file.Path)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
+	testenv.Must(t, cmd.Start())
 	stop, done := make(chan struct{}), make(chan time.Duration, 1)
 	go func() { // ends with stop
 		const keys = 500

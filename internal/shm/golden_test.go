@@ -18,6 +18,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var update = flag.Bool("update", false, "write the golden regions")
@@ -186,13 +187,9 @@ func TestGoldenRegions(t *testing.T) {
 		}
 	}
 	text, err := json.MarshalIndent(reads, "", "\t")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if *update {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.MkdirAll(dir, 0o755))
 		writeFile(t, filepath.Join(dir, "reads.json"), append(text, '\n'))
 		for name, m := range regions {
 			var b bytes.Buffer
@@ -215,24 +212,16 @@ func TestGoldenRegions(t *testing.T) {
 }
 
 func writeFile(t *testing.T, path string, b []byte) {
-	if err := os.WriteFile(path, b, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(path, b, 0o644))
 }
 
 func unzipped(t *testing.T, path string) []byte {
 	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer f.Close()
 	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	b, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return b
 }

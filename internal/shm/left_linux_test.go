@@ -23,13 +23,9 @@ func TestPlanted(t *testing.T) {
 	plant := func(name string, owner int) {
 		t.Helper()
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(path, nil, 0o600))
 		if os.Geteuid() == 0 { // else all are this user's
-			if err := os.Chown(path, owner, owner); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, os.Chown(path, owner, owner))
 		}
 	}
 	self := os.Geteuid()
@@ -78,22 +74,16 @@ func TestUsed(t *testing.T) {
 		t.Error("a region that no app has is used")
 	}
 	file, err := f.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if !f.Used() {
 		t.Error("a region that is open is not used")
 	}
 	m, err := unix.Mmap(int(file.Fd()), 0, MinSize, unix.PROT_READ, unix.MAP_SHARED)
-	if err := errors.Join(err, file.Close()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(err, file.Close()))
 	if !f.Used() {
 		t.Error("a region that is mapped is not used")
 	}
-	if err := unix.Munmap(m); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, unix.Munmap(m))
 	if f.Used() {
 		t.Error("a region that no app has any more is used")
 	}

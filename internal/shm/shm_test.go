@@ -56,13 +56,9 @@ func newRig(t testing.TB, size int64) *rig {
 func newFile(t testing.TB, size int64) *File {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s.sock")
-	if err := errors.Join(os.WriteFile(socket, nil, 0o600), os.Chmod(socket, 0o620)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(os.WriteFile(socket, nil, 0o600), os.Chmod(socket, 0o620)))
 	f, err := Create(socket, size)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { _ = f.Remove() })
 	sockets[f] = socket
 	return f
@@ -71,14 +67,10 @@ func newFile(t testing.TB, size int64) *File {
 func mapped(t testing.TB, f *File) *Reader {
 	t.Helper()
 	file, err := f.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer file.Close()
 	r, err := Map(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return r
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // known returns the names of all metrics, with the series of histograms.
@@ -30,9 +32,7 @@ func known() map[string]bool {
 func read(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return string(b)
 }
 
@@ -40,9 +40,7 @@ func read(t *testing.T, path string) string {
 // that exist, and that the dashboard or the rules use most of those.
 func TestNamedMetricsExist(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	files := []string{"deploy/grafana/cachesidecar.json", "deploy/prometheus/alerts.yml", "deploy/prometheus/alerts_test.yml", "README.md"}
 	for _, page := range pages {
 		files = append(files, strings.TrimPrefix(filepath.ToSlash(page), "../../"))

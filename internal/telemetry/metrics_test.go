@@ -22,6 +22,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var update = flag.Bool("update", false, "write docs/METRICS.md anew")
@@ -116,14 +117,10 @@ func TestGoldenMetrics(t *testing.T) {
 	}
 	file := filepath.Join("..", "..", "docs", "METRICS.md")
 	if *update {
-		if err := os.WriteFile(file, []byte(page.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte(page.String()), 0o644))
 	}
 	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if page.String() != string(want) {
 		t.Errorf("%s is not what the tags say: run make golden", file)
 	}
@@ -273,15 +270,11 @@ var quoted = regexp.MustCompile(`"(\w+)"`)
 // field.
 func comments(t *testing.T) map[string]string {
 	files, err := filepath.Glob(filepath.Join("..", "..", "*stats.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	docs := map[string]string{}
 	for _, name := range append(files, "metrics.go") {
 		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		ast.Inspect(f, func(n ast.Node) bool {
 			spec, ok := n.(*ast.TypeSpec)
 			if !ok {
@@ -369,9 +362,7 @@ func TestPlan(t *testing.T) {
 func written(t *testing.T, m prometheus.Metric) string {
 	t.Helper()
 	var d dto.Metric
-	if err := m.Write(&d); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, m.Write(&d))
 	var labels []string
 	for _, l := range d.Label {
 		labels = append(labels, l.GetName()+"="+l.GetValue())

@@ -13,15 +13,11 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // read, also in the middle of a long frame.
 func TestRests(t *testing.T) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for _, fd := range fds {
 		defer syscall.Close(fd)
 	}
-	if err := syscall.SetNonblock(fds[0], true); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.SetNonblock(fds[0], true))
 	in := Input{socket: &Socket{}}
 	rests, batches := 0, 0
 	in.onBatch = func(int) error { batches++; return nil }

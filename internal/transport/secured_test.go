@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // secured returns a connection whose other side does not read by itself, and writes through under.
@@ -18,27 +19,19 @@ func secured(t *testing.T, under func(net.Conn) net.Conn) (s *Socket, other *tls
 	t.Helper()
 	a := peertest.NewAuthority(t, "one")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	client, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	server, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	other = tls.Client(under(client), &tls.Config{InsecureSkipVerify: true})
 	nc := Secure(server, func(below net.Conn) *tls.Conn {
 		return tls.Server(below, &tls.Config{Certificates: []tls.Certificate{a.Certificate(t, []string{"b"})}, SessionTicketsDisabled: true})
 	})
 	done := make(chan error, 1)
 	go func() { done <- other.Handshake() }()
-	if err := errors.Join(nc.Handshake(), <-done); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(nc.Handshake(), <-done))
 	t.Cleanup(func() { _ = nc.Close(); _ = other.Close() })
 	s = &Socket{}
 	s.Init(nc, 100*time.Millisecond, func() error { return nil })

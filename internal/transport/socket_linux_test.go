@@ -31,24 +31,16 @@ func TestUnsentAfterReset(t *testing.T) {
 // TestListenTCP checks that the buffers of connections over TCP are as small as they are to be.
 func TestListenTCP(t *testing.T) {
 	ln, err := ListenTCP("127.0.0.1:0", 8<<10, 16<<10, time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	nc, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer nc.Close()
 	accepted, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer accepted.Close()
 	raw, err := accepted.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	err = raw.Control(func(fd uintptr) {
 		for option, want := range map[[2]int]int{
 			{unix.SOL_SOCKET, unix.SO_SNDBUF}: 16 << 10, {unix.SOL_SOCKET, unix.SO_RCVBUF}: 32 << 10,
@@ -114,9 +106,7 @@ func TestAtEnd(t *testing.T) {
 func connect(t *testing.T, network, address string) (near, far net.Conn) {
 	t.Helper()
 	ln, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	if far, err = net.Dial(network, ln.Addr().String()); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestCheckValue checks values at their bounds, whole and cut at each place.
@@ -45,9 +47,7 @@ func TestCheckValue(t *testing.T) {
 func FuzzCheckValue(f *testing.F) {
 	for _, s := range []string{"92a161c0", "81a16193c201cd0102", "d6ff00000001", "dc0001c40100"} {
 		b, err := hex.DecodeString(s)
-		if err != nil {
-			f.Fatal(err)
-		}
+		testenv.Must(f, err)
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // kept returns the messages in testdata/version1.json. The file has the messages as they were when hosts of
@@ -23,9 +25,7 @@ func kept(t *testing.T) (list []golden) {
 	if err == nil {
 		err = json.Unmarshal(b, &list)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return list
 }
 
@@ -33,9 +33,7 @@ func kept(t *testing.T) (list []golden) {
 func (g *golden) array(t *testing.T) []byte {
 	t.Helper()
 	frame, err := hex.DecodeString(g.Hex)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return frame[LengthSize:]
 }
 

@@ -276,9 +276,7 @@ func messages() []golden {
 // plain converts the array of a frame to a value that JSON can show.
 func plain(t *testing.T, b []byte) any {
 	v, err := msgpack.NewDecoder(bytes.NewReader(b)).DecodeInterface()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var show func(any) any
 	show = func(v any) any {
 		switch v := v.(type) {
@@ -316,21 +314,13 @@ func TestGolden(t *testing.T) {
 	}
 	if *update {
 		b, err := json.MarshalIndent(want, "", "  ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
+		testenv.Must(t, os.WriteFile(file, append(b, '\n'), 0o644))
 	}
 	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var held []golden
-	if err := json.Unmarshal(b, &held); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, json.Unmarshal(b, &held))
 	if len(held) != len(want) {
 		t.Fatalf("%d messages in %s, %d in the test", len(held), file, len(want))
 	}
@@ -345,9 +335,7 @@ func TestGolden(t *testing.T) {
 			continue
 		}
 		frame, err := hex.DecodeString(h.Hex)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if n := FrameLength(frame); n != len(frame)-LengthSize {
 			t.Errorf("%s %q: length %d, frame of %d", g.Op, g.Name, n, len(frame))
 		}
@@ -430,9 +418,7 @@ func reference(t testing.TB, b []byte) []byte {
 	if _, isMap := v.(map[string]any); isMap {
 		t.Fatal("a frame is an array")
 	}
-	if err := referenceEncode(e, v, b); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, referenceEncode(e, v, b))
 	return buf.Bytes()
 }
 
@@ -506,9 +492,7 @@ func TestRefusedRequests(t *testing.T) {
 		var buf bytes.Buffer
 		e := msgpack.NewEncoder(&buf)
 		e.UseCompactInts(true)
-		if err := e.Encode(v); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, e.Encode(v))
 		return buf.Bytes()
 	}
 	keys := make([]any, MaxKeys+1)
@@ -681,9 +665,7 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 		})
 		testenv.Allocates(t, q.Op.String()+" reply", 0, 100, func() {
 			frame := AppendReply(buf[:0], q.Op, replies[i])
-			if err := DecodeReply(q.Op, frame[LengthSize:], &p); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, DecodeReply(q.Op, frame[LengthSize:], &p))
 		})
 	}
 }

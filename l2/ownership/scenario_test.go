@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 var update = flag.Bool("update", false, "write what happens into the scenarios, instead of comparing it")
@@ -54,15 +55,11 @@ func TestScenarios(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			script, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			got := play(t, string(script))
 			switch {
 			case *update:
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, os.WriteFile(file, []byte(got), 0o644))
 			case got != string(script):
 				t.Errorf("%s: %s", file, firstDifference(string(script), got))
 			}
@@ -166,9 +163,7 @@ func (sc *scenario) settled(names []string) {
 	sc.start(names)
 	sc.s.until(sc.at)
 	sc.s.narrator.say = say
-	if err := sc.s.settled(); err != nil {
-		sc.Fatal(err)
-	}
+	testenv.Must(sc, sc.s.settled())
 	sc.owners()
 }
 

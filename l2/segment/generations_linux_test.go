@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // keptStore returns a store that has taken the entries of another one over. Its ownerships have begun, and
@@ -35,9 +36,7 @@ func keptStore(t *testing.T, s *Store) (next *Store) {
 func TestKeptUntilAdopted(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	s, err := New(Config{Size: 64 << 20, Versions: kv.NewHLC(1), Keep: &Keep{}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s.SetNamespace(0, testSeed, 0, Limits{Grace: time.Hour, Stale: time.Hour})
 	want := map[string]string{}
 	always := func() bool { return true }
@@ -169,9 +168,7 @@ func TestKeptOnceOnly(t *testing.T) {
 		}, true},
 	} {
 		s, err := New(Config{Size: MinSize, Versions: kv.NewHLC(1), Keep: &Keep{}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		s.SetNamespace(0, testSeed, 0, Limits{})
 		mustPut(t, s, "k", Write{Value: []byte("v")})
 		s = keptStore(t, s)
@@ -202,9 +199,7 @@ func TestKeptReach(t *testing.T) {
 		want  bool
 	}{{maxReach - 2, true}, {maxReach - 1, false}} {
 		s, err := New(Config{Size: MinSize, Versions: kv.NewHLC(1), Keep: &Keep{}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		s.SetNamespace(0, testSeed, 0, Limits{})
 		mustPut(t, s, "k", Write{Value: []byte("v")})
 		s.generations[p].Store(uint32(s.Generation(p)) | tc.reach<<16)

@@ -39,9 +39,7 @@ func hiddenModel(t *testing.T, rnd *rand.Rand, seed uint64) {
 	accept := func([]byte) error { return nil }
 	cfg := Config{Size: MinSize, Versions: kv.NewHLC(1), Keep: &Keep{Accept: accept}}
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	limits := Limits{Grace: time.Minute, Stale: time.Minute}
 	s.SetNamespace(0, testSeed, 0, limits)
 	s.SetNamespace(1, testSeed+1, 1<<20, limits)

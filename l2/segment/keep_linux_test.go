@@ -62,9 +62,7 @@ func (m *model) restart() {
 	}
 	m.cfg.Keep = keep
 	s, err := New(m.cfg)
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	testenv.Must(m.t, err)
 	if got := s.Taken(); got.Entries != entries || got.Why != nil {
 		m.t.Fatalf("it takes over %d of %d entries: %v", got.Entries, entries, got.Why)
 	}
@@ -140,9 +138,7 @@ func TestKeptUnusable(t *testing.T) {
 	} {
 		c := cfg
 		s, err := New(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		s.SetNamespace(0, testSeed, 0, Limits{})
 		mustPut(t, s, "a", Write{Value: bytes.Repeat([]byte("x"), 300_000)})
 		keep := *cfg.Keep
@@ -175,9 +171,7 @@ func TestKeptUnusable(t *testing.T) {
 // TestKeptSum checks that the sum covers the first and the last byte of each index page, and no other page.
 func TestKeptSum(t *testing.T) {
 	s, err := New(Config{Size: 64 << 20, Shards: 128, Versions: kv.NewHLC(1), Keep: &Keep{}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer s.Close()
 	free := s.pages.get()
 	dir := s.shards[40].index.dir
@@ -204,9 +198,7 @@ func TestKeptSum(t *testing.T) {
 func TestKeptOnce(t *testing.T) {
 	cfg := Config{Size: MinSize, Versions: kv.NewHLC(1), Keep: &Keep{Accept: func([]byte) error { return nil }}}
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s.SetNamespace(0, testSeed, 0, Limits{})
 	mustPut(t, s, "a", Write{Value: []byte("v")})
 	for i := range 10 {
@@ -253,9 +245,7 @@ func BenchmarkKept(b *testing.B) {
 	stores := map[string]*Store{}
 	for name, keep := range map[string]*Keep{"anonymous": nil, "kept": {}, "large": {}} {
 		s, err := New(Config{Size: 512 << 20, Versions: kv.NewHLC(1), Keep: keep})
-		if err != nil {
-			b.Fatal(err)
-		}
+		testenv.Must(b, err)
 		defer s.Close()
 		s.SetNamespace(0, testSeed, 0, Limits{})
 		for _, k := range keys {

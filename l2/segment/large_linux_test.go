@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestKeptLargePages checks that Run has the memory that is kept in large pages, if the system knows how, and
@@ -22,9 +23,7 @@ import (
 func TestKeptLargePages(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		s, err := New(Config{Size: 6 * MinSize, Shards: 128, Versions: kv.NewHLC(1), Keep: &Keep{}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer s.Close()
 		s.SetNamespace(0, testSeed, 0, Limits{})
 		dir, fresh := s.shards[64].index.dir, s.pages.get()
@@ -85,9 +84,7 @@ func TestKeptLargePages(t *testing.T) {
 func largePages(t *testing.T, mapping []byte) int {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/smaps")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	_, own, ok := strings.Cut(string(b), fmt.Sprintf("\n%x-", unsafe.SliceData(mapping)))
 	if !ok {
 		t.Fatal("the mapping is not in smaps")
@@ -103,9 +100,7 @@ func largePages(t *testing.T, mapping []byte) int {
 func makesLargePages(t *testing.T) bool {
 	t.Helper()
 	b, err := unix.Mmap(-1, 0, 2*largePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for i := range b {
 		b[i] = 1
 	}

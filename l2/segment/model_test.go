@@ -43,9 +43,7 @@ func TestAgainstModel(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("seed %d (rerun with -model.first=%d -model.seeds=1 -model.ops=%d)", seed, seed, *modelOps)
 		}
-		if err := m.store.Close(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, m.store.Close())
 	}
 	for _, c := range []struct {
 		name string
@@ -170,9 +168,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		m.outdate(func(h kv.Hash, _ modelKey, _ modelEntry) bool { return set.Has(h.Partition()) })
 	}
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for _, ns := range modelNamespaces {
 		s.SetNamespace(ns.id, kv.NamespaceSeed(modelSeed, strconv.Itoa(int(ns.id))), ns.quota, ns.limits)
 	}

@@ -4,15 +4,14 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestWarmOfOldWords checks that Warm stays within the arena, whatever the words say that it
 // reads without the lock.
 func TestWarmOfOldWords(t *testing.T) {
 	s, err := New(Config{Size: MinSize, Versions: kv.NewHLC(0)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer s.Close()
 	h := kv.HashKey(0, []byte("key"))
 	page := s.shard(h).index.dir[s.shard(h).index.dirSlot(h)]

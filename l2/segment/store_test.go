@@ -28,9 +28,7 @@ func newTestStore(t testing.TB, cfg Config) *Store {
 		cfg.Versions = kv.NewHLC(1)
 	}
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s.SetNamespace(0, testSeed, 0, Limits{})
 	t.Cleanup(func() {
 		if err := s.check(); err != nil {

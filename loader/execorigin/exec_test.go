@@ -26,9 +26,7 @@ func source(t *testing.T, cfg Config, o loader.OriginOptions, command ...string)
 	cfg.Command = command
 	o.Timeout = cmp.Or(o.Timeout, origintest.Never)
 	s, err := New(cfg, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return s
 }
 
@@ -64,9 +62,7 @@ func TestExec(t *testing.T) {
 // The processes that the command has started are killed with it.
 func TestEndKillsTheGroup(t *testing.T) {
 	pid := filepath.Join(t.TempDir(), "pid")
-	if err := syscall.Mkfifo(pid, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Mkfifo(pid, 0o600))
 	s := source(t, Config{}, loader.OriginOptions{}, "sh", "-c", `(exec 3>"$1"; exec sleep 600) & wait`, "script")
 	ctx, cancel := context.WithCancel(testenv.Context(t))
 	read := make(chan error, 1)
@@ -103,9 +99,7 @@ func TestConfig(t *testing.T) {
 func TestMemory(t *testing.T) {
 	m := &origintest.Memory{Left: 100_000}
 	s, err := New(Config{Command: []string{"head", "/dev/zero", "-c"}}, loader.OriginOptions{Memory: m})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	get := func(key string) func() (loader.Value, error) {
 		return func() (loader.Value, error) { return s.Load(t.Context(), []byte(key)) }
 	}

@@ -22,9 +22,7 @@ func TestList(t *testing.T) {
 	s := source(t, Config{Env: []string{"PATH=" + os.Getenv("PATH"), "KEY=from the environment"}}, loader.OriginOptions{}, "true")
 	within := func(timeout time.Duration, script string) loader.Lister {
 		l, err := s.NewLister(loader.List{Command: []string{"sh", "-c", script}, Timeout: timeout})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return l
 	}
 	sh := func(script string) loader.Lister { return within(origintest.Never, script) }
@@ -70,13 +68,9 @@ func TestWrite(t *testing.T) {
 	files := sh(`cat >"$DIR/$1"`)
 	slow := of(WriteConfig{Store: []string{"sh", "-c", `cat >"$DIR/$1"; sleep 600`, "store"}, Delete: []string{"true"}})
 	script := filepath.Join(dir, "script")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(script, []byte("#!/bin/sh\n"), 0o700))
 	vanished := of(WriteConfig{Store: []string{script}, Delete: []string{script}})
-	if err := os.Remove(script); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.Remove(script))
 	big := strings.Repeat("x", 1<<20)
 	origintest.RunWrites(t, []origintest.Write{
 		{Name: "store", Writer: files, Key: "a $(id)", Value: "1\x00\n"},

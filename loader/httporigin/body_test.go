@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -102,9 +103,7 @@ func TestEncodings(t *testing.T) {
 			continue
 		}
 		l, err := s.NewLister(loader.List{URL: server.URL + "/" + strconv.Itoa(i)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		want := strings.Fields(strings.ReplaceAll(tc.want, " ", "_"))
 		for i, line := range want {
 			want[i] = strings.ReplaceAll(line, "_", " ")
@@ -151,9 +150,7 @@ func FuzzGzip(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	s, err := New(Config{URL: "http://h/{key}"}, loader.OriginOptions{MaxValue: 1000})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testenv.Must(f, err)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		resp := &http.Response{
 			StatusCode: http.StatusOK, Header: http.Header{"Content-Encoding": {"gzip"}}, ProtoMajor: 1,

@@ -70,13 +70,9 @@ func TestMoved(t *testing.T) {
 	load()
 	before := made.Load()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	resp, err := s.client.by(late, req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if _, err := io.ReadAll(resp.Body); err != nil { // else it would not become idle
 		t.Error(err)
 	}

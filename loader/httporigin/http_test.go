@@ -24,9 +24,7 @@ func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 		o.Timeout, o.MaxValue, o.Memory = cmp.Or(given.Timeout, o.Timeout), given.MaxValue, given.Memory
 	}
 	s, err := New(cfg, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }

@@ -49,9 +49,7 @@ func TestList(t *testing.T) {
 	s := source(t, Config{URL: server.URL + "/{key}", Headers: map[string]string{"X-Token": "s3cret"}, Connections: 1})
 	at := func(url string, timeout time.Duration) loader.Lister {
 		l, err := s.NewLister(loader.List{URL: url, Timeout: timeout})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return l
 	}
 	here := func(path string) loader.Lister { return at(server.URL+path, origintest.Never) }
@@ -105,9 +103,7 @@ func TestListBesideLoads(t *testing.T) {
 	defer server.Close()
 	s := source(t, Config{URL: server.URL + "/values/{key}", Connections: 1})
 	l, err := s.NewLister(loader.List{URL: server.URL + "/keys"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ended := make(chan error, 1)
 	go func() { // ends after release is closed
 		_, err := origintest.Keys(l)

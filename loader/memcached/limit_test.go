@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -63,9 +64,7 @@ func TestMemory(t *testing.T) {
 		return func() (loader.Value, error) {
 			text := fmt.Sprintf("VALUE k 0 %d\r\n%s\r\nEND\r\n", n, strings.Repeat("x", n))
 			s, err := New(Config{Servers: []string{origintest.Saying(t, text)}}, loader.OriginOptions{Timeout: origintest.Never, Memory: m})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			defer s.Close()
 			return s.Load(t.Context(), []byte("k"))
 		}

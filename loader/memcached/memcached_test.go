@@ -31,9 +31,7 @@ func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 		o.Timeout, o.MaxValue = cmp.Or(given.Timeout, o.Timeout), given.MaxValue
 	}
 	s, err := New(cfg, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -53,9 +51,7 @@ func TestMemcached(t *testing.T) {
 	server, socket := startMemcached(t)
 	s := source(t, Config{Servers: []string{socket}, KeyPrefix: "p:"}, loader.OriginOptions{MaxValue: 1000})
 	for key, value := range map[string]string{"a": "x\r\ny", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001), "huge": strings.Repeat("x", 1<<20)} {
-		if err := s.client.Set(&memcache.Item{Key: "p:" + key, Value: []byte(value), Flags: 7}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, s.client.Set(&memcache.Item{Key: "p:" + key, Value: []byte(value), Flags: 7}))
 	}
 	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s), Flags: 7} }
 	hasty := func(address string) *Source {
@@ -95,9 +91,7 @@ func TestMemcached(t *testing.T) {
 	h := hasty(socket)
 	proctest.Stop(t, server.Process)
 	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny}})
-	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, server.Process.Signal(syscall.SIGCONT))
 	if v, err := s.Load(context.Background(), []byte("a")); err != nil || string(v.Bytes) != "x\r\ny" {
 		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
 	}
@@ -125,9 +119,7 @@ func TestIdleEnds(t *testing.T) {
 		wg.Go(load)
 		<-dialed
 	}
-	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, server.Process.Signal(syscall.SIGCONT))
 	wg.Wait()
 	_ = server.Process.Kill()
 	_ = server.Wait()

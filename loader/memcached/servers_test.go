@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // A program that filled the servers with gomemcache finds every key on the same server.
@@ -12,9 +14,7 @@ func TestServersAsGomemcache(t *testing.T) {
 	addresses := []string{"127.0.0.1:1", "127.0.0.1:2", "/socket"}
 	ours := newServers(addresses)
 	var theirs memcache.ServerList
-	if err := theirs.SetServers(addresses...); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, theirs.SetServers(addresses...))
 	for i := range 100 {
 		key := fmt.Sprintf("key %d", i)
 		got, _ := ours.PickServer(key)

@@ -59,9 +59,7 @@ func TestWrite(t *testing.T) {
 	late := hasty(socket)
 	proctest.Stop(t, server.Process)
 	origintest.RunWrites(t, []origintest.Write{{Name: "hangs", Writer: late, Key: "late", Value: "1", Err: origintest.ErrUnknown}})
-	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, server.Process.Signal(syscall.SIGCONT))
 	for key, want := range map[string]string{"a": "2\x00\r\n", "empty": "", "long": "1", "proxied": "2"} {
 		if got, err := s.client.Get("p:" + key); err != nil || string(got.Value) != want || got.Flags != 7 {
 			t.Errorf("%s: got %+v, %v, want %q", key, got, err, want)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -39,9 +40,7 @@ ALTER PUBLICATION cachesidecar ADD TABLES IN SCHEMA "My ""é"".s";`
 func (s *feedServer) session() func(sql string) {
 	s.t.Helper()
 	conn, err := pgconn.Connect(s.t.Context(), s.DSN())
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Must(s.t, err)
 	s.t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return func(sql string) {
 		s.t.Helper()
@@ -63,9 +62,7 @@ func TestFeedBroken(t *testing.T) {
 	cfg.Tables[`"My ""é"".s"."T.""x"`] = FeedTable{"quoted", `{I"d é}`}
 	cfg.Tables["public.nested"] = FeedTable{"nested", "{id}"}
 	feed, err := NewFeed(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	f := s.followFeed(feed, "")
 	f.names(`UPDATE "My ""é"".s"."T.""x" SET body = 'new'`, "quoted 1")
 	schema := `"My ""é"".s"`
@@ -169,18 +166,14 @@ func TestFeedBrokenBetween(t *testing.T) {
 	begins := func(want string, begun bool) {
 		t.Helper()
 		stream, err := s.feed().Stream(t.Context(), "", state)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer s.noticed()
 		defer stream.Close()
 		if stream.Anew() != want {
 			t.Errorf("it begins anew since %q, want %q", stream.Anew(), want)
 		}
 		if begun {
-			if err := stream.Begun(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, stream.Begun(t.Context()))
 			state = stream.State()
 		}
 	}
@@ -205,9 +198,7 @@ func TestFeedPartitions(t *testing.T) {
 	cfg.Tables["public.posts"] = FeedTable{"users", "{writer}"}
 	cfg.Tables["public.news"] = FeedTable{"users", "{id}"}
 	feed, err := NewFeed(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for _, tc := range []struct{ sql, want string }{
 		{"SELECT 1", ""},
 		{"CREATE TABLE one PARTITION OF posts FOR VALUES IN (1)", "column writer of its key is outside"},

@@ -60,9 +60,7 @@ func (s *feedServer) config() FeedConfig {
 func (s *feedServer) feed() *Feed {
 	s.t.Helper()
 	f, err := NewFeed(s.config())
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Must(s.t, err)
 	return f
 }
 
@@ -87,12 +85,8 @@ func (s *feedServer) followFeed(feed *Feed, anew string) *followed {
 	s.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	stream, err := feed.Stream(ctx, anew, "")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := stream.Begun(ctx); err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Must(s.t, err)
+	testenv.Must(s.t, stream.Begun(ctx))
 	f := &followed{stream, s.t, make(chan *loader.Transaction, 100), make(chan error, 1), stop, s}
 	go func() {
 		for {
@@ -248,9 +242,7 @@ func TestFeedGate(t *testing.T) {
 	m := f.next()
 	for range 20 {
 		v, err := f.View(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if v.Sees(m) {
 			t.Fatal("a transaction is visible that waits for a standby")
 		}
@@ -266,9 +258,7 @@ func TestFeedGap(t *testing.T) {
 	s := newFeedServer(t)
 	ctx := t.Context()
 	stream, err := s.feed().Stream(ctx, "", "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	stream.Close() // before Begun
 	s.standby()
 	hangs := s.hangs("INSERT INTO users VALUES (1)")
@@ -288,9 +278,7 @@ func TestFeedGap(t *testing.T) {
 		return err
 	})
 	hangs()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, <-ended)
 	defer stream.Close()
 	testenv.Succeeds(t, "readers to see it", func() error {
 		v, err := stream.View(ctx)
@@ -339,9 +327,7 @@ func (s *feedServer) commitWaits() error {
 func (s *feedServer) hangs(sql string) (end func()) {
 	s.t.Helper()
 	conn, err := pgconn.Connect(s.t.Context(), s.DSN())
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Must(s.t, err)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := conn.Exec(s.t.Context(), sql).ReadAll()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -31,9 +32,7 @@ func TestFeedRefused(t *testing.T) {
 		cfg := s.config()
 		cfg.DSN += " user=" + tc.user
 		feed, err := NewFeed(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		stream := func(ctx context.Context) ([]string, error) {
 			_, err := feed.Stream(ctx, "", "")
 			return nil, err
@@ -84,9 +83,7 @@ func TestFeedWhileFollowed(t *testing.T) {
 	cfg := s.config()
 	cfg.Tables["public.moods"] = FeedTable{"moods", "{mood}"}
 	feed, err := NewFeed(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	f := s.followFeed(feed, "")
 	f.names("INSERT INTO users VALUES (1, 'a')", "users 1")
 	s.Exec(t, "INSERT INTO us VALUES ('us', 2, 'a')") // it is no partition yet, and the walsender knows it as such
@@ -151,9 +148,7 @@ func TestFeedApart(t *testing.T) {
 	cfg.Tables["public.wide"] = FeedTable{"wide", "{id}"}
 	cfg.Tables["public.wider"] = FeedTable{"wide", "{n}/{id}"}
 	feed, err := NewFeed(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	f := s.followFeed(feed, "")
 	const apart = "repeat('b', 100000)" // a value that is stored apart from its row
 	f.names("INSERT INTO wide VALUES ('a', 1, "+apart+")", "wide a")

@@ -79,9 +79,7 @@ func TestFeedRelatives(t *testing.T) {
 	s.Exec(t, "CREATE UNLOGGED TABLE scratch () INHERITS (users)")
 	feed := s.feed()
 	conn, err := feed.connect(t.Context(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer conn.Close(t.Context())
 	was, err := feed.check(t.Context(), conn)
 	if err != nil {
@@ -138,9 +136,7 @@ func TestFeedTexts(t *testing.T) {
 	cfg := s.config()
 	cfg.Tables["public.days"] = FeedTable{"days", "{id}"}
 	feed, err := NewFeed(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	f := s.followFeed(feed, "")
 	s.Exec(t, "INSERT INTO days VALUES ('2026-01-02')")
 	if got := text(f.next()); got != "days 2026-01-02" {
@@ -154,9 +150,7 @@ func TestFeedPooler(t *testing.T) {
 	cfg := s.config()
 	cfg.DSN = s.Pooler(t)
 	f, err := NewFeed(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	_, err = f.Check(t.Context())
 	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "not a pooler") {
 		t.Errorf("a pooler: %v", err)
@@ -171,17 +165,13 @@ func TestFeedNudge(t *testing.T) {
 	if err == nil {
 		err = stream.Begun(ctx)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer stream.Close()
 	v, err := stream.View(ctx)
 	if err == nil {
 		err = stream.Nudge(ctx)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	testenv.Succeeds(t, "the stream to come to the end of the log", func() error {
 		m, err := stream.Receive(ctx)
 		switch {
@@ -203,9 +193,7 @@ func TestFeedGivenUp(t *testing.T) {
 	f.stop()
 	<-f.err
 	f.stop = nil
-	if err := f.GiveUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, f.GiveUp(t.Context()))
 	f.Close()
 	if again := s.follow(""); again.Anew() != "there was no slot" {
 		t.Errorf("it begins anew since %q", again.Anew())

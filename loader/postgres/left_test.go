@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // slotFeed returns a feed of another slot and database.
@@ -13,9 +15,7 @@ func (s *feedServer) slotFeed(slot, database string) *Feed {
 	cfg := s.config()
 	cfg.Slot, cfg.DSN = slot, cfg.DSN+" dbname="+database
 	f, err := NewFeed(cfg)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Must(s.t, err)
 	return f
 }
 
@@ -23,9 +23,7 @@ func (s *feedServer) slotFeed(slot, database string) *Feed {
 func (s *feedServer) askElsewhere(database, sql string) {
 	s.t.Helper()
 	conn, err := pgconn.Connect(s.t.Context(), s.DSN()+" dbname="+database)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Must(s.t, err)
 	defer conn.Close(s.t.Context())
 	if _, err := ask(s.t.Context(), conn, sql); err != nil {
 		s.t.Fatal(err)
@@ -65,9 +63,7 @@ func TestFeedLeft(t *testing.T) {
 		t.Fatalf("the warning is %q", check("a slot is left behind", 1))
 	}
 	made, err := feed.Stream(t.Context(), "", "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer made.Close()
 	for _, want := range []int{1, 0} { // once
 		left, err := made.(*stream).Left(t.Context())

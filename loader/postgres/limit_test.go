@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -109,9 +110,7 @@ func TestPatient(t *testing.T) {
 			{func() error { return c.SetDeadline(time.Now().Add(-time.Minute)) }, 0},
 			{func() error { return c.SetDeadline(time.Time{}) }, time.Second},
 		} {
-			if err := tc.set(); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, tc.set())
 			for _, do := range []func([]byte) (int, error){c.Read, c.Write} {
 				began := time.Now()
 				if _, err := do(make([]byte, 1)); err == nil || time.Since(began) > tc.want {
@@ -120,9 +119,7 @@ func TestPatient(t *testing.T) {
 			}
 		}
 		// It also ends while the connection discards incoming bytes.
-		if err := c.SetDeadline(time.Now().Add(time.Hour)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, c.SetDeadline(time.Now().Add(time.Hour)))
 		done := make(chan struct{})
 		go func() { // ends with the pipe
 			defer close(done)

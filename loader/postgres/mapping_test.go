@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -119,9 +120,7 @@ func TestFeedDSN(t *testing.T) {
 			continue
 		}
 		c, err := feed.config(false)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if more == "" {
 			plain = maps.Clone(c.RuntimeParams)
 		}

@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -45,17 +46,13 @@ func TestFeedServerOther(t *testing.T) {
 func TestFeedPromotedWithSlot(t *testing.T) {
 	s := newFeedServer(t)
 	state := s.certified()
-	if err := s.process.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, s.process.Process.Signal(syscall.SIGINT))
 	_ = s.process.Wait()
 	s.Demote(t)
 	s.process = s.Start(t, "wal_level=logical")
 	s.Exec(t, "SELECT pg_promote()")
 	stream, err := s.feed().Stream(t.Context(), "", state)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer stream.Close()
 	if !strings.Contains(stream.Anew(), "promoted") {
 		t.Errorf("it begins anew since %q", stream.Anew())

@@ -41,9 +41,7 @@ func source(t *testing.T, cfg Config, timeout ...time.Duration) *Source {
 		o.Timeout = given
 	}
 	s, err := New(cfg, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -130,9 +128,7 @@ func TestPostgres(t *testing.T) {
 		} {
 			s.options.MaxValue = 2000
 			v, err := s.Load(context.Background(), []byte(key))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			got, err := msgpack.NewDecoder(bytes.NewReader(v.Bytes)).DecodeMap()
 			if err != nil || v.Flags != kv.Msgpack || !reflect.DeepEqual(got, want) {
 				t.Errorf("got %#v with flags %d, %v; want %#v", got, v.Flags, err, want)
@@ -170,9 +166,7 @@ func TestPostgres(t *testing.T) {
 		}()
 		underWay(t, p, "pg_sleep(601)")
 		// Immediate shutdown.
-		if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, server.Process.Signal(syscall.SIGQUIT))
 		if err := <-ended; loader.Answered(err) {
 			t.Errorf("the load that was under way: %v", err)
 		}
@@ -238,9 +232,7 @@ func TestElsewhere(t *testing.T) {
 		session := func(want uint32, what string) {
 			t.Helper()
 			c, err := s.pool.Acquire(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			defer c.Release()
 			if got := c.Conn().PgConn().PID(); got != want {
 				t.Errorf("%s: session %d, want %d", what, got, want)

@@ -23,9 +23,7 @@ func TestFeedPromoted(t *testing.T) {
 		t.Errorf("a standby: %v", err)
 	}
 	f.end()
-	if err := s.process.Process.Signal(syscall.SIGQUIT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, s.process.Process.Signal(syscall.SIGQUIT))
 	_ = s.process.Wait()
 	second.Exec(t, "SELECT pg_promote()")
 	testenv.Succeeds(t, "the promoted server to fit", func() error {
@@ -33,9 +31,7 @@ func TestFeedPromoted(t *testing.T) {
 		return err
 	})
 	stream, err := feed.Stream(t.Context(), "", state)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer stream.Close()
 	if stream.Anew() == "" {
 		t.Error("the stream goes on, though what the first server had may be missing")

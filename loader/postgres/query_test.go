@@ -49,9 +49,7 @@ func TestPooler(t *testing.T) {
 				Store: "UPDATE " + table + "s SET body = $2 WHERE id = $1", Delete: "DELETE FROM " + table + "s WHERE id = $1",
 			}
 			s := source(t, of)
-			if err := s.Check(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, s.Check(t.Context()))
 			t.Run(table, func(t *testing.T) {
 				t.Parallel()
 				many(500, func(i int) {
@@ -65,9 +63,7 @@ func TestPooler(t *testing.T) {
 					}
 				})
 				l, err := s.NewLister(loader.List{Query: "SELECT id FROM " + table + "s"})
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				if keys, err := origintest.Keys(l); err != nil || len(keys) != 500 {
 					t.Errorf("a list of %d keys, %v", len(keys), err)
 				}
@@ -141,9 +137,7 @@ func TestIdleEnds(t *testing.T) {
 		})
 	}
 	load("before")
-	if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, server.Process.Signal(syscall.SIGQUIT))
 	_ = server.Wait()
 	p.Start(t)
 	p.Exec(t, "SELECT 1")

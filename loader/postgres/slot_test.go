@@ -162,9 +162,7 @@ func (s *feedServer) execAt(dsn, sql string) {
 		_, err = conn.Exec(s.t.Context(), sql).ReadAll()
 		err = errors.Join(err, conn.Close(s.t.Context()))
 	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Must(s.t, err)
 }
 
 // TestFeedPublicationAgain checks that a host begins anew if the publication was away, or had another name, when
@@ -257,9 +255,7 @@ func TestFeedServerEnds(t *testing.T) {
 	f := s.follow("")
 	s.Exec(t, "INSERT INTO users VALUES (1)")
 	f.Confirm(f.next().End)
-	if err := s.process.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, s.process.Process.Signal(syscall.SIGINT))
 	select {
 	case <-f.err:
 	case <-testenv.Expired():

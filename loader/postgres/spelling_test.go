@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -39,9 +40,7 @@ func feedSpellings(t *testing.T, s *feedServer) {
 		s.Exec(t, sql)
 	}
 	conn, err := s.feed().connect(t.Context(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer conn.Close(t.Context())
 	feedOf := func(keys ...string) *Feed {
 		cfg := s.config()
@@ -50,9 +49,7 @@ func feedSpellings(t *testing.T, s *feedServer) {
 			cfg.Tables[[]string{"public.keys", "public.more"}[i]] = FeedTable{"keys", key}
 		}
 		f, err := NewFeed(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return f
 	}
 	check := func(key string, forms ...string) error {
@@ -174,9 +171,7 @@ func oneSpelling(t *testing.T, s *feedServer) {
 		one.Query = fmt.Sprintf("SELECT 'v' WHERE $1::%s IS NOT NULL", tc.kind)
 		one.Write = WriteConfig{Store: one.Query + " AND $2::text <> ''", Delete: one.Query}
 		src, err := New(one, loader.OriginOptions{OneSpelling: true, WriteThrough: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if form, err := src.spelling(t.Context()); err != nil || (form == "") != (tc.kind == "text") {
 			t.Errorf("%s: its form is %q, %v", tc.kind, form, err)
 		}
@@ -208,9 +203,7 @@ func oneSpelling(t *testing.T, s *feedServer) {
 	other.Query = "SELECT 'v' WHERE $1::int = 42"
 	other.Write = WriteConfig{Store: "SELECT $1::text || $2::text", Delete: "SELECT $1::text"}
 	src, err := New(other, loader.OriginOptions{OneSpelling: true, WriteThrough: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	for key, refused := range map[string]bool{"42": false, "042": true} {
 		store := src.Store(t.Context(), []byte(key), loader.Value{Bytes: []byte("v")})
 		remove := src.Delete(t.Context(), []byte(key))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -32,9 +33,7 @@ func encodings(t *testing.T, s *feedServer) {
 		name := "db_" + strings.ToLower(encoding)
 		s.Exec(t, "CREATE DATABASE "+name+" ENCODING '"+encoding+"' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
 		db, err := pgx.Connect(t.Context(), s.DSN()+" client_encoding=UTF8 dbname="+name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		do := func(sql string) {
 			t.Helper()
 			if _, err := db.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
@@ -68,9 +67,7 @@ func encodedOrigin(t *testing.T, what, dsn string) {
 			Delete: `DELETE FROM "größe" WHERE "näme" = $1`,
 		},
 	}, loader.OriginOptions{WriteThrough: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer src.Close()
 	ctx := t.Context()
 	if v, err := src.Load(ctx, []byte("Zoë")); err != nil || string(v.Bytes) != "naïve café" {
@@ -108,9 +105,7 @@ func encodedOrigin(t *testing.T, what, dsn string) {
 func feedEncoded(t *testing.T, s *feedServer, encoding string, cfg FeedConfig, do func(sql string)) {
 	t.Helper()
 	feed, err := NewFeed(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	f := s.followFeed(feed, "")
 	message := "pages Zoë"
 	if encoding != utf8Name {

@@ -30,9 +30,7 @@ func TestList(t *testing.T) {
 	c.Exec(t, `INSERT INTO keys VALUES (1, 'Ada', '\x00ff'), (2, 'Bob', '\x0a'), (3, '', ''), (4, repeat('k', 1024), NULL), (5, repeat('k', 1025), NULL)`)
 	of := func(cfg Config, list loader.List, timeout ...time.Duration) *lister {
 		l, err := source(t, cfg, timeout...).NewLister(list)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return l.(*lister)
 	}
 	all := func(query string) *lister { return of(config(c, "SELECT $1::text"), loader.List{Query: query}) }
@@ -215,9 +213,7 @@ func TestWrite(t *testing.T) {
 		var standby []*pgxpool.Conn
 		for range 4 {
 			conn, err := w.pool.Acquire(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			standby = append(standby, conn)
 		}
 		c.Exec(t, "BEGIN READ WRITE; ALTER ROLE tester RESET default_transaction_read_only; COMMIT")
@@ -241,9 +237,7 @@ func TestWrite(t *testing.T) {
 		// Ends when the server is killed.
 		go func() { ended <- w.Store(context.Background(), []byte("6"), loader.Value{}) }()
 		underWay(t, c, "pg_sleep(601)")
-		if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, server.Process.Signal(syscall.SIGQUIT))
 		if err := <-ended; err == nil || errors.Is(err, loader.ErrNotWritten) {
 			t.Errorf("the write that was under way: %v", err)
 		}

@@ -29,9 +29,7 @@ func TestConnectionIsKept(t *testing.T) {
 		return check(c, used)
 	}
 	first, err := redis.Int(s.do(context.Background(), "CLIENT", "ID"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if second, err := redis.Int(s.do(context.Background(), "CLIENT", "ID")); err != nil || second != first {
 		t.Errorf("connection %d, and then %d, %v", first, second, err)
 	}
@@ -80,9 +78,7 @@ func repeater(t *testing.T, surplus string) (address string) {
 // time.
 func scripted(t *testing.T, answer func(line string) string) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ended := make(chan struct{})
 	t.Cleanup(func() { _ = l.Close(); <-ended })
 	go func() { // ends with l, and with the connections
@@ -112,9 +108,7 @@ func TestClose(t *testing.T) {
 		}()
 	}
 	testenv.Eventually(t, "calls", func() bool { return s.pool.ActiveCount() > 0 || len(calls) == cap(calls) })
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, s.Close())
 	if n := s.pool.ActiveCount(); n != 0 {
 		t.Errorf("%d connections after Close", n)
 	}
@@ -140,8 +134,6 @@ func TestClose(t *testing.T) {
 func TestListHandshake(t *testing.T) {
 	s := source(t, Config{Address: origintest.Saying(t, ""), TLS: true}, loader.OriginOptions{Timeout: 300 * time.Millisecond})
 	l, err := s.NewLister(loader.List{Timeout: origintest.Never})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	origintest.RunLists(t, []origintest.List{{Name: "silence", Lister: l, Err: origintest.ErrAny}})
 }

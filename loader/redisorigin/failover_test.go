@@ -30,9 +30,7 @@ type moved struct {
 
 func newMoved(t *testing.T, answer string) *moved {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	m := &moved{address: l.Addr().String(), answer: answer}
 	var wg sync.WaitGroup
 	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
@@ -74,9 +72,7 @@ func fill(t *testing.T, s *Source, n int) {
 	var open []redis.Conn
 	for range n {
 		c, err := s.get(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if _, err := redis.DoContext(c, t.Context(), "PING"); err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -77,9 +78,7 @@ func TestMemory(t *testing.T) {
 			s, err := New(Config{
 				Address: origintest.Saying(t, text), IgnoreTTL: true,
 			}, loader.OriginOptions{Timeout: origintest.Never, Memory: m})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			defer s.Close()
 			return s.Load(t.Context(), []byte("k"))
 		}

@@ -39,9 +39,7 @@ func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 		o.Timeout, o.MaxValue = cmp.Or(given.Timeout, o.Timeout), given.MaxValue
 	}
 	s, err := New(cfg, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -108,9 +106,7 @@ func TestRedis(t *testing.T) {
 	h := source(t, good, loader.OriginOptions{Timeout: 200 * time.Millisecond})
 	proctest.Stop(t, server.Process)
 	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny}})
-	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, server.Process.Signal(syscall.SIGCONT))
 	if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x\x00y" {
 		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
 	}
@@ -209,9 +205,7 @@ func TestPool(t *testing.T) {
 	case <-testenv.Expired():
 		t.Fatal("the load goes on after it was cancelled")
 	}
-	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, server.Process.Signal(syscall.SIGCONT))
 	if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x" {
 		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
 	}

@@ -37,9 +37,7 @@ func TestList(t *testing.T) {
 	ctx := context.Background()
 	with := func(address, prefix string, timeout time.Duration) loader.Lister {
 		l, err := source(t, Config{Address: address, Password: "s3cret", KeyPrefix: prefix}, loader.OriginOptions{Timeout: timeout}).NewLister(loader.List{Timeout: timeout})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		return l
 	}
 	s := source(t, Config{Address: socket, Password: "s3cret"})
@@ -59,9 +57,7 @@ func TestList(t *testing.T) {
 	slices.Sort(everything)
 	hasty := func(address string) loader.Lister { return with(address, "", 300*time.Millisecond) }
 	wrong, err := source(t, Config{Address: socket, Password: "wr0ng"}).NewLister(loader.List{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	origintest.RunLists(t, []origintest.List{
 		{Name: "everything", Lister: with(socket, "", 0), Want: everything},
 		{Name: "many", Lister: with(socket, "many:", 0), Want: many},
@@ -107,9 +103,7 @@ func TestList(t *testing.T) {
 		if loader.Answered(err) || n == len(many) {
 			t.Errorf("after %d keys: %v", n, err)
 		}
-		if err := server.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, server.Process.Signal(syscall.SIGCONT))
 	})
 
 	if _, err := s.NewLister(loader.List{Timeout: -1}); err == nil {
@@ -171,9 +165,7 @@ func TestWrite(t *testing.T) {
 	origintest.RunWrites(t, []origintest.Write{{Name: "before it hangs", Writer: late, Key: "late", Value: "1"}})
 	proctest.Stop(t, server.Process)
 	origintest.RunWrites(t, []origintest.Write{{Name: "hangs", Writer: late, Key: "late", Value: "2", Err: origintest.ErrUnknown}})
-	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, server.Process.Signal(syscall.SIGCONT))
 	stored := func() string { value, _ := redis.String(s.do(ctx, "GET", "p:late")); return value }
 	// The late effect makes the outcome unknown.
 	testenv.Eventually(t, "what was sent before the timeout", func() bool { return stored() == "2" })

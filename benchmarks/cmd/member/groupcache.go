@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/groupcache/groupcache-go/v3"
@@ -58,7 +55,7 @@ func startGroupcache(ctx context.Context, c *config, log *slog.Logger) (member.N
 	switch {
 	case c.from != "":
 		loader = func(ctx context.Context, key string, dest transport.Sink) error {
-			value, err := load(ctx, &http.Client{Transport: t}, strings.Replace(c.from, "{key}", key, 1))
+			value, err := member.Load(ctx, &http.Client{Transport: t}, c.from, key)
 			if err != nil {
 				return err
 			}
@@ -76,23 +73,6 @@ func startGroupcache(ctx context.Context, c *config, log *slog.Logger) (member.N
 		return nil, nil, err
 	}
 	return &groupcacheNode{d.GetInstance(), g}, stop, nil
-}
-
-// load gets a value from an origin.
-func load(ctx context.Context, c *http.Client, url string) ([]byte, error) {
-	q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	r, err := c.Do(q)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Body.Close()
-	if r.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the origin answers %s", r.Status)
-	}
-	return io.ReadAll(r.Body)
 }
 
 func (n *groupcacheNode) Elsewhere(_ context.Context, key string) (bool, error) {

@@ -144,9 +144,7 @@ func (tenantEcho) Tenant() (tenant, process string) { return "a", "1" }
 // waiting for turns, too.
 func TestPaceEndsWithItsListener(t *testing.T) {
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	h := newEcho()
 	s := New(Limits{NewRate: 1e-3}, slog.New(slog.DiscardHandler), func(nc net.Conn) (Handler, error) {
 		e, err := h.handler(nc)
@@ -156,9 +154,7 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 	go func() { done <- s.Serve(t.Context(), ln) }()
 	for range acceptBurst + 20 {
 		nc, err := net.Dial("unix", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer nc.Close()
 	}
 	eventually(t, "them to be accepted", s, func(st Stats) bool { return st.Waiting == 20 })
@@ -262,23 +258,17 @@ func TestPaceInOverload(t *testing.T) {
 // that have left a request.
 func TestPaceOfTheGone(t *testing.T) {
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	const gone, there = 600, 200
 	p := &acceptQueue{rate: 1e-3}
 	var waits *arrivals
 	for i := range acceptBurst + gone + there {
 		client, err := net.Dial("unix", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer client.Close()
 		nc, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		defer nc.Close()
 		c := &Conn{}
 		c.socket.Init(nc, 0, nil)

@@ -38,9 +38,7 @@ func version(t testing.TB, nc net.Conn) (id uint64, n uint64, e *wire.Error) {
 		t.Fatal(err)
 	}
 	var p wire.Reply
-	if err := wire.DecodeReply(wire.OpSet, frame, &p); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, wire.DecodeReply(wire.OpSet, frame, &p))
 	if p.Status != wire.OK {
 		e = &wire.Error{Status: p.Status, Message: string(p.Message)}
 	}

@@ -306,9 +306,7 @@ func ends(t *testing.T, over string) (near, far net.Conn) {
 		})
 		done := make(chan error, 1)
 		go func() { done <- client.Handshake() }()
-		if err := errors.Join(server.Handshake(), <-done); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, errors.Join(server.Handshake(), <-done))
 		return client, server
 	}
 	return tcp(t)
@@ -317,9 +315,7 @@ func ends(t *testing.T, over string) (near, far net.Conn) {
 func tcp(t *testing.T) (near, far net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer ln.Close()
 	if near, err = net.Dial("tcp", ln.Addr().String()); err != nil {
 		t.Fatal(err)

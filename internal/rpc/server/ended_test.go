@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestEndWithLaterBytes checks that a connection ends if the end of its stream has come together with
@@ -59,18 +61,14 @@ func TestEnded(t *testing.T) {
 				address = t.TempDir() + "/s"
 			}
 			ln, err := net.Listen(network, address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			s := New(Limits{}, slog.New(slog.DiscardHandler), h.handler)
 			ctx, cancel := context.WithCancel(context.Background())
 			served := make(chan error, 1)
 			go func() { served <- s.Serve(ctx, ln) }() // ends with cancel
 			dial := func() (net.Conn, *Conn) {
 				nc, err := net.Dial(network, ln.Addr().String())
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				t.Cleanup(func() { nc.Close() })
 				mustWrite(t, nc, getFrame(1, "go 10"))
 				readReply(t, nc)

@@ -145,9 +145,7 @@ func TestEaseOfNewcomers(t *testing.T) {
 	h := newEcho()
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s := New(Limits{NewRate: 500}, slog.New(slog.DiscardHandler), func(nc net.Conn) (Handler, error) {
 		e, err := h.handler(nc)
 		return tenantEcho{e}, err
@@ -162,9 +160,7 @@ func TestEaseOfNewcomers(t *testing.T) {
 	}
 	dial := func() net.Conn {
 		nc, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { _ = nc.Close() })
 		return nc
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/polled"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // TestSlowTakersGive checks that connections that take their answers steadily, but use
@@ -87,9 +88,7 @@ func TestFastTakerKeeps(t *testing.T) {
 		ask()
 		waited := 0
 		for range 100 {
-			if err := polled.ReadSlowly(nc, atOnce*size, atOnce*size, 100*time.Millisecond); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, polled.ReadSlowly(nc, atOnce*size, atOnce*size, 100*time.Millisecond))
 			ask()
 			synctest.Wait()
 			c.outbox.mu.Lock()
@@ -123,9 +122,7 @@ func TestManySlowAnswersGive(t *testing.T) {
 		if _, err := nc.Write(bytes.Repeat(getFrame(1, "40000"), 300)); err != nil {
 			t.Fatal(err)
 		}
-		if err := polled.ReadSlowly(nc, 250<<10, 50<<10, 900*time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, polled.ReadSlowly(nc, 250<<10, 50<<10, 900*time.Millisecond))
 		if n := c.GiveMemory(); n < 256<<10 {
 			t.Errorf("it gives %d bytes", n)
 		}

@@ -68,9 +68,7 @@ func serveSecured(t testing.TB) (address string, dial *tls.Config) {
 	t.Helper()
 	a := peertest.NewAuthority(t, "one")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s := New(Limits{}, slog.New(slog.DiscardHandler), func(net.Conn) (Handler, error) { return values{}, nil })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -89,13 +87,9 @@ func serveSecured(t testing.TB) (address string, dial *tls.Config) {
 func dialSecured(t testing.TB, address string, cfg *tls.Config) *rpc.Client {
 	t.Helper()
 	nc, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s := transport.Secure(nc, func(below net.Conn) *tls.Conn { return tls.Client(below, cfg) })
-	if err := s.Handshake(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, s.Handshake())
 	c := rpc.NewClient(s, rpc.ClientConfig{})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -166,9 +160,7 @@ func TestRetire(t *testing.T) {
 		c.Release(call)
 		return err
 	}
-	if err := ask(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, ask())
 	r := rpc.Redialer{Dial: func(context.Context) (*rpc.Client, error) { return c, nil }}
 	if _, err := r.Get(t.Context()); err != nil {
 		t.Fatal(err)

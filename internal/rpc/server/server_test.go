@@ -241,9 +241,7 @@ func serveOn(
 ) (s *Server, dial func() net.Conn, shutdown func()) {
 	t.Helper()
 	ln, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s = New(l, slog.New(slog.DiscardHandler), h.handler)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -260,9 +258,7 @@ func serveOn(
 	t.Cleanup(shutdown)
 	return s, func() net.Conn {
 		nc, err := net.Dial(network, ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { nc.Close() })
 		return nc
 	}, shutdown
@@ -275,9 +271,7 @@ func getFrame(id uint64, key string) []byte {
 func readReply(t testing.TB, r io.Reader) wire.Reply {
 	t.Helper()
 	p, err := tryReadReply(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return p
 }
 
@@ -662,9 +656,7 @@ func TestEndWithLastBytes(t *testing.T) {
 			for range 20 {
 				nc := dial()
 				mustWrite(t, nc, getFrame(1, "x"))
-				if err := nc.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, nc.(interface{ CloseWrite() error }).CloseWrite())
 				readReply(t, nc)
 				if _, err := tryReadReply(nc); !errors.Is(err, io.EOF) {
 					t.Errorf("%v, want the end", err)

@@ -20,14 +20,10 @@ import (
 func exhaust(t *testing.T, n int) (free func()) {
 	t.Helper()
 	var was syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was))
 	few := was
 	few.Cur = min(few.Cur, 256)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few))
 	var list []*os.File
 	for {
 		f, err := os.Open(os.DevNull)
@@ -103,9 +99,7 @@ type scarcity struct {
 func newScarcity(t *testing.T, clients int) *scarcity {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s := &scarcity{T: t, ln: &contended{Listener: ln, t: t}}
 	s.server = New(Limits{}, slog.New(slog.DiscardHandler), func(net.Conn) (Handler, error) {
 		s.served.Add(1)
@@ -113,9 +107,7 @@ func newScarcity(t *testing.T, clients int) *scarcity {
 	})
 	for range clients {
 		c, err := net.Dial("unix", ln.Addr().String()) // it waits to be accepted
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 		s.clients = append(s.clients, c)
 	}
@@ -192,9 +184,7 @@ func TestSpareDescriptorIsReplaced(t *testing.T) {
 	s.counts(2, 2) // handlers refuse them
 	exhaust(t, 1)
 	c, err := net.Dial("unix", s.ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer c.Close()
 	s.clients = append(s.clients, c)
 	s.told(2)

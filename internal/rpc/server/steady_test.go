@@ -28,9 +28,7 @@ func servePolled(t *testing.T, h Handler, l Limits, over string) (nc net.Conn, c
 		})
 		done := make(chan error, 1)
 		go func() { done <- client.Handshake() }()
-		if err := errors.Join(server.Handshake(), <-done); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, errors.Join(server.Handshake(), <-done))
 		nc, there = client, server
 	}
 	c = newConn(there, newShared(l), "uid 0", "")
@@ -63,9 +61,7 @@ func TestSteadyReader(t *testing.T) {
 				if _, err := nc.Write(append(getFrame(1, "big 3000000"), getFrame(2, "big 3000000")...)); err != nil {
 					t.Fatal(err)
 				}
-				if err := polled.ReadSlowly(nc, size+size/2, 64<<10, 900*time.Millisecond); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, polled.ReadSlowly(nc, size+size/2, 64<<10, 900*time.Millisecond))
 				last := time.Now().Add(-900 * time.Millisecond)
 				if err := <-ended; !errors.Is(err, ErrSlowReader) || c.server.stats().SlowReaders != 1 {
 					t.Errorf("ended with %v", err)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // text is a Framing and the handler of its requests, which are lines. The line "set K N" has
@@ -135,9 +137,7 @@ func serveText(t testing.TB, h *text, over string, l Limits) (s *Server, dial fu
 		network, address = over, t.TempDir()+"/s"
 	}
 	ln, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	s = New(l, slog.New(slog.DiscardHandler), func(net.Conn) (Handler, error) { return h, nil })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -154,9 +154,7 @@ func serveText(t testing.TB, h *text, over string, l Limits) (s *Server, dial fu
 	t.Cleanup(shutdown)
 	return s, func() net.Conn {
 		nc, err := net.Dial(network, ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { nc.Close() })
 		return nc
 	}, shutdown

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // stranger is the user of attackers if the tests run as root.
@@ -174,25 +175,17 @@ type attacker struct {
 func send(t testing.TB, o order) *attacker {
 	t.Helper()
 	text, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	a := &attacker{cmd: exec.Command(os.Args[0]), out: make(chan string, 1)}
 	a.cmd.Env = append(scrubbed(), asAttacker+"="+string(text))
 	a.cmd.Stderr = os.Stderr
 	proctest.EndWithParent(a.cmd)
 	in, err := a.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	a.stdin = in
 	out, err := a.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := a.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
+	testenv.Must(t, a.cmd.Start())
 	go func() { // ends with the attacker
 		s := bufio.NewScanner(out)
 		line := ""

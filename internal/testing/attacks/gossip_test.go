@@ -2,9 +2,8 @@ package attacks
 
 import (
 	"bytes"
-	"compress/lzw"
 	"context"
-	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -14,6 +13,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 const (
@@ -27,42 +32,48 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: compressed over UDP", hosts: 2,
 		tries: "200 packets a second of 31 KB that inflate to 40 MiB",
-		bound: ofFilter,
-		run:   packets(200, func(int) []byte { return bomb() }),
+		bound: ofFilter, shown: twoOwners,
+		run: packets(200, func(int) []byte { return bomb() }),
 	},
 	{
 		name: "gossip: compressed over TCP", hosts: 2,
 		tries: "100 connections with 31 KB that inflate to 40 MiB",
-		bound: ofFilter,
-		run:   streams(100, func(int) []byte { return bomb() }),
+		bound: ofFilter, shown: twoOwners,
+		run: streams(100, func(int) []byte { return bomb() }),
 	},
 	{
 		name: "gossip: nesting", hosts: 2,
 		tries: "a header of a push/pull nested a million deep",
-		bound: ofDecoder,
+		bound: ofDecoder, shown: twoOwners,
 		run: streams(4, func(int) []byte {
-			return labelled([]byte{6, 0x81}, text("x"), bytes.Repeat([]byte{0x91}, 1_000_000), []byte{0xc0})
+			return labelled([]byte{gt.PushPull, 0x81}, gt.Raw("x"), bytes.Repeat([]byte{0x91}, 1_000_000), []byte{0xc0})
 		}),
 	},
 	{
 		name: "gossip: a long text", hosts: 2,
 		tries: "a push/pull that announces a text of 4 GiB",
-		bound: ofDecoder,
+		bound: ofDecoder, shown: twoOwners,
 		run: streams(16, func(int) []byte {
-			return labelled([]byte{6, 0x81}, text("x"), []byte{0xdb, 0xff, 0xff, 0xff, 0xff})
+			return labelled([]byte{gt.PushPull, 0x81}, gt.Raw("x"), []byte{0xdb, 0xff, 0xff, 0xff, 0xff})
 		}),
 	},
 	{
 		name: "gossip: many nodes", hosts: 2,
 		tries: "a push/pull that announces 4,294,967,295 nodes",
-		bound: ofDecoder,
-		run:   streams(16, func(int) []byte { return pushPull(1<<32 - 1) }),
+		bound: ofDecoder, shown: twoOwners,
+		run: streams(16, func(int) []byte { return labelled(gt.Exchange(1<<32 - 1)) }),
+	},
+	{
+		name: "gossip: idle streams", hosts: 2,
+		tries: "300 connections that say nothing",
+		bound: "streams are bounded in number and time", shown: twoOwners,
+		run: streams(300, func(int) []byte { return nil }),
 	},
 	{
 		name: "gossip: broken packets", hosts: 2,
 		tries: "random and changed packets, over UDP and TCP",
-		bound: "one packet's trouble ends that packet",
-		run:   brokenPackets,
+		bound: "one packet's trouble ends that packet", shown: twoOwners,
+		run: brokenPackets,
 	},
 	{
 		name: "gossip: terminal escapes", hosts: 2,
@@ -75,8 +86,8 @@ var gossipAttacks = []attack{
 	{
 		name: "gossip: the dead", hosts: 2,
 		tries: "the claim, 10 times a second, that the other host is dead",
-		bound: "the host refutes; it is polled over the peer port",
-		run:   tellDead,
+		bound: "the host refutes; it is polled over the peer port", shown: twoOwners,
+		run: tellDead,
 	},
 	{
 		name: "gossip: invented members", hosts: 2,
@@ -85,44 +96,24 @@ var gossipAttacks = []attack{
 		run: inventMembers},
 }
 
-// labelled returns a gossip packet with the cluster's label.
-func labelled(parts ...[]byte) []byte {
-	const label = "cachesidecar"
-	return slices.Concat(append([][]byte{{244, byte(len(label))}, []byte(label)}, parts...)...)
+func labelled(message ...[]byte) []byte {
+	return gt.Labelled(cluster.DefaultCluster, slices.Concat(message...))
 }
-
-// Encodings of memberlist's messages: msgpack before it had the type bin.
-func text(s string) []byte {
-	if len(s) < 32 {
-		return append([]byte{0xa0 | byte(len(s))}, s...)
-	}
-	return append([]byte{0xda, byte(len(s) >> 8), byte(len(s))}, s...)
-}
-func raw(b []byte) []byte     { return append([]byte{0xda, byte(len(b) >> 8), byte(len(b))}, b...) }
-func uint32s(v uint32) []byte { return binary.BigEndian.AppendUint32([]byte{0xce}, v) }
 
 // alive encodes a member that claims to serve peers at an address.
 func alive(node string, incarnation uint32, address string) []byte {
-	epoch := binary.BigEndian.AppendUint64([]byte{0xcf}, uint64(time.Now().UnixNano()))
-	meta := slices.Concat([]byte{0x97}, text(address), epoch, uint32s(1<<32-1), []byte{1, 1, 0xc3, 1})
-	return labelled([]byte{4, 0x86}, text("Incarnation"), uint32s(incarnation), text("Node"), text(node),
-		text("Addr"), raw([]byte{127, 0, 0, 1}), text("Port"), uint32s(9), text("Meta"), raw(meta),
-		text("Vsn"), raw([]byte{1, 5, 2, 0, 0, 0}))
+	meta := gt.Meta(address, uint64(time.Now().UnixNano()), 1<<32-1, true, 1)
+	return labelled(gt.Alive(node, net.IPv4(127, 0, 0, 1).To4(), 9, incarnation, meta))
 }
 
-// pushPull announces nodes that do not follow.
-func pushPull(nodes uint32) []byte {
-	return labelled([]byte{6, 0x83}, text("Nodes"), uint32s(nodes), text("UserStateLen"), []byte{0}, text("Join"), []byte{0xc2})
+// dead encodes the claim that a member is dead.
+func dead(node string, incarnation uint32) []byte {
+	return labelled(gt.Gone(gt.DeadType, node, "x", incarnation))
 }
 
 // bomb inflates to 40 MiB.
 var bomb = sync.OnceValue(func() []byte {
-	var z bytes.Buffer
-	w := lzw.NewWriter(&z, lzw.LSB, 8)
-	_, _ = w.Write(append([]byte{8}, make([]byte, 40<<20-10)...))
-	_ = w.Close()
-	length := binary.BigEndian.AppendUint32([]byte{0xdb}, uint32(z.Len()))
-	return labelled([]byte{9, 0x82}, text("Algo"), []byte{0}, text("Buf"), length, z.Bytes())
+	return labelled(gt.Compressed(append([]byte{gt.User}, make([]byte, 40<<20-10)...)))
 })
 
 // packets sends packets at the given rate.
@@ -180,11 +171,13 @@ func brokenPackets(ctx context.Context, j *job) error {
 	r := rand.New(rand.NewPCG(uint64(j.Round), 1))
 	for ctx.Err() == nil {
 		var b []byte
-		switch r.IntN(4) {
+		switch r.IntN(5) {
 		case 0:
 			b = labelled(noise(r, r.IntN(1400)))
 		case 1:
 			b = noise(r, r.IntN(200))
+		case 2:
+			b = labelled(gt.Compound(alive("a", 1, nobody)[14:], dead("a", r.Uint32())[14:]))
 		default:
 			b = alive(fmt.Sprint("f", r.IntN(50)), r.Uint32(), nobody)
 			b = slices.Concat(b[:14], []byte{byte(r.IntN(14))}, b[14+r.IntN(2):])
@@ -207,9 +200,12 @@ func brokenPackets(ctx context.Context, j *job) error {
 }
 
 func tellDead(ctx context.Context, j *job) error {
-	other := j.Target.Hosts[1].Node
 	return packets(10, func(i int) []byte {
-		return labelled([]byte{5, 0x83}, text("Incarnation"), uint32s(uint32(i)), text("Node"), text(other), text("From"), text("x"))
+		incarnation := uint32(i)
+		if i%2 == 1 {
+			incarnation = 1<<32 - 1
+		}
+		return dead(j.Target.Hosts[1].Node, incarnation)
 	})(ctx, j)
 }
 
@@ -249,13 +245,38 @@ func inventMembers(ctx context.Context, j *job) error {
 	return nil
 }
 
+// twoOwners checks that the two hosts own all partitions. A host that stood still may need a moment.
+func twoOwners(h *house, _ report) (err error) {
+	for end := time.Now().Add(testenv.Patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		var text string
+		if text, err = members(h, "--json"); err != nil {
+			return err
+		}
+		var list []cachesidecar.Member
+		if err = json.Unmarshal([]byte(text), &list); err != nil {
+			return err
+		}
+		owned, owners := 0, 0
+		for _, m := range list {
+			if owned += m.Partitions; m.Partitions > 0 {
+				owners++
+			}
+		}
+		if owned == kv.Partitions && owners == 2 {
+			return nil
+		}
+		err = fmt.Errorf("%d own partitions: %s", owners, text)
+	}
+	return err
+}
+
 // members returns the command's output about a host's members.
-func members(h *house) (string, error) {
+func members(h *house, flags ...string) (string, error) {
 	path, err := built()
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command(path, "members", "--socket", h.hosts[0].Socket).CombinedOutput()
+	out, err := exec.Command(path, append([]string{"members", "--socket", h.hosts[0].Socket}, flags...)...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("members: %w\n%s", err, out)
 	}

@@ -81,14 +81,10 @@ func start(t, keeps testing.TB, dir, node string, c *cage, prefix []string, flag
 	h.cmd.Env = scrubbed()
 	proctest.EndWithParent(h.cmd)
 	out, err := os.OpenFile(h.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer out.Close()
 	h.cmd.Stdout, h.cmd.Stderr = out, out
-	if err := h.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, h.cmd.Start())
 	h.PID = h.cmd.Process.Pid
 	go func() { // ends with the process, which the cleanup kills
 		defer close(h.exited)
@@ -221,9 +217,7 @@ func (h *host) ready(t testing.TB, members int) {
 	})
 	defer c.Close()
 	h.Epoch = number(c.welcome["epoch"])
-	if err := errors.Join(h.fill(c, l2Size*5/4, true), h.fill(c, 4*l1Size, false)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, errors.Join(h.fill(c, l2Size*5/4, true), h.fill(c, 4*l1Size, false)))
 }
 
 // fill writes or reads size bytes of entries that no test uses.
@@ -277,9 +271,7 @@ var built = sync.OnceValues(func() (path string, err error) {
 func command(t testing.TB) string {
 	t.Helper()
 	path, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return path
 }
 
@@ -290,9 +282,7 @@ func folder(t testing.TB) string {
 	if err == nil {
 		err = os.Chmod(dir, 0o711)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }

@@ -40,9 +40,7 @@ func build(t, keeps testing.TB, a *attack, side string) *house {
 	flags := []string{"--max-connections", strconv.Itoa(cmp.Or(a.conns, 1000))}
 	if a.config != nil {
 		file := filepath.Join(dir, "config.yaml")
-		if err := os.WriteFile(file, []byte(a.config(keeps, h.origin, dir)), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(file, []byte(a.config(keeps, h.origin, dir)), 0o600))
 		flags = append(flags, "--config", file)
 	}
 	if a.keyed {

@@ -8,15 +8,19 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	mathrand "math/rand/v2"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -40,9 +44,9 @@ var keyedAttacks = []attack{
 	},
 	{
 		name:  "with a key: gossip",
-		tries: "2,000 packets a second without the key, and 100 connections that send 20 MiB as if encrypted",
+		tries: "2,000 packets a second without the key, 100 connections that send 20 MiB as if encrypted, and answers sent back",
 		bound: "one failed decryption for each key; bounds on packets and streams",
-		hosts: 2, keyed: true, shown: twoMembers, run: gossipWithoutKey,
+		hosts: 2, keyed: true, shown: noStrangers, run: gossipWithoutKey,
 	},
 }
 
@@ -157,26 +161,89 @@ func breakHandshakes(ctx context.Context, j *job) error {
 	return nil
 }
 
-// gossipWithoutKey sends memberlist's unencrypted packets, and noise in the form of
-// encrypted ones.
+// gossipWithoutKey sends memberlist's messages unencrypted and under another key, and noise in the
+// form of encrypted ones.
 func gossipWithoutKey(ctx context.Context, j *job) error {
 	random := mathrand.New(mathrand.NewPCG(uint64(j.Round), 3))
+	key, other := noise(random, 32), j.Target.Hosts[1].Node
 	kinds := [][]byte{
-		bomb(), alive("stranger", 1<<31, nobody), pushPull(1 << 20), labelled([]byte{5}),
-		labelled(noise(random, 1200)), labelled([]byte{1}, noise(random, 600)),
+		bomb(), labelled(gt.Exchange(1 << 20)), labelled([]byte{gt.DeadType}), labelled(noise(random, 1200)),
+		labelled([]byte{1}, noise(random, 600)),
+	}
+	for _, lie := range [][]byte{alive("stranger", 1<<31, nobody), alive(other, 1<<31, nobody), dead(other, 1<<32-1)} {
+		kinds = append(kinds, lie, gt.Sealed(key, cluster.DefaultCluster, lie[len(labelled()):]))
 	}
 	const long = 20 << 20 // as memberlist reads them before it decrypts
-	sealed := labelled([]byte{10}, binary.BigEndian.AppendUint32(nil, long), []byte{1}, make([]byte, long))
-	// The goroutine ends with ctx.
+	sealed := labelled(binary.BigEndian.AppendUint32([]byte{gt.EncryptType}, long), []byte{1}, make([]byte, long))
+	// The goroutines end with ctx.
 	go func() { _ = streams(100, func(int) []byte { return sealed })(ctx, j) }()
+	go j.crowd(ctx, 1, func(int) error { return eavesdrop(ctx, j, key) })
 	return packets(2000, func(i int) []byte { return kinds[i%len(kinds)] })(ctx, j)
 }
 
-// twoMembers checks that the list of members contains only the two hosts.
-func twoMembers(h *house, _ report) error {
-	out, err := members(h)
-	if err == nil && (strings.Contains(out, "stranger") || strings.Count(out, " in ") != 2) {
-		err = fmt.Errorf("members: %s", out)
+// eavesdrop asks what members answer, with a key that is not the cluster's, and looks at what comes
+// back. It sends an answer back too, marked as another version of encryption: for version 0
+// memberlist took the text's last byte for a length, and ended.
+func eavesdrop(ctx context.Context, j *job, key []byte) error {
+	u, err := net.Dial("udp", j.victim().Gossip)
+	if err != nil {
+		return err
 	}
-	return err
+	defer u.Close()
+	ping := gt.PingOf("stranger", j.victim().Node)
+	_, err = u.Write(labelled(ping))
+	_, err2 := u.Write(gt.Sealed(key, cluster.DefaultCluster, ping))
+	_ = u.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if n, _ := u.Read(make([]byte, 1<<10)); n > 0 {
+		j.learn("a datagram without the key is answered")
+	}
+	for _, message := range [][]byte{labelled(gt.Exchange(0)), gt.SealedStream(key, cluster.DefaultCluster, gt.Exchange(0))} {
+		answer := j.tellStream(ctx, message)
+		if len(answer) < 6 {
+			continue
+		}
+		if _, err := gt.Opened(key, cluster.DefaultCluster, answer); err == nil || answer[0] != gt.EncryptType {
+			j.learn("a stranger can read %q", answer)
+		}
+		for version := range byte(4) {
+			answer[5] = version
+			j.tellStream(ctx, labelled(answer))
+			_, _ = u.Write(labelled(answer[5:]))
+		}
+	}
+	return errors.Join(err, err2)
+}
+
+// tellStream sends bytes over a stream, and returns what is answered within a second.
+func (j *job) tellStream(ctx context.Context, b []byte) []byte {
+	c, err := dial(ctx, "tcp", j.victim().Gossip, time.Second)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	_, _ = c.Write(b)
+	_ = c.Conn.(*net.TCPConn).CloseWrite()
+	answer, _ := io.ReadAll(c)
+	return answer
+}
+
+// noStrangers checks that gossip without the key is dropped: of no other process it hears.
+func noStrangers(h *house, r report) error {
+	_, page, err := h.hosts[0].get("/metrics")
+	for _, name := range []string{"cachesidecar_gossip_unknown 0", "cachesidecar_gossip_unknown_forgotten_total 0"} {
+		if err == nil && !strings.Contains(page, "\n"+name+"\n") {
+			err = fmt.Errorf("not %q", name)
+		}
+	}
+	_, rest, _ := strings.Cut(page, `cachesidecar_gossip_dropped_total{reason="garbage"} `)
+	text, _, _ := strings.Cut(rest, "\n")
+	if n, _ := strconv.ParseFloat(text, 64); 10*int64(n) < r.Count {
+		err = errors.Join(err, fmt.Errorf("%v of %d packets are counted", n, r.Count))
+	}
+	out, err2 := members(h)
+	if strings.Contains(out, "stranger") {
+		err2 = fmt.Errorf("members: %s", out)
+	}
+	return errors.Join(err, err2, twoOwners(h, r))
 }

@@ -30,9 +30,7 @@ func signalsAtStart(t *testing.T) *result {
 		cmd := exec.Command(command(t), "run", "--node", "s", "--socket", socket, "--http", "off", "--l2-size", "8MiB")
 		cmd.Env = scrubbed()
 		proctest.EndWithParent(cmd)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, cmd.Start())
 		return cmd
 	}
 	random := rand.New(rand.NewPCG(1, 2))

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // The marks around the table in the page.
@@ -120,9 +122,7 @@ func (r *result) footprint() string {
 
 func TestTable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "page.md")
-	if err := os.WriteFile(path, []byte("before\n"+tableBegins+"old\n"+tableEnds+"after\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(path, []byte("before\n"+tableBegins+"old\n"+tableEnds+"after\n"), 0o600))
 	named := func(name string) attack { return attack{name: name, tries: "t", bound: "b"} }
 	a, dead, gone, well, other, last := named("n"), named("dead"), named("gone"), named("well"), named("o"), named("p")
 	results := []*result{
@@ -148,9 +148,7 @@ func TestTable(t *testing.T) {
 after
 `
 	for range 2 { // it can be rewritten
-		if err := rewrite(path, results); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, rewrite(path, results))
 		if got, _ := os.ReadFile(path); string(got) != want {
 			t.Fatalf("got\n%swant\n%s", got, want)
 		}

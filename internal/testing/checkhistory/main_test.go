@@ -6,15 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestRun(t *testing.T) {
 	file := func(lines ...string) string {
 		name := filepath.Join(t.TempDir(), "history")
 		text := `{"history":1,"bound":1000}` + "\n" + strings.Join(lines, "\n")
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(name, []byte(text), 0o600))
 		return name
 	}
 	const (

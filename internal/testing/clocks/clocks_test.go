@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // module is a module whose tests named …Bad… must be found, and no others.
@@ -92,12 +94,8 @@ func TestCheck(t *testing.T) {
 	var want []string
 	for path, text := range module {
 		path = filepath.Join(dir, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		testenv.Must(t, os.WriteFile(path, []byte(text), 0o600))
 		for _, m := range name.FindAllStringSubmatch(text, -1) {
 			want = append(want, m[1])
 		}

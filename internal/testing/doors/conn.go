@@ -57,9 +57,7 @@ func (c *Conn) Frame() []byte {
 func (c *Conn) Decode(op wire.Op, frame []byte) wire.Reply {
 	c.T.Helper()
 	var r wire.Reply
-	if err := wire.DecodeReply(op, frame, &r); err != nil {
-		c.T.Fatal(err)
-	}
+	testenv.Must(c.T, wire.DecodeReply(op, frame, &r))
 	return r
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -104,9 +105,7 @@ func (h *Host) Dial(kind, network string, l server.Limits, handler func(net.Conn
 		h.listen(s)
 	}
 	nc, err := h.Connect(s)
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	testenv.Must(h.t, err)
 	h.t.Cleanup(func() { nc.Close() })
 	return nc
 }
@@ -125,9 +124,7 @@ func (h *Host) listen(s *served) {
 	default:
 		ln, err = net.Listen(s.network, s.address)
 	}
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	testenv.Must(h.t, err)
 	s.address = ln.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)

@@ -24,14 +24,10 @@ func (n *node) certify(until time.Time, accepted ...*peertest.Authority) {
 	t := n.g.t
 	t.Helper()
 	dir, err := os.MkdirTemp(n.g.dir, n.spec.Node+"-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	show := accepted[0].Certificate(t, []string{n.spec.Node}, func(c *x509.Certificate) { c.NotAfter = until })
 	private, err := x509.MarshalPKCS8PrivateKey(show.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var roots []byte
 	for _, a := range accepted {
 		roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Root.Raw})...)
@@ -44,9 +40,7 @@ func (n *node) certify(until time.Time, accepted ...*peertest.Authority) {
 		os.WriteFile(filepath.Join(dir, "ca"), roots, 0o600),
 		os.Symlink(dir, link+"-"), os.Rename(link+"-", link),
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 }
 
 // tomorrow is the end of certificates whose end does not matter.

@@ -57,9 +57,7 @@ func newGroup(t testing.TB, bound time.Duration, places int) *group {
 	t.Helper()
 	testenv.ReadsClock(t, fast, "real processes: what apps read is held to max_staleness, and a fault lasts for a time")
 	dir, err := os.MkdirTemp("", "csf") // short, for the sockets' paths
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() {
 		if *keep {
 			t.Logf("kept: %s", dir)
@@ -82,9 +80,7 @@ func (g *group) add(address string) *node {
 	name := fmt.Sprintf("n%02d", n.index)
 	n.spec = spec{Node: name, Socket: filepath.Join(g.dir, name), Bind: address, MaxStaleness: g.bound}
 	app, err := client.Dial(g.t.Context(), client.Config{Socket: n.spec.Socket, RequestTimeout: appTimeout, Lazy: true})
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	testenv.Must(g.t, err)
 	g.t.Cleanup(func() { app.Close() })
 	n.app = app
 	g.nodes = append(g.nodes, n)

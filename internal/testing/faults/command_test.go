@@ -26,9 +26,7 @@ const root = "../../.."
 func built(t testing.TB) string {
 	t.Helper()
 	path, err := testenv.Build(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return path
 }
 
@@ -53,9 +51,7 @@ func builtPrevious(t testing.TB) string {
 		t.Fatalf("tar: %s", reason(err))
 	}
 	now, err := os.ReadFile(filepath.Join(root, begins))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if then, _ := os.ReadFile(filepath.Join(dir, begins)); !bytes.Equal(then, now) { // before the first there is none
 		t.Skipf("the messages begin anew after the revision %s (%s): no program of before is in use", *previous, begins)
 	}
@@ -88,9 +84,7 @@ func (n *node) commandLine() (words, env []string) {
 	n.g.t.Helper()
 	if n.program == "" {
 		text, err := json.Marshal(n.spec)
-		if err != nil {
-			n.g.t.Fatal(err)
-		}
+		testenv.Must(n.g.t, err)
 		return []string{os.Args[0]}, []string{asSidecar + "=" + string(text)}
 	}
 	n.configure()
@@ -121,9 +115,7 @@ func (n *node) configure() {
 		text = "namespaces:\n" + strings.ReplaceAll("\n"+strings.TrimSpace(n.spec.Namespaces), "\n", "\n  ") + "\n"
 	}
 	next := n.config() + "-"
-	if err := errors.Join(os.WriteFile(next, []byte(text), 0o600), os.Rename(next, n.config())); err != nil {
-		n.g.t.Fatal(err)
-	}
+	testenv.Must(n.g.t, errors.Join(os.WriteFile(next, []byte(text), 0o600), os.Rename(next, n.config())))
 }
 
 // command runs a command of a program against the node's sidecar, and returns what it

@@ -35,9 +35,7 @@ func (tb *table) feeds(g *group) {
 	tb.fill(g.t)
 	tb.Exec(g.t, "CREATE PUBLICATION cachesidecar FOR TABLE rows")
 	file := filepath.Join(g.dir, "feed")
-	if err := os.WriteFile(file, []byte(tb.DSN()), 0o600); err != nil {
-		g.t.Fatal(err)
-	}
+	testenv.Must(g.t, os.WriteFile(file, []byte(tb.DSN()), 0o600))
 	for _, n := range g.nodes {
 		n.spec.Feed = &postgres.FeedConfig{
 			DSNFile: file, Tables: map[string]postgres.FeedTable{"public.rows": {Namespace: "default", Key: "{key}"}},
@@ -120,9 +118,7 @@ func TestLengthyProcessFeed(t *testing.T) {
 func (g *group) feed() (sum cachesidecar.ChangesStats) {
 	for _, n := range g.living() {
 		st, err := n.app.Stats(testenv.Context(g.t))
-		if err != nil {
-			g.t.Fatal(err)
-		}
+		testenv.Must(g.t, err)
 		c := st.Changes[0]
 		sum.Rows += c.Rows
 		sum.Deletions += c.Deletions

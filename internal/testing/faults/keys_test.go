@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // keyText returns the text of a cluster key file. Each key repeats one of the digits.
@@ -22,9 +24,7 @@ func (n *node) key(digits string) {
 	n.g.t.Helper()
 	n.spec.Keys = filepath.Join(n.g.dir, n.spec.Node+".key")
 	next := n.spec.Keys + "-"
-	if err := errors.Join(os.WriteFile(next, []byte(keyText(digits)), 0o600), os.Rename(next, n.spec.Keys)); err != nil {
-		n.g.t.Fatal(err)
-	}
+	testenv.Must(n.g.t, errors.Join(os.WriteFile(next, []byte(keyText(digits)), 0o600), os.Rename(next, n.spec.Keys)))
 }
 
 // fewFailed fails the test if requests of apps that began after since failed. One read in a

@@ -69,9 +69,7 @@ func (tb *table) signalFeed(t *testing.T, s syscall.Signal) {
 	testenv.Succeeds(t, "a process that sends the log", func() error {
 		return tb.db.QueryRow(testenv.Context(t), "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'cachesidecar' AND active").Scan(&pid)
 	})
-	if err := syscall.Kill(pid, s); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, syscall.Kill(pid, s))
 }
 
 // isLate returns a function that fails until the feed is late at the host, or is in time.
@@ -118,9 +116,7 @@ func changeUnderFaults(t *testing.T) {
 	const maxLag = 4 * fast
 	tb.feeds(g)
 	tb.Exec(t, "CREATE ROLE feed LOGIN SUPERUSER REPLICATION")
-	if err := os.WriteFile(g.nodes[0].spec.Feed.DSNFile, []byte(tb.DSN()+" user=feed"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(g.nodes[0].spec.Feed.DSNFile, []byte(tb.DSN()+" user=feed"), 0o600))
 	for _, n := range g.nodes {
 		n.spec.MaxLag = maxLag
 	}
@@ -147,9 +143,7 @@ func changeUnderFaults(t *testing.T) {
 			tb.signalFeed(t, syscall.SIGCONT)
 		},
 		func(*node) { // the server crashes
-			if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, server.Process.Signal(syscall.SIGQUIT))
 			_ = server.Wait()
 			time.Sleep(rand.N(2 * maxLag))
 			server = tb.Start(t, "wal_level=logical")

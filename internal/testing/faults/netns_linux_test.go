@@ -64,9 +64,7 @@ func (l *lab) hold() int {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	proctest.EndWithParent(cmd)
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	testenv.Must(l.t, err)
 	if err := cmd.Start(); err != nil {
 		testenv.Needs(l.t, fmt.Sprintf("no network namespace can be made (%v): run the tests where root may, as in a privileged container", err))
 	}
@@ -240,9 +238,7 @@ func (g *group) out(gone *node, begun time.Time) {
 	g.t.Logf("%s is out after %.1f s", gone.spec.Node, time.Since(begun).Seconds())
 	for _, n := range g.nodes {
 		members, err := n.app.Members(testenv.Context(g.t))
-		if err != nil {
-			g.t.Fatal(err)
-		}
+		testenv.Must(g.t, err)
 		for _, m := range members {
 			if m.Node == gone.spec.Node {
 				g.t.Logf("%s has it %s: %s", n.spec.Node, m.State, m.Why)

@@ -21,9 +21,7 @@ func TestLengthyNetnsMaxLag(t *testing.T) {
 	g := l.newGroup(fast)
 	tb.feeds(g)
 	dsn := filepath.Join(g.dir, "dsn")
-	if err := os.WriteFile(dsn, []byte(tb.DSN()), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(dsn, []byte(tb.DSN()), 0o600))
 	for _, n := range g.nodes {
 		n.spec.MaxLag, n.spec.Namespaces = 4*fast, fmt.Sprintf(namespaces, dsn, testenv.Patience/2)
 	}
@@ -45,9 +43,7 @@ func TestLengthyNetnsMaxLag(t *testing.T) {
 	}
 	l.rule(cut, "INPUT", "-i", "eth0", "-j", "DROP")
 	l.rule(cut, "OUTPUT", "-o", "eth0", "-j", "DROP")
-	if err := tb.put(0, 2); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, tb.put(0, 2))
 	testenv.Succeeds(t, "the host that is cut off to be late", g.nodes[cut].isLate(t, true))
 	if err := has(g.nodes[cut], 2)(); err != nil {
 		t.Errorf("late: %v", err)

@@ -91,9 +91,7 @@ func (tb *table) rows(g *group, softly bool, loads time.Duration) *load {
 func (tb *table) read(g *group, softly bool, loads time.Duration) *load {
 	g.t.Helper()
 	file := filepath.Join(g.dir, "dsn")
-	if err := os.WriteFile(file, []byte(tb.DSN()), 0o600); err != nil {
-		g.t.Fatal(err)
-	}
+	testenv.Must(g.t, os.WriteFile(file, []byte(tb.DSN()), 0o600))
 	for _, n := range g.nodes {
 		n.spec.Namespaces = fmt.Sprintf(namespaces, file, loads)
 	}
@@ -199,9 +197,7 @@ func (g *group) loads() (sum cachesidecar.LoadStats) {
 	g.t.Helper()
 	for _, n := range g.living() {
 		st, err := n.app.Stats(testenv.Context(g.t))
-		if err != nil {
-			g.t.Fatal(err)
-		}
+		testenv.Must(g.t, err)
 		for _, ns := range st.Namespaces {
 			sum.Loads += ns.Loads.Loads
 			sum.Collapsed += ns.Loads.Collapsed
@@ -305,9 +301,7 @@ func TestLengthyProcessRowsRestart(t *testing.T) {
 
 	down := l.now()
 	// SIGQUIT is an immediate shutdown, like a crash.
-	if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, server.Process.Signal(syscall.SIGQUIT))
 	_ = server.Wait()
 	time.Sleep(time.Second)
 	// The open breaker soon refuses loads, so that few reads get the error.

@@ -19,9 +19,7 @@ const givenUp = 300 * time.Millisecond * slowness
 func (n *node) dial(timeout time.Duration) *client.Client {
 	n.g.t.Helper()
 	app, err := client.Dial(n.g.t.Context(), client.Config{Socket: n.spec.Socket, DialTimeout: testenv.Patience, RequestTimeout: timeout, Conns: 1})
-	if err != nil {
-		n.g.t.Fatal(err)
-	}
+	testenv.Must(n.g.t, err)
 	n.g.t.Cleanup(func() { app.Close() })
 	return app
 }
@@ -173,9 +171,7 @@ func (g *group) overdue() (n int64) {
 	g.t.Helper()
 	for _, node := range g.nodes {
 		s, err := node.app.Stats(testenv.Context(g.t))
-		if err != nil {
-			g.t.Fatal(err)
-		}
+		testenv.Must(g.t, err)
 		n += s.Overdue
 	}
 	return n

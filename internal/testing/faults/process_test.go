@@ -25,17 +25,13 @@ type process struct {
 func launch(t testing.TB, name string, words, env []string, log string) *process {
 	t.Helper()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer out.Close()
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = append(scrubbed(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	proctest.EndWithParent(cmd)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, cmd.Start())
 	p := &process{t: t, name: name, cmd: cmd, log: log, exited: make(chan struct{})}
 	go func() { // ends with the process, which the cleanup kills
 		defer close(p.exited)

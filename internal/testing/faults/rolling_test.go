@@ -142,9 +142,7 @@ func (u *upgrade) listen(n *node, program string) (stop func()) {
 	if err == nil {
 		err = cmd.Start()
 	}
-	if err != nil {
-		u.t.Fatal(err)
-	}
+	testenv.Must(u.t, err)
 	var changes atomic.Int64
 	over := make(chan struct{})
 	lines := bufio.NewScanner(out)

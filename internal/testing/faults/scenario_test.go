@@ -107,9 +107,7 @@ func (g *group) ownedBy(n *node, want int) (keys []string) {
 	for i := 0; len(keys) < want; i++ {
 		key := fmt.Sprint("owned:", i)
 		place, err := g.nodes[0].app.Ring(ctx, key)
-		if err != nil {
-			g.t.Fatal(err)
-		}
+		testenv.Must(g.t, err)
 		if place.AssignedOwner == n.spec.Node {
 			keys = append(keys, key)
 		}

@@ -208,9 +208,7 @@ func (s *soakTest) changeFiles(change func(n *node)) {
 // taken returns how often the process has read its keys and certificates.
 func (n *node) taken() int {
 	b, err := os.ReadFile(n.log)
-	if err != nil {
-		n.g.t.Fatal(err)
-	}
+	testenv.Must(n.g.t, err)
 	return strings.Count(string(b), "cluster keys and certificates are read")
 }
 

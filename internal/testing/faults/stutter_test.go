@@ -65,9 +65,7 @@ func TestLengthyProcessStutter(t *testing.T) {
 		n.stutter(8, 0.955, 0.975, func() { l.someGets(n) })
 		g.settle(n.spec.Node+" stuttered", time.Now())
 		st, err := n.app.Stats(testenv.Context(t))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		if c := st.Cluster; c.Pauses == 0 || time.Duration(c.StoppedMS)*time.Millisecond < 7*g.bound {
 			t.Errorf("%s has found %d pauses, and that it did not run for %d ms", n.spec.Node, c.Pauses, c.StoppedMS)
 		}

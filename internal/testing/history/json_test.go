@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // golden is a history with every field, as Encode writes it.
@@ -25,9 +27,7 @@ const golden = `{"history":1,"bound":2000000000,"slack":1,"late":2,"load":3,"los
 
 func TestGolden(t *testing.T) {
 	h, err := Decode(strings.NewReader(golden))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	want := Rules{Bound: 2 * s, Slack: 1, Late: 2, Load: 3, Lossless: true, Excuses: []Excuse{{Split, 4, 5}, {Stall, 6, 7}, {Outage, 8, 9}}}
 	if !reflect.DeepEqual(h.Rules, want) {
 		t.Errorf("the rules are %+v, want %+v", h.Rules, want)
@@ -98,9 +98,7 @@ func FuzzDecode(f *testing.F) {
 		_ = Lines(h.Check())
 		_ = h.Rules.Answers(h.Ops, time.Second)
 		var b bytes.Buffer
-		if err := h.Encode(&b); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, h.Encode(&b))
 		again, err := Decode(&b)
 		if err != nil || !reflect.DeepEqual(again, h) {
 			t.Errorf("%v: read again it is %+v, was %+v", err, again, h)

@@ -21,14 +21,10 @@ func (v *vnode) app(t *testing.T) *rawConn {
 		return s.sessions.Of(byRoot(s.engine), nil), nil
 	})
 	ln, err := v.host.Listen(0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	go func() { _ = server.Serve(context.Background(), ln) }() // ends with the host
 	nc, err := v.w.net.Host("10.9.0.1").Dial(t.Context(), ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	c := &rawConn{t: t, nc: nc, r: bufio.NewReader(nc)}
 	if r := c.call(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}}); r.Status != wire.OK {
 		t.Fatalf("HELLO: %s %s", r.Status, r.Message)

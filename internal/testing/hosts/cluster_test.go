@@ -44,9 +44,7 @@ func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host 
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", name)
 	}
 	s, err := newOn(cfg, inside.Machine{ReadPatience: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return run(t, s)
 }
 
@@ -195,9 +193,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	get = func() []byte {
 		conn.Out = conn.Out[:0]
 		h.Batch()
-		if err := h.Serve(conn, frames); err != nil {
-			tb.Fatal(err)
-		}
+		testenv.Must(tb, h.Serve(conn, frames))
 		h.Served()
 		return conn.Out[wire.LengthSize:]
 	}
@@ -265,9 +261,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	h := a.sessions.Of(byRoot(a.engine), a.engine.Places.Join("uid 1"))
 	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
-	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}))
 	h.Served()
 	var r wire.Reply
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {

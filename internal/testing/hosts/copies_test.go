@@ -49,23 +49,17 @@ func TestEmbeddedValueIsOwn(t *testing.T) {
 	reads := map[string]func() []byte{
 		"Get": func() []byte {
 			it, err := a.Get(t.Context(), "default", name, cachesidecar.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			return it.Value
 		},
 		"GetMulti": func() []byte {
 			items, err := a.GetMulti(t.Context(), "default", []string{name}, cachesidecar.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			return items[name].Value
 		},
 		"fresh Get": func() []byte {
 			it, err := a.Get(t.Context(), "default", name, cachesidecar.GetOptions{Fresh: true})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			a.engine.L1.Wait()
 			return it.Value
 		},

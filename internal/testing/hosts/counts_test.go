@@ -60,9 +60,7 @@ func TestCountedOnce(t *testing.T) {
 		defer bb.Release()
 		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 60_000}
 		r := a.engine.Serve(ctx, q, &bb, a.engine.Deadlines.Of(q, a.engine.Clock.Read()))
-		if err := wire.UnmarshalBody(r.Body, &all); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, wire.UnmarshalBody(r.Body, &all))
 		return all
 	}
 	if all := collect(); len(all.Nodes) != 2 || all.Nodes[0].Node != "a" || all.Nodes[1].Node != "b" || len(all.Missing) != 0 {
@@ -98,9 +96,7 @@ func TestClusterMetrics(t *testing.T) {
 	}
 	page := func(h *host) map[string]float64 {
 		families, err := h.telemetry.Registry.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		values := map[string]float64{}
 		for _, f := range families {
 			if !strings.HasPrefix(f.GetName(), telemetry.MetricPrefix) {
@@ -147,9 +143,7 @@ func TestClusterMetrics(t *testing.T) {
 		}
 	}
 	alone, err := New(Config{NoSocket: true, L2Size: 8 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer alone.engine.Store.Close()
 	if p := page(&host{Sidecar: alone}); p["members in"] != 1 || p["memory_limit_bytes l1"] != 0 {
 		t.Errorf("alone: %v", p)
@@ -212,9 +206,7 @@ func TestLoadsAreNoHits(t *testing.T) {
 		down.Store(false)
 		before := stats()
 		for _, k := range keys[own][:9] {
-			if err := get(k); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, get(k))
 		}
 		down.Store(true)
 		for _, k := range keys[own][9:28] {
@@ -228,9 +220,7 @@ func TestLoadsAreNoHits(t *testing.T) {
 			t.Errorf("keys of its own: %v: %+v, before %+v", own, s, before)
 		}
 		before = s
-		if err := get(keys[own][0]); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, get(keys[own][0]))
 		if s := stats(); s.Hits-before.Hits != 1 || s.Loaded != before.Loaded {
 			t.Errorf("keys of its own: %v, a value that is there: %+v, before %+v", own, s, before)
 		}

@@ -120,9 +120,7 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 		c, err := client.Dial(ctx, client.Config{
 			Socket: h.SocketPath(), NearCache: near, NoSharedMemory: true, DialTimeout: time.Minute, RequestTimeout: time.Minute,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() { c.Close() })
 		testenv.Eventually(t, "it follows", func() bool { return c.NearStats().Following })
 		clients = append(clients, c)

@@ -66,18 +66,14 @@ func dialAsHost(t *testing.T, s *Sidecar) *rawConn {
 func dialHandler(t *testing.T, s *Sidecar, handler func() server.Handler) *rawConn {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	server := server.New(server.Limits{Budget: s.engine.Budget}, slog.New(slog.DiscardHandler), func(net.Conn) (server.Handler, error) {
 		return handler(), nil
 	})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(t.Context(), ln) }()
 	nc, err := net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { nc.Close(); <-served }) // before the sidecar ends
 	return &rawConn{t: t, nc: nc, r: bufio.NewReader(nc)}
 }

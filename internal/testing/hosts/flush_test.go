@@ -67,9 +67,7 @@ func TestVirtualFlushThenRestarts(t *testing.T) {
 	for _, name := range []string{"default", ""} {
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
 			setAll(w.nodes[0], n, "before")
-			if err := flushThrough(w.nodes[0], name, 5*time.Second); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, flushThrough(w.nodes[0], name, 5*time.Second))
 			for _, v := range w.nodes {
 				if hits := found(v, n); hits > 0 {
 					t.Errorf("flush of %q: %d keys are read through %s after it", name, hits, v.name)
@@ -381,9 +379,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		if b.s.engine.Namespaces.ReleaseFlush("never"); used(b) != before {
 			t.Errorf("a flush that no host has noted keeps its place: %d, was %d", used(b), before)
 		}
-		if err := flushThrough(b, "", 5*time.Second); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, flushThrough(b, "", 5*time.Second))
 		time.Sleep(time.Second)
 		if used(a) != 0 || used(b) != 0 || a.s.engine.Places.Stats()[quota.Flushes].MostBy != 0 {
 			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))

@@ -56,9 +56,7 @@ func counting(t *testing.T, key []byte, hosts ...*vnode) *counter {
 func (c *counter) flushedBy(t *testing.T, err error, v *vnode) {
 	t.Helper()
 	c.stop()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	n, err := v.s.Incr(t.Context(), "default", string(c.key), 1, cachesidecar.IncrOptions{})
 	if err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Fatal(err)
@@ -165,9 +163,7 @@ func TestVirtualFlushToldLate(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		w.net.Cut(late.ip, by.ip)
 		time.AfterFunc(600*time.Millisecond, func() { late.s.engine.Node.SetWeight(64) })
-		if err := flushThrough(by, "default", 10*time.Second); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, flushThrough(by, "default", 10*time.Second))
 		for began := time.Now(); late.s.engine.Node.Owned().Empty(); time.Sleep(time.Millisecond) {
 			if time.Since(began) > 10*time.Second {
 				t.Fatal("it takes no part of the keys")

@@ -58,9 +58,7 @@ func (v *vnode) startActing() *actingClock {
 			Transport: func(string) memberlist.Transport { return v.host.Transport(7946) },
 		},
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	testenv.Must(w.t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	v.s, v.stop, v.done = s, stop, make(chan error, 1)
 	go func() { v.done <- s.Run(ctx) }() // ends with stop: see leave
@@ -214,9 +212,7 @@ func TestOfferGivesNothingNewer(t *testing.T) { offerGivesNothingNewer(t, t.Erro
 
 func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) {
 	s, err := New(Config{Node: "a", NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer func() {
 		s.engine.L1.Close()
 		_ = s.engine.Store.Close()
@@ -255,9 +251,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		for _, name := range names {
 			var f wire.Fetched
 			r := h.ServeFetch(to, &wire.Fetch{Ballot: *ballot, Namespace: "default", Key: []byte(name)})
-			if err := wire.UnmarshalBody(r.Body, &f); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, wire.UnmarshalBody(r.Body, &f))
 			fetched[name] = f.Found
 		}
 		pulled := map[string]bool{}

@@ -7,6 +7,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/inside"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -27,9 +28,7 @@ func handingOver(t *testing.T) (a, b *Sidecar) {
 		s, err := newOn(Config{
 			Node: fmt.Sprint("host", i), NoSocket: true, L2Size: 8 << 20, Bind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},
 		}, inside.Machine{Clock: clock})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		t.Cleanup(func() {
 			s.engine.L1.Close()
 			_ = s.engine.Store.Close()

@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -33,9 +34,7 @@ func statsOf(s *Sidecar, namespace string) cachesidecar.NamespaceStats {
 func requestsOf(t *testing.T, s *Sidecar) map[string]float64 {
 	t.Helper()
 	families, err := s.telemetry.Registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	all := map[string]float64{}
 	for _, f := range families {
 		if f.GetName() != telemetry.MetricPrefix+"requests_total" {

@@ -17,9 +17,7 @@ func (c *rawConn) hot(q *wire.Request) (a wire.Hot, reads map[string]uint64) {
 	if r.Status != wire.OK {
 		c.t.Fatalf("%s %s", r.Status, r.Message)
 	}
-	if err := wire.UnmarshalBody(r.Body, &a); err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Must(c.t, wire.UnmarshalBody(r.Body, &a))
 	reads = map[string]uint64{}
 	for _, k := range a.Keys {
 		reads[k.Namespace+"/"+string(k.Key)] = k.Reads

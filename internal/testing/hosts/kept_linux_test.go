@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
@@ -135,9 +136,7 @@ func keptUntilFlush(t *testing.T, o cachesidecar.FlushOptions, bad func(string, 
 		v.leave()
 		time.Sleep(time.Second)
 		for _, heir := range w.nodes[1:] {
-			if err := heir.s.Flush(context.Background(), DefaultNamespace, o); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, heir.s.Flush(context.Background(), DefaultNamespace, o))
 		}
 		v.start()
 		if k := v.decided(); k.Partitions == 0 {

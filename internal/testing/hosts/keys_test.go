@@ -138,9 +138,7 @@ func TestVirtualCertificates(t *testing.T) {
 		v.tls = TLSFiles{Cert: v.keyFile + ".crt", Key: v.keyFile + ".pem", CA: v.keyFile + ".ca"}
 		cert := by.Certificate(t, []string{v.name, v.name + ".test"})
 		private, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		ca := ""
 		for _, r := range roots {
 			ca += peertest.PEM("CERTIFICATE", r.Root.Raw)
@@ -242,9 +240,7 @@ func TestSeedToApps(t *testing.T) {
 // do.
 func TestReloadWithoutFiles(t *testing.T) {
 	s, err := New(Config{NoSocket: true, L2Size: 8 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if err := s.Reload(); err != nil {
 		t.Errorf("without a file: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -96,9 +97,7 @@ func lagDoors(t *testing.T, how string, bad func(string, ...any)) {
 		src.change()
 		all(func(door, ns, key string) { tell(t, owner.s, door, ns, key) })
 		for ns, o := range map[string]cachesidecar.FlushOptions{"flushed": {}, "flushed-here": {Local: true}} {
-			if err := owner.s.Flush(t.Context(), ns, o); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, owner.s.Flush(t.Context(), ns, o))
 		}
 		for _, v := range w.nodes[:3] {
 			evictAllOf(v, "lagging")

@@ -18,9 +18,7 @@ func (c *rawConn) page(q wire.Request) (a wire.KeysPage) {
 	if r.Status != wire.OK {
 		c.t.Fatalf("%s %s", r.Status, r.Message)
 	}
-	if err := wire.UnmarshalBody(r.Body, &a); err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Must(c.t, wire.UnmarshalBody(r.Body, &a))
 	return a
 }
 

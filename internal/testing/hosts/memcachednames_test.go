@@ -121,9 +121,7 @@ func TestVirtualMemcachedOtherDelimiter(t *testing.T) {
 				for _, v := range w.nodes {
 					restart(v) // without the endpoint
 				}
-				if err := flushThrough(w.nodes[0], "", 5*time.Second); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, flushThrough(w.nodes[0], "", 5*time.Second))
 			}
 			var served []*textConn
 			for _, v := range w.nodes {

@@ -59,14 +59,10 @@ func (v *vnode) hookedText(h hooked) *textConn {
 	own := server.New(limits, s.cfg.Log, door.Handler)
 	door.Conns = own.Stats
 	ln, err := v.host.Listen(0)
-	if err != nil {
-		v.w.t.Fatal(err)
-	}
+	testenv.Must(v.w.t, err)
 	go func() { _ = own.Serve(context.Background(), ln) }() // ends with the node's process
 	nc, err := v.host.Dial(context.Background(), ln.Addr().String())
-	if err != nil {
-		v.w.t.Fatal(err)
-	}
+	testenv.Must(v.w.t, err)
 	return &textConn{memcachedtest.New(v.w.t, nc), v.w.t}
 }
 

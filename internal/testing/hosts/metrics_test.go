@@ -31,9 +31,7 @@ func TestGoldenMetrics(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
 	alone, err := New(Config{NoSocket: true, L2Size: 8 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	defer alone.engine.Store.Close()
 	page := "# A host that is alone.\n" + strings.Join(series(t, &host{Sidecar: alone}), "\n")
 
@@ -62,14 +60,10 @@ func TestGoldenMetrics(t *testing.T) {
 
 	name := filepath.Join("testdata", "metrics.txt")
 	if *update {
-		if err := os.WriteFile(name, []byte(page), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.WriteFile(name, []byte(page), 0o644))
 	}
 	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if page != string(want) {
 		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", page, name, want)
 	}
@@ -80,9 +74,7 @@ func TestGoldenMetrics(t *testing.T) {
 func series(t *testing.T, h *host) []string {
 	t.Helper()
 	families, err := h.telemetry.Registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	all := map[string]bool{}
 	for _, f := range families {
 		if !strings.HasPrefix(f.GetName(), telemetry.MetricPrefix) {

@@ -56,9 +56,7 @@ func alone(t *testing.T, clock kv.Clock, cfg Config) *Sidecar {
 	t.Helper()
 	cfg.NoSocket, cfg.L2Size = true, 8<<20
 	s, err := newOn(cfg, inside.Machine{Clock: clock})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() {
 		s.engine.LeaseTokens.Close()
 		s.engine.Namespaces.Close()

@@ -284,9 +284,7 @@ func TestRefusedOrigins(t *testing.T) {
 	}
 	cfg.StrictOrigins = true
 	strict, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)

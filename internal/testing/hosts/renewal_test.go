@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -31,9 +32,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 		before := owner.s.engine.Node.Stats().Links.Handshakes
 		for _, n := range w.nodes {
 			peertest.Replace(t, n.keyFile, peertest.KeyText(peertest.Seed, "12"))
-			if err := n.s.Reload(); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, n.s.Reload())
 		}
 		time.Sleep(3 * time.Second)
 		if after := owner.s.engine.Node.Stats().Links.Handshakes; after != before+3 { // one is only a greeting

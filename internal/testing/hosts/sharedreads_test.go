@@ -14,6 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/testing/history"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -34,9 +35,7 @@ func (v *vnode) attach(s *Sidecar) {
 	}
 	if v.socket == "" {
 		v.socket = filepath.Join(v.w.t.TempDir(), v.name)
-		if err := os.WriteFile(v.socket, nil, 0o600); err != nil {
-			v.w.t.Fatal(err)
-		}
+		testenv.Must(v.w.t, os.WriteFile(v.socket, nil, 0o600))
 	}
 	m := s.engine.Regions
 	m.MakeRoom(context.Background(), v.socket, int64(s.cfg.SharedSize))

@@ -37,9 +37,7 @@ func start(t testing.TB, cfg Config) *Sidecar {
 		cfg.MaxStaleness = cmp.Or(cfg.MaxStaleness, 5*time.Second)
 	}
 	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return run(t, s).Sidecar
 }
 
@@ -54,9 +52,7 @@ type rawConn struct {
 func dial(t testing.TB, s *Sidecar) *rawConn {
 	t.Helper()
 	nc, err := net.Dial("unix", s.SocketPath())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { nc.Close() })
 	c := &rawConn{t: t, nc: nc, r: bufio.NewReader(nc)}
 	if r := c.call(&wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}}); r.Status != wire.OK {
@@ -96,9 +92,7 @@ func (c *rawConn) frame() []byte {
 func (c *rawConn) decode(op wire.Op, frame []byte) wire.Reply {
 	c.t.Helper()
 	var r wire.Reply
-	if err := wire.DecodeReply(op, frame, &r); err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Must(c.t, wire.DecodeReply(op, frame, &r))
 	return r
 }
 
@@ -132,9 +126,7 @@ func TestStatsCount(t *testing.T) {
 	c.call(&wire.Request{Op: wire.OpDelete, Keys: keysOf("a", "b")})
 	r := c.call(&wire.Request{Op: wire.OpStats})
 	var st cachesidecar.Stats
-	if err := wire.UnmarshalBody(r.Body, &st); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, wire.UnmarshalBody(r.Body, &st))
 	ns := st.Namespaces[0]
 	if ns.Name != "default" || ns.Hits != 2 || ns.Misses != 3 || ns.Writes != 1 || ns.Refused != 1 || ns.Deletes != 2 || ns.Errors != 0 {
 		t.Errorf("%+v", ns)
@@ -154,9 +146,7 @@ func TestStatsCount(t *testing.T) {
 func TestShutdownOrder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	s, err := New(Config{Socket: path, L2Size: 8 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
@@ -167,9 +157,7 @@ func TestShutdownOrder(t *testing.T) {
 		t.Error(err) // New listens nowhere
 	}
 	second, err := New(Config{Socket: path, L2Size: 8 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	if err := second.Run(ctx); !errors.Is(err, unixsock.ErrRunning) {
 		t.Errorf("a second sidecar: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -18,9 +19,7 @@ func (c *rawConn) slowCalls(q wire.Request) (a wire.Slow) {
 	if r.Status != wire.OK {
 		c.t.Fatalf("%s %s", r.Status, r.Message)
 	}
-	if err := wire.UnmarshalBody(r.Body, &a); err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Must(c.t, wire.UnmarshalBody(r.Body, &a))
 	return a
 }
 

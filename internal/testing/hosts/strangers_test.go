@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	gt "github.com/cachesidecar/cachesidecar/internal/testing/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
@@ -61,9 +63,7 @@ func (s *stranger) invents(n int, peers func(i int) string, d time.Duration) {
 // sink counts the connections to a port of the stranger.
 func (s *stranger) sink(t *testing.T, port int) *atomic.Int64 {
 	ln, err := s.host.Listen(port)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	var dials atomic.Int64
 	go func() { // ends with the listener
 		for {
@@ -405,6 +405,23 @@ func TestHostAsksLikeAnApp(t *testing.T) {
 		}
 		if r := other.call(&q); r.Status != wire.Unsupported {
 			t.Errorf("%s: %s %s", q.Op, r.Status, r.Message)
+		}
+	}
+}
+
+// TestHostInAnothersName checks that a host asks for entries only in its own name.
+func TestHostInAnothersName(t *testing.T) {
+	s := start(t, Config{})
+	ballot := kv.Ballot{Clock: 1, Process: kv.Process{Node: "b", Epoch: 2}}
+	for op, body := range map[wire.Op]any{
+		wire.OpPull:  &wire.Pull{Ballot: ballot},
+		wire.OpFetch: &wire.Fetch{Ballot: ballot, Namespace: "default", Key: []byte("k")},
+	} {
+		bytes, err := wire.MarshalBody(body)
+		testenv.Must(t, err)
+		r := dialAsHost(t, s).call(&wire.Request{Op: op, Body: bytes})
+		if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "in the name of b: this connection is of other") {
+			t.Errorf("%s: %s %s", op, r.Status, r.Message)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -204,9 +205,7 @@ func TestVirtualTraffic(t *testing.T) {
 			for _, p := range lines {
 				p.JoinMS = time.Since(began).Milliseconds()
 				b, err := json.Marshal(p)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, err)
 				fmt.Printf("traffic %s\n", b)
 			}
 			w.killAll()
@@ -217,9 +216,7 @@ func TestVirtualTraffic(t *testing.T) {
 func numbers(t *testing.T, list string) (n []int) {
 	for _, s := range strings.Split(list, ",") {
 		v, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		n = append(n, v)
 	}
 	return n

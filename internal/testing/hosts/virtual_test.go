@@ -25,6 +25,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/shm"
 	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -259,15 +260,11 @@ func (v *vnode) start() {
 	w := v.w
 	v.host = w.net.Host(v.ip)
 	s, err := newOn(v.config(), v.machine())
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	testenv.Must(w.t, err)
 	v.attach(s)
 	if w.memcached {
 		ln, err := v.host.Listen(0)
-		if err != nil {
-			w.t.Fatal(err)
-		}
+		testenv.Must(w.t, err)
 		s.parts.Memcached(ln)
 		s.door = ln.Addr().String()
 	}
@@ -323,9 +320,7 @@ func (v *vnode) leave() {
 func (v *vnode) keep(s *Sidecar) {
 	if v.kept = nil; v.w.keeps {
 		fd, err := syscall.Dup(int(s.engine.Store.Memory().Fd()))
-		if err != nil {
-			v.w.t.Fatal(err)
-		}
+		testenv.Must(v.w.t, err)
 		v.kept = []*os.File{os.NewFile(uintptr(fd), inside.KeptName)}
 	}
 }

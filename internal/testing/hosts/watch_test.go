@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -60,9 +61,7 @@ func (w *watcher) next() (a wire.Watched) {
 	if r.Status != wire.OK {
 		w.t.Fatalf("%s %s", r.Status, r.Message)
 	}
-	if err := wire.UnmarshalBody(r.Body, &a); err != nil {
-		w.t.Fatal(err)
-	}
+	testenv.Must(w.t, wire.UnmarshalBody(r.Body, &a))
 	if !a.Reset && (a.After != w.Seq || a.Epoch != w.Epoch) || a.Seq > a.Head {
 		w.t.Fatalf("after %d of %d: %+v", w.Seq, w.Epoch, a)
 	}

@@ -33,9 +33,7 @@ func New(t testing.TB, nc net.Conn) *Conn { return &Conn{nc, t, bufio.NewReader(
 func Dial(t testing.TB, network, address string) *Conn {
 	t.Helper()
 	nc, err := net.Dial(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { nc.Close() })
 	return New(t, nc)
 }

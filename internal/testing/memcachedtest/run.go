@@ -41,9 +41,7 @@ var number = regexp.MustCompile(`\{\w+\}`)
 func (c *Conn) play(file string) {
 	c.t.Helper()
 	script, err := scripts.ReadFile(file)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Must(c.t, err)
 	bound := map[string]string{}
 	var sent []byte
 	for i, line := range strings.Split(strings.TrimSuffix(string(script), "\n"), "\n") {

@@ -24,6 +24,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // Config has what a test may be about. Zero means the default.
@@ -59,13 +60,9 @@ func New(t testing.TB, cfg Config) *Host {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	rules, err := access.New(cfg.Access)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	e, err := engine.New(cfg.engine(rules))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	h := &Host{Engine: e, t: t}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	t.Cleanup(h.close)

@@ -32,9 +32,7 @@ func Need(t testing.TB, program, install string) string {
 // connections.
 func Start(t testing.TB, cmd *exec.Cmd, socket string) {
 	t.Helper()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -52,9 +50,7 @@ func Start(t testing.TB, cmd *exec.Cmd, socket string) {
 func Folder(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cso")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }

@@ -36,9 +36,7 @@ func NewPostgres(t testing.TB) *Postgres {
 	initdb := Need(t, "initdb", install)
 	if os.Getuid() == 0 { // PostgreSQL refuses to run as root
 		u, err := user.Lookup("postgres")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
 		for _, dir := range []string{p.dir, template.dir} {
@@ -128,9 +126,7 @@ func (p *Postgres) Pooler(t testing.TB) (dsn string) {
 		"[pgbouncer]\nlisten_addr =\nlisten_port = " + port + "\nunix_socket_dir = " + p.dir +
 		"\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n" +
 		"server_round_robin = 1\n"
-	if err := os.WriteFile(ini, []byte(settings), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(ini, []byte(settings), 0o644))
 	pooler := exec.Command(program, "-q", ini)
 	pooler.SysProcAttr, pooler.Dir = p.as, p.dir
 	Start(t, pooler, filepath.Join(p.dir, ".s.PGSQL."+port))
@@ -175,9 +171,7 @@ func (p *Postgres) Use(ctx context.Context, use func(*pgconn.PgConn) error) erro
 // Demote makes a server that does not run a standby of nobody, which can be promoted.
 func (p *Postgres) Demote(t testing.TB) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(p.data, "standby.signal"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(filepath.Join(p.data, "standby.signal"), nil, 0o644))
 }
 
 // Standby makes a standby of the server, which must run. Start starts it.
@@ -186,9 +180,7 @@ func (p *Postgres) Standby(t testing.TB) *Postgres {
 	s := &Postgres{program: p.program, dir: Folder(t), as: p.as}
 	s.data = filepath.Join(s.dir, "data")
 	if s.as != nil {
-		if err := os.Chown(s.dir, int(s.as.Credential.Uid), int(s.as.Credential.Gid)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, os.Chown(s.dir, int(s.as.Credential.Uid), int(s.as.Credential.Gid)))
 	}
 	s.command(t, exec.Command(Need(t, "pg_basebackup", "apt-get install postgresql"), "-h", p.dir, "-U", "tester",
 		"-D", s.data, "-R", "--no-sync", "-c", "fast"))

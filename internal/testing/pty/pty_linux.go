@@ -34,27 +34,17 @@ func Open(t testing.TB) *Terminal {
 		t.Skipf("no pseudoterminals here: %v", err)
 	}
 	fd := int(ours.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	its, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	// Output must arrive unchanged: no \r before \n, no echo.
 	attr, err := unix.IoctlGetTermios(int(its.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	attr.Oflag &^= unix.OPOST
 	attr.Lflag &^= unix.ECHO
-	if err := unix.IoctlSetTermios(int(its.Fd()), unix.TCSETS, attr); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, unix.IoctlSetTermios(int(its.Fd()), unix.TCSETS, attr))
 	tt := &Terminal{Ours: ours, Its: its, more: make(chan struct{}, 1)}
 	done := make(chan struct{})
 	go func() { // ends when its end is closed
@@ -106,9 +96,7 @@ func (tt *Terminal) WaitFor(t testing.TB, what string, ok func(string) bool) str
 func (tt *Terminal) Resize(t testing.TB, width, height uint16) {
 	t.Helper()
 	size := unix.Winsize{Row: height, Col: width}
-	if err := unix.IoctlSetWinsize(int(tt.Ours.Fd()), unix.TIOCSWINSZ, &size); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, unix.IoctlSetWinsize(int(tt.Ours.Fd()), unix.TIOCSWINSZ, &size))
 }
 
 // Press writes keys, as a person presses them.
@@ -123,8 +111,6 @@ func (tt *Terminal) Press(t testing.TB, keys string) {
 func (tt *Terminal) Settings(t testing.TB) unix.Termios {
 	t.Helper()
 	attr, err := unix.IoctlGetTermios(int(tt.Its.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return *attr
 }

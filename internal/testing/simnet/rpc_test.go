@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -44,17 +45,13 @@ func TestRPC(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
 			n := New(1)
 			ln, err := n.Host(b).Listen(7)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			s := server.New(server.Limits{}, slog.New(slog.DiscardHandler), func(net.Conn) (server.Handler, error) { return answers{}, nil })
 			ctx, cancel := context.WithCancel(context.Background())
 			served := make(chan error)
 			go func() { served <- s.Serve(ctx, ln) }()
 			nc, err := n.Host(a).Dial(ctx, b+":7")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			c := rpc.NewClient(nc, rpc.ClientConfig{})
 			call := func() error {
 				got, err := c.Do(ctx, time.Second, &wire.Request{Op: wire.OpGet, Key: []byte("k")})

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 const a, b = "10.0.0.1", "10.0.0.2"
@@ -31,17 +32,11 @@ func connected(t *testing.T) *pair {
 	t.Helper()
 	n := New(1)
 	ln, err := n.Host(b).Listen(7)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	c, err := n.Host(a).Dial(t.Context(), b+":7")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	back, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, err)
 	return &pair{n, t, ln, c, back}
 }
 
@@ -225,9 +220,7 @@ func TestEnds(t *testing.T) {
 	inBubble(t, "listener", func(t *testing.T) {
 		p := connected(t)
 		waiting, err := p.Host(a).Dial(t.Context(), b+":7")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		_ = p.ln.Close()
 		if _, err := p.ln.Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("accept: %v", err)
@@ -259,9 +252,7 @@ func TestListen(t *testing.T) {
 			t.Errorf("a port in use, for memberlist: %v", err)
 		}
 		ln, err := p.Host(b).Listen(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		for range backlog {
 			if _, err := p.Host(a).Dial(t.Context(), ln.Addr().String()); err != nil {
 				t.Fatal(err)
@@ -439,13 +430,9 @@ func TestOneself(t *testing.T) {
 		p.SetDelay(time.Second, time.Second)
 		d := took(func() {
 			c, err := p.Host(b).Dial(t.Context(), b+":7")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			back, err := p.ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, err)
 			p.write(c, "ping")
 			p.read(back, "ping")
 		})
@@ -576,9 +563,7 @@ func TestTransportStreams(t *testing.T) {
 		n := New(1)
 		here, there := n.Host(a).Transport(9), n.Host(b).Transport(9)
 		c, err := here.DialTimeout(b+":9", time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, err)
 		p := &pair{n, t, nil, c, <-there.StreamCh()}
 		p.write(c, "hello")
 		p.read(p.back, "hello")
@@ -636,9 +621,7 @@ func TestStop(t *testing.T) {
 			if n := len(to.PacketCh()); n != datagrams {
 				t.Errorf("%d datagrams have come, want %d", n, datagrams)
 			}
-			if err := p.back.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, p.back.SetReadDeadline(time.Now().Add(time.Millisecond)))
 			got := make([]byte, 10)
 			if n, _ := p.back.Read(got); string(got[:n]) != want {
 				t.Errorf("read %q, want %q", got[:n], want)

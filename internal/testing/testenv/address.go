@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -39,6 +40,13 @@ func Refusing(t testing.TB) string {
 // the same. The system gives none of these ports to connections.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
+	address, err := FindAddress()
+	Must(t, err)
+	return address
+}
+
+// FindAddress is FreeAddress for programs.
+func FindAddress() (string, error) {
 	for range 100 {
 		host := "127.0.0.1"
 		if runtime.GOOS == "linux" {
@@ -46,17 +54,16 @@ func FreeAddress(t testing.TB) string {
 		}
 		port := 10_000 + 2*rand.IntN(10_000)
 		address := net.JoinHostPort(host, strconv.Itoa(port))
-		if free(address) && free(net.JoinHostPort(host, strconv.Itoa(port+1))) {
-			return address
+		if Free(address) && Free(net.JoinHostPort(host, strconv.Itoa(port+1))) {
+			return address, nil
 		}
 	}
-	t.Fatal("no free port")
-	return ""
+	return "", errors.New("no free port on loopback")
 }
 
-// free reports whether an address can be bound. It excludes forks: a child that another
+// Free reports whether an address can be bound. It excludes forks: a child that another
 // test forks meanwhile would keep the socket open until its exec.
-func free(address string) bool {
+func Free(address string) bool {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	l, err := net.Listen("tcp", address)

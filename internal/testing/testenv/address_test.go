@@ -18,7 +18,7 @@ func TestAddresses(t *testing.T) {
 		l.Close()
 		t.Error("another socket takes the address")
 	}
-	if !free(FreeAddress(t)) || free(address) {
+	if !Free(FreeAddress(t)) || Free(address) {
 		t.Error("a free address is in use, or one in use is free")
 	}
 }

@@ -72,3 +72,11 @@ func File(t testing.TB, text string) string {
 	}
 	return path
 }
+
+// Must ends the test if there is an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
