@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
@@ -83,7 +81,7 @@ func (r *outageReads) loadAll(ctx context.Context) {
 func (r *outageReads) run(ctx context.Context, d time.Duration) []figure {
 	var mu sync.Mutex // guards what follows
 	var reads, current, stale, misses, errs, late float64
-	latency := hdrhistogram.New(1000, int64(time.Minute), 3)
+	latency := newDelays()
 	hosts := r.cluster.Hosts()
 	ctx, cancel := context.WithTimeout(ctx, d+crowdTime) // hanging reads become errors
 	defer cancel()

@@ -42,8 +42,16 @@ func TestSoftDelete(t *testing.T) {
 				t.Errorf("%s: MGET: %v, %d items", key, err, len(many))
 			}
 		}
-		change := a.Delete(ctx, "default", key, cachesidecar.DeleteOptions{})
-		if i%2 == 0 {
+		var change error
+		switch i % 3 {
+		case 0:
+			if change = a.Delete(ctx, "default", key, cachesidecar.DeleteOptions{}); errors.Is(change, cachesidecar.ErrNotFound) {
+				change = nil // a stale value is none
+			}
+		case 1:
+			_, set := b.Set(ctx, "default", key, value, cachesidecar.SetOptions{})
+			change = errors.Join(set, a.Delete(ctx, "default", key, cachesidecar.DeleteOptions{}))
+		case 2:
 			change = a.Flush(ctx, "default", cachesidecar.FlushOptions{})
 		}
 		if _, err := b.Get(ctx, "default", key, cachesidecar.GetOptions{StaleOK: true}); change != nil || !errors.Is(err, cachesidecar.ErrNotFound) {
