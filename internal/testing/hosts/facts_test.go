@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -86,4 +87,27 @@ func checkFacts(t *testing.T, what, ns, key string, version uint64, hosts ...*ho
 			t.Errorf("%s, one of many at %s: %+v, %v, want version %d", what, h.cfg.Node, it, err, version)
 		}
 	}
+}
+
+// TestAbsenceIsCopied checks that a host answers by itself that the origin has no such key, once the owner has said so.
+func TestAbsenceIsCopied(t *testing.T) {
+	t.Parallel()
+	testenv.Takes(t, time.Second)
+	ttl := time.Hour
+	a, b := twoHosts(t, Config{Namespaces: map[string]Namespace{"loaded": {
+		NegativeTTL: &ttl,
+		Origin:      own(func(context.Context, []byte) (loader.Value, error) { return loader.Value{}, loader.ErrAbsent }),
+	}}})
+	key := keysIn(a.Sidecar, "loaded", "k", true, 1)[0]
+	tries := 0
+	testenv.Eventually(t, "the absence is in a copy", func() bool {
+		if tries++; tries > 300 {
+			t.Fatal("the owner is asked each time")
+		}
+		before := b.telemetry.ClusterState().PeerReads
+		if _, err := b.Get(t.Context(), "loaded", key, cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return b.telemetry.ClusterState().PeerReads == before
+	})
 }
