@@ -1,0 +1,26 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// TestRepliesBesideTheStore checks what readers are told of a value that must not be kept, and of a stale one.
+func TestRepliesBesideTheStore(t *testing.T) {
+	r := uncached(loader.Value{Bytes: []byte("v"), Flags: 7}, 5)
+	if r.Status != wire.OK || string(r.Value) != "v" || r.Flags != 7 || r.Version != 5 || r.TTLMS != 1 || r.Source != wire.SourceOrigin {
+		t.Errorf("not to be kept: %+v", r)
+	}
+	old := segment.Stale{Ended: 2 * time.Second}
+	old.Facts = kv.Facts{Version: 5, Deadline: kv.Before(9 * time.Second), Attributes: kv.Attributes{Flags: 7}, Kind: kv.Stale}
+	r = oldReply([]byte("v"), &old, kv.Moment{Boot: time.Second})
+	if r.Status != wire.Stale || string(r.Value) != "v" || r.Flags != 7 || r.Version != 5 || r.TTLMS != 8000 ||
+		r.AgeMS != 2000 || r.Source != wire.SourceL2 {
+		t.Errorf("stale: %+v", r)
+	}
+}
