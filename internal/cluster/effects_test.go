@@ -18,7 +18,7 @@ type told struct {
 	words []string
 }
 
-func (td *told) Begin(ownership.Begun, func(kv.Process) *Owner) { td.words = append(td.words, "begin") }
+func (td *told) Begin(ownership.Begun, func(kv.Process) *Host) { td.words = append(td.words, "begin") }
 func (td *told) Settle()                                        { td.words = append(td.words, "settle") }
 func (td *told) Ended(kv.PartitionSet, kv.Version)              { td.words = append(td.words, "ended") }
 func (td *told) Late([]string, bool, kv.PartitionSet)           { td.words = append(td.words, "late") }
@@ -87,7 +87,7 @@ func TestEffectsOfAPause(t *testing.T) {
 		run(n.Bound() / 16)
 	}
 	is("all is begun", "viewed, begin, late", true, kv.Partitions, 0, 0, 0)
-	o := n.driver.ownerOf(kv.Process{Node: "b", Epoch: 1})
+	o := n.driver.hostOf(kv.Process{Node: "b", Epoch: 1})
 	later(&o.leasedAt, clock.Read().Boot)
 	run(n.Bound())
 	is("the feed stays late", "still late", false, kv.Partitions, 0, 0, 0)
