@@ -165,27 +165,18 @@ func MarshalBody(v any) ([]byte, error) {
 	return bytes.Clone(e.buf.Bytes()), nil
 }
 
-// UnmarshalBody decodes a body into the value that v points to. It checks the bytes with
-// checkMsgpack first, because the decoder recurses and allocates slices by the announced
-// sizes. It refuses nil in place of a text. It ignores what a later version has added: the
-// further elements of arrays, and the further fields of maps.
+// UnmarshalBody decodes a body into the value that v points to, which an error leaves as it was. It copies
+// the bytes, and checks them with checkMsgpack first, because schema recurses. It ignores what a later
+// version has added: the further elements of arrays, and the further fields of maps.
 func UnmarshalBody(body []byte, v any) error {
 	if err := checkMsgpack(body); err != nil {
 		return err
 	}
-	uneven, s := false, schemaOf(reflect.TypeOf(v).Elem())
-	if _, err := s.check(body, &uneven); err != nil {
+	to := reflect.ValueOf(v).Elem()
+	decoded := reflect.New(to.Type()).Elem()
+	if _, err := schemaOf(to.Type()).decode(body, decoded); err != nil {
 		return fmt.Errorf("msgpack: %w", err)
 	}
-	if uneven {
-		body, _ = s.fit(nil, body)
-	}
-	d := msgpack.GetDecoder()
-	defer msgpack.PutDecoder(d)
-	d.Reset(bytes.NewReader(body))
-	d.SetCustomStructTag(fallbackTag)
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("msgpack: %w", err)
-	}
+	to.Set(decoded)
 	return nil
 }
