@@ -12,18 +12,20 @@ import (
 type Stats struct {
 	cachesidecar.L2Stats
 
+	moves
+
 	Negative     int64 // of Entries: negative entries
 	Hits, Misses int64
-
-	// Moves between the queues, in entries, beside GhostHits and Promoted.
-	Admitted, Reinserted int64
-
-	// Segments evicted and expired; chains written.
-	SegmentEvictions, SegmentExpirations, Chains int64
 
 	OpenSegments             int64
 	IndexSplits, IndexMerges int64 // of index pages
 	BusiestShard             int64 // entries of the shard that has most
+}
+
+// moves counts, beside L2Counts, the entries that were moved between the queues, the segments evicted and
+// expired, and the chains written.
+type moves struct {
+	Admitted, Reinserted, SegmentEvictions, SegmentExpirations, Chains int64
 }
 
 // NamespaceStats is the account of one namespace.
@@ -80,12 +82,7 @@ func (s *Store) Stats() Stats {
 	m.Index = pages - m.Ghosts - m.Quotas
 	m.Used = held*size + pages
 	m.Limit = s.cfg.Size
-	t.Expired, t.Evicted, t.Flushed = c.expired, c.evicted, c.flushed
-	t.Moved, t.QuotaEvicted, t.Overwritten, t.Deleted = c.moved, c.quotaEvicted, c.overwritten, c.deleted
-	t.Admitted, t.GhostHits, t.Promoted, t.Reinserted = c.admitted, c.ghostHits, c.promoted, c.reinserted
-	t.SegmentEvictions, t.SegmentExpirations = c.evictions, c.expirations
-	t.Compactions, t.Chains, t.NoRoom = c.compacted, c.chains, c.noRoom
-	t.Collided, t.CrowdedOut = c.collided, c.crowdedOut
+	t.L2Counts, t.moves = c.L2Counts, c.moves
 	t.EvictedForRoom = t.Evicted - t.Collided - t.CrowdedOut
 	if t.Entries > 0 {
 		t.Overhead = math.Round(10*float64(m.Used-m.Payload)/float64(t.Entries)) / 10
@@ -94,29 +91,17 @@ func (s *Store) Stats() Stats {
 }
 
 func (c *counters) add(o *counters) {
+	c.L2Counts.Add(&o.L2Counts)
+	c.Admitted += o.Admitted
+	c.Reinserted += o.Reinserted
+	c.SegmentEvictions += o.SegmentEvictions
+	c.SegmentExpirations += o.SegmentExpirations
+	c.Chains += o.Chains
 	c.live += o.live
 	c.payload += o.payload
 	c.headers += o.headers
-	c.negative += o.negative
 	c.used += o.used
-	c.expired += o.expired
-	c.evicted += o.evicted
-	c.flushed += o.flushed
-	c.moved += o.moved
-	c.quotaEvicted += o.quotaEvicted
-	c.overwritten += o.overwritten
-	c.deleted += o.deleted
-	c.admitted += o.admitted
-	c.promoted += o.promoted
-	c.reinserted += o.reinserted
-	c.ghostHits += o.ghostHits
-	c.compacted += o.compacted
-	c.chains += o.chains
-	c.evictions += o.evictions
-	c.expirations += o.expirations
-	c.noRoom += o.noRoom
-	c.collided += o.collided
-	c.crowdedOut += o.crowdedOut
+	c.negative += o.negative
 }
 
 // NamespaceStats returns the account of one namespace.
