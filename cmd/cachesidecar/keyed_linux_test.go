@@ -245,10 +245,7 @@ func (o *outsider) greets(nc net.Conn, node string, purpose string) (statuses []
 		const setting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
 		hello.Settings[setting] = peer.SeedDigest(o.set.Seed)
 	}
-	body, err := wire.MarshalBody(hello)
-	if err != nil {
-		o.t.Fatal(err)
-	}
+	body := wire.MarshalBody(hello)
 	for _, q := range []*wire.Request{
 		{Op: wire.OpPeerHello, Body: body}, {Op: wire.OpGet, Namespace: []byte("default"), Key: []byte(storedKey)},
 		{Op: wire.OpSet, Namespace: []byte("default"), Key: []byte(storedKey), Value: []byte("changed")}, {Op: wire.OpMembers},

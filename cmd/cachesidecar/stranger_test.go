@@ -36,10 +36,7 @@ func (s *stranger) ask(q *wire.Request) (r wire.Reply, err error) {
 // send is ask with a body.
 func (s *stranger) send(op wire.Op, body any) (wire.Reply, error) {
 	s.t.Helper()
-	b, err := wire.MarshalBody(body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	b := wire.MarshalBody(body)
 	return s.ask(&wire.Request{Op: op, Body: b})
 }
 

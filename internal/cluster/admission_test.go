@@ -66,10 +66,7 @@ func TestMessagesAhead(t *testing.T) {
 			}
 			b := kv.Process{Node: "b", Epoch: 1}
 			n.driver.state.members[b.Node] = &member{id: b}
-			body, err := wire.MarshalBody(m.body)
-			if err != nil {
-				t.Fatal(err)
-			}
+			body := wire.MarshalBody(m.body)
 			switch m.op {
 			case 0:
 				n.relay.receive(body)

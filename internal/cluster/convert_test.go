@@ -25,10 +25,7 @@ func TestEventBytes(t *testing.T) {
 		{Kind: invalidation.Flushed, Version: 4, Detail: &invalidation.Detail{Namespace: "users"}},
 	}
 	w := toEvents(list)
-	b, err := wire.MarshalBody(&w)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := wire.MarshalBody(&w)
 	want := "92" + "c422" +
 		"01" + "0000000000000000" + "0000000000000003" +
 		"02" + "0000000000000000" + "0000000000000004" +

@@ -86,10 +86,7 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 func (bh *byHand) sendFollows(calls int, f wire.Follow) {
 	bh.t.Helper()
 	for range calls {
-		body, err := wire.MarshalBody(&f)
-		if err != nil {
-			bh.t.Fatal(err)
-		}
+		body := wire.MarshalBody(&f)
 		if err := bh.c.Start(&wire.Request{Op: wire.OpFollow, Body: body}, time.Minute, &followed{came: bh.came}); err != nil {
 			bh.t.Fatal(err)
 		}

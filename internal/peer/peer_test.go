@@ -276,7 +276,13 @@ func TestUnknownVersion(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := identity("a", 1).hello(Call)
-			body, err := wire.MarshalBody(tc.edit(&h))
+			var body []byte
+			var err error
+			if list, ok := tc.edit(&h).([]any); ok {
+				body, err = msgpack.Marshal(list)
+			} else {
+				body = wire.MarshalBody(&h)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -305,11 +311,7 @@ func TestUnknownVersion(t *testing.T) {
 // longer returns a message with one more element.
 func longer(t *testing.T, v any) (list []any) {
 	t.Helper()
-	b, err := wire.MarshalBody(v)
-	if err == nil {
-		err = msgpack.Unmarshal(b, &list)
-	}
-	if err != nil {
+	if err := msgpack.Unmarshal(wire.MarshalBody(v), &list); err != nil {
 		t.Fatal(err)
 	}
 	return append(list, map[string]any{"later": true})

@@ -6,15 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/tinylib/msgp/msgp"
 )
 
-// schema decodes the values of a type of structured bodies, and is strict: nil is no text, an array that
-// encodes a struct has the struct's elements, and a number fits its field. Else a flush with a nil
-// namespace would flush all namespaces.
+// schema encodes and decodes the values of a type of structured bodies. A struct whose fields have tags is a
+// map, another one is an array. The decoder is strict: nil is no text, an array that encodes a struct has
+// the struct's elements, and a number fits its field. Else a flush with a nil namespace would flush all
+// namespaces.
 type schema struct {
 	of     reflect.Type
 	kind   reflect.Kind
@@ -26,8 +28,9 @@ type schema struct {
 
 type field struct {
 	*schema
-	index    []int // in the struct, for FieldByIndex
-	optional bool  // nil means the same as leaving it out
+	name     string // in a map; "": the struct is an array
+	index    []int  // in the struct, for FieldByIndex
+	optional bool   // zero is left out, and nil means the same
 }
 
 var (
@@ -58,24 +61,94 @@ func schemaOf(t reflect.Type) *schema {
 
 // addFields describes a struct, with the fields of structs that are embedded in it.
 func (s *schema) addFields() {
-	s.named = map[string]int{}
+	named := map[string]int{}
 	for _, f := range reflect.VisibleFields(s.of) {
-		name, how, _ := strings.Cut(cmp.Or(f.Tag.Get("msgpack"), f.Tag.Get(fallbackTag)), ",")
-		switch {
-		case f.Name == "_msgpack" && how == "as_array":
-			s.named = nil
-			continue
-		case f.Anonymous || !f.IsExported():
+		if f.Anonymous || !f.IsExported() {
 			continue
 		}
-		if s.named != nil {
-			s.named[cmp.Or(name, f.Name)] = len(s.fields)
+		name, how, _ := strings.Cut(cmp.Or(f.Tag.Get("msgpack"), f.Tag.Get("json")), ",")
+		if name != "" {
+			named[name] = len(s.fields)
+			s.named = named
 		}
-		s.fields = append(s.fields, field{schemaOf(f.Type), f.Index, how == "omitempty"})
+		s.fields = append(s.fields, field{schemaOf(f.Type), name, f.Index, how == "omitempty"})
 		if f.Tag.Get("wire") != laterTag {
 			s.least = len(s.fields)
 		}
 	}
+}
+
+// encode appends a value of the schema.
+func (s *schema) encode(b []byte, v reflect.Value) []byte {
+	switch s.kind {
+	case reflect.String:
+		return msgp.AppendString(b, v.String())
+	case reflect.Bool:
+		return msgp.AppendBool(b, v.Bool())
+	case reflect.Float64:
+		return msgp.AppendFloat64(b, v.Float())
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		if n := v.Int(); n < 0 {
+			return msgp.AppendInt64(b, n)
+		}
+		return msgp.AppendUint64(b, uint64(v.Int()))
+	case reflect.Struct:
+		return s.encodeStruct(b, v)
+	case reflect.Slice, reflect.Map, reflect.Pointer:
+		if v.IsNil() {
+			return msgp.AppendNil(b)
+		}
+		return s.encodeElements(b, v)
+	}
+	return msgp.AppendUint64(b, v.Uint())
+}
+
+func (s *schema) encodeElements(b []byte, v reflect.Value) []byte {
+	switch {
+	case s.kind == reflect.Pointer:
+		return s.elem.encode(b, v.Elem())
+	case s.kind == reflect.Map:
+		b = msgp.AppendMapHeader(b, uint32(v.Len()))
+		keys := v.MapKeys()
+		slices.SortFunc(keys, func(x, y reflect.Value) int { return strings.Compare(x.String(), y.String()) })
+		for _, key := range keys {
+			b = s.elem.encode(msgp.AppendString(b, key.String()), v.MapIndex(key))
+		}
+		return b
+	case s.elem == nil:
+		return msgp.AppendBytes(b, v.Bytes())
+	}
+	b = msgp.AppendArrayHeader(b, uint32(v.Len()))
+	for i := range v.Len() {
+		b = s.elem.encode(b, v.Index(i))
+	}
+	return b
+}
+
+func (s *schema) encodeStruct(b []byte, v reflect.Value) []byte {
+	left := 0 // fields that are left out
+	for i := range s.fields {
+		if s.fields[i].optional && v.FieldByIndex(s.fields[i].index).IsZero() {
+			left++
+		}
+	}
+	if s.named == nil {
+		b = msgp.AppendArrayHeader(b, uint32(len(s.fields)))
+	} else {
+		b = msgp.AppendMapHeader(b, uint32(len(s.fields)-left))
+	}
+	for i := range s.fields {
+		f := &s.fields[i]
+		value := v.FieldByIndex(f.index)
+		if f.optional && value.IsZero() {
+			continue
+		}
+		if s.named != nil {
+			b = msgp.AppendString(b, f.name)
+		}
+		b = f.encode(b, value)
+	}
+	return b
 }
 
 // decode decodes one value of the schema into a zero v, and returns the bytes after it. checkMsgpack has

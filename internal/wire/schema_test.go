@@ -1,7 +1,5 @@
 package wire
 
-//lint:file-ignore U1000 the fields _msgpack are there for their tags
-
 import (
 	"bytes"
 	"reflect"
@@ -123,8 +121,6 @@ func (g *golden) hasDefault(encoded string) bool {
 // elements, and may have more.
 func TestArraysAreWhole(t *testing.T) {
 	type message struct {
-		_msgpack struct{} `msgpack:",as_array"`
-
 		Ballot     kv.Ballot
 		Batch      uint64
 		Partitions []byte

@@ -1,13 +1,9 @@
 package wire
 
 import (
-	"bytes"
 	"fmt"
 	"reflect"
 	"slices"
-	"sync"
-
-	"github.com/vmihailenco/msgpack/v5"
 )
 
 // Hello is the body of HELLO.
@@ -127,42 +123,14 @@ func (d *decoder) hello(h *Hello) {
 
 func (e *encoder) hello(h *Hello) {
 	from := *h // for the same reason as in the decoder
-	body, err := MarshalBody(&from)
-	if err != nil {
-		panic("wire: " + err.Error()) // strings and numbers always encode
-	}
 	e.next()
-	e.b = append(e.b, body...)
+	e.b = append(e.b, MarshalBody(&from)...)
 }
 
-var encoders = sync.Pool{New: func() any { return newEncoder() }}
-
-type bodyEncoder struct {
-	buf bytes.Buffer
-	enc *msgpack.Encoder
-}
-
-func newEncoder() *bodyEncoder {
-	e := &bodyEncoder{}
-	e.enc = msgpack.NewEncoder(&e.buf)
-	e.enc.UseCompactInts(true)
-	e.enc.SetSortMapKeys(true)
-	e.enc.SetCustomStructTag(fallbackTag)
-	return e
-}
-
-// fallbackTag names the tag of fields without a tag msgpack.
-const fallbackTag = "json"
-
-// MarshalBody encodes a body that is a map or an array of maps.
-func MarshalBody(v any) ([]byte, error) {
-	e := encoders.Get().(*bodyEncoder)
-	defer encoders.Put(e)
-	e.buf.Reset()
-	if err := e.enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.Clone(e.buf.Bytes()), nil
+// MarshalBody encodes a body: a struct, a slice, or a pointer to one.
+func MarshalBody(v any) []byte {
+	of := reflect.Indirect(reflect.ValueOf(v))
+	return schemaOf(of.Type()).encode(nil, of)
 }
 
 // UnmarshalBody decodes a body into the value that v points to, which an error leaves as it was. It copies

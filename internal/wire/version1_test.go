@@ -1,7 +1,5 @@
 package wire
 
-//lint:file-ignore U1000 the fields _msgpack are there for their tags
-
 import (
 	"encoding/hex"
 	"encoding/json"
@@ -232,14 +230,10 @@ func within(earlier, now any) error {
 // that a field before it may not.
 func TestLater(t *testing.T) {
 	type part struct {
-		_msgpack struct{} `msgpack:",as_array"`
-
 		Name string
 		Size int64 `wire:"later"`
 	}
 	type message struct {
-		_msgpack struct{} `msgpack:",as_array"`
-
 		Head  uint64
 		Parts []part
 		Named map[string]part
