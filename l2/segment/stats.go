@@ -22,12 +22,6 @@ type Stats struct {
 	BusiestShard             int64 // entries of the shard that has most
 }
 
-// moves counts, beside L2Counts, the entries that were moved between the queues, the segments evicted and
-// expired, and the chains written.
-type moves struct {
-	Admitted, Reinserted, SegmentEvictions, SegmentExpirations, Chains int64
-}
-
 // NamespaceStats is the account of one namespace.
 type NamespaceStats struct {
 	Entries int64 // until the sweep, may include some that a flush has hidden

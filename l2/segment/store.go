@@ -102,6 +102,12 @@ type counters struct {
 	taken                        int64 // entries taken over from an earlier process
 }
 
+// moves counts, beside L2Counts, the entries that were moved between the queues, the segments evicted and
+// expired, and the chains written.
+type moves struct {
+	Admitted, Reinserted, SegmentEvictions, SegmentExpirations, Chains int64
+}
+
 type segmentID uint32
 
 const noSegment = segmentID(math.MaxUint32)
