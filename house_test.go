@@ -45,7 +45,7 @@ var maxPairs = map[string]int{
 	"internal/namespaces": 4,
 	"internal/peer":       3,
 	"internal/rpc/server": 7,
-	"internal/wire":       8,
+	"internal/wire":       7,
 	"l2/ownership":        11,
 	"l2/segment":          20,
 	"loader/postgres":     10,

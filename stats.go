@@ -199,6 +199,24 @@ type L2Stats struct {
 	// Memory beyond keys and values, for each entry.
 	Overhead float64  `json:"overhead_bytes_per_entry" sum:"-"`
 	Memory   L2Memory `json:"memory"`
+	L2Counts
+	// Segments in use.
+	Segments int64 `json:"segments"`
+	// Free segments.
+	FreeSegments int64 `json:"free_segments"`
+	// Shards of the store.
+	Shards int64 `json:"shards"`
+
+	// Of the evicted entries: for room.
+	EvictedForRoom int64 `json:"evicted_for_room" metric:"evictions_total{tier=l2,reason=capacity}"`
+	// Keys that came to a full page whose split was refused.
+	SplitsRefused int64 `json:"splits_refused" metric:"index_splits_refused_total"`
+	// What this process has taken over from the one before, with keep_memory.
+	Kept *KeptStats `json:"kept,omitempty" sum:"-"`
+}
+
+// L2Counts counts what has happened in the store.
+type L2Counts struct {
 	// Entries removed because they had expired.
 	Expired int64 `json:"expired" metric:"evictions_total{tier=l2,reason=expired}"`
 	// Entries removed for other entries.
@@ -215,29 +233,16 @@ type L2Stats struct {
 	Deleted int64 `json:"deleted"`
 	// Writes refused because there was no room.
 	NoRoom int64 `json:"no_room" metric:"no_room_total"`
-	// Segments in use.
-	Segments int64 `json:"segments"`
-	// Free segments.
-	FreeSegments int64 `json:"free_segments"`
 	// Segments compacted.
 	Compactions int64 `json:"compactions"`
 	// Entries that moved to the main queue because they were read.
 	Promoted int64 `json:"promoted"`
 	// New entries whose key had been evicted not long ago.
 	GhostHits int64 `json:"ghost_hits"`
-	// Shards of the store.
-	Shards int64 `json:"shards"`
-
-	// Of the evicted entries: for room.
-	EvictedForRoom int64 `json:"evicted_for_room" metric:"evictions_total{tier=l2,reason=capacity}"`
 	// Of the evicted entries: for a key of the same hash.
 	Collided int64 `json:"collided" metric:"evictions_total{tier=l2,reason=one_hash}"`
 	// Of the evicted entries: from a full page of the index.
 	CrowdedOut int64 `json:"crowded_out" metric:"evictions_total{tier=l2,reason=full_page}"`
-	// Keys that came to a full page whose split was refused.
-	SplitsRefused int64 `json:"splits_refused" metric:"index_splits_refused_total"`
-	// What this process has taken over from the one before, with keep_memory.
-	Kept *KeptStats `json:"kept,omitempty" sum:"-"`
 }
 
 // KeptStats says what a process has taken over from the one before.

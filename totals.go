@@ -19,6 +19,9 @@ func (st *Stats) Total() (t NamespaceStats) {
 	return t
 }
 
+// Add adds the counts of a part of the store.
+func (c *L2Counts) Add(o *L2Counts) { add(reflect.ValueOf(c).Elem(), reflect.ValueOf(o).Elem()) }
+
 // add adds the numbers of one struct to those of another one of the same type. It adds
 // elements of lists to the element of the same label.
 func add(to, from reflect.Value) {

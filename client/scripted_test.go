@@ -104,13 +104,10 @@ func (s *scripted) serve(nc net.Conn) {
 		}
 		switch a.Op {
 		case wire.OpHello:
-			body, err := wire.MarshalBody(wire.Welcome{
+			body := wire.MarshalBody(wire.Welcome{
 				Version: wire.Version, Node: "scripted", Features: s.features,
 				Limits: wire.Limits{Value: 1 << 20}, Boot: s.boot(),
 			})
-			if err != nil {
-				s.t.Error(err)
-			}
 			a.answer(wire.Reply{Body: body})
 		case wire.OpLeaving:
 			s.leave <- a

@@ -317,10 +317,7 @@ func (c *conn) greet(h *hello) error {
 	if h.Boot {
 		w.Boot = wire.BootClock{ID: kv.BootClockID(), NowNS: uint64(kv.NewSystemClock().Read().Boot)}
 	}
-	body, err := wire.MarshalBody(w)
-	if err != nil {
-		return err
-	}
+	body := wire.MarshalBody(w)
 	return c.send(a, &wire.Reply{Body: body})
 }
 

@@ -43,8 +43,7 @@ func TestHealthJSON(t *testing.T) {
 		{"", exitDone, `{"node":"a","state":"serving","findings":[]}`},
 		{"no host", exitMiss, `{"node":"a","state":"not_ready","findings":["no host"]}`},
 	} {
-		body, err := wire.MarshalBody(cachesidecar.Stats{Node: "a", NotReady: tc.notReady})
-		testenv.Must(t, err)
+		body := wire.MarshalBody(cachesidecar.Stats{Node: "a", NotReady: tc.notReady})
 		o := command(t, "", "health", "--json", "--socket", fakeSidecar(t, answering(wire.Reply{Body: body})))
 		var got bytes.Buffer
 		err = json.Compact(&got, []byte(o.out))

@@ -28,7 +28,7 @@ func ill() cachesidecar.Stats {
 		return cachesidecar.FailureStats{Calls: calls, Error: err, AgeMS: age.Milliseconds(), InARow: row}
 	}
 	st := cachesidecar.Stats{
-		Node: "a", Server: "1.0", UptimeMS: 3_600_000, L1: cachesidecar.L1Stats{Limit: 1 << 20}, L2: cachesidecar.L2Stats{Collided: 1992},
+		Node: "a", Server: "1.0", UptimeMS: 3_600_000, L1: cachesidecar.L1Stats{Limit: 1 << 20}, L2: cachesidecar.L2Stats{L2Counts: cachesidecar.L2Counts{Collided: 1992}},
 		NotReady: "alone: no other host answers (b, c); set alone_ok if it may be alone",
 		Members:  map[string]int64{"in": 1, "refused": 1, "missing": 2},
 		Cluster: cachesidecar.ClusterState{

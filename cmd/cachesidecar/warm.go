@@ -31,7 +31,6 @@ func warmCommand(p *program) *cli.Command {
 			boolFlag("null", "keys end with a zero byte, not with a line"),
 			numberFlag("concurrency", "ask for so many keys at once", 32, 1, 1024),
 			&cli.Float64Flag{Name: "rate", Usage: "load at most `N` keys a second", DefaultText: "no limit"},
-			fileFlag("resume", "note in `FILE` how far it came, and go on from there"),
 			numberFlag("stop-after", "end when so many keys in a row failed; 0 is never", 100, 0, math.MaxInt32),
 		),
 		Action: withArgs(1, 1, p.warm),
@@ -49,14 +48,14 @@ type warmer struct {
 
 	mu       sync.Mutex
 	count    [failed + 1]int64
+	line     int64    // every key up to this line was answered
 	inARow   int64    // number of consecutive keys that failed
 	failures []string // the first of them
 }
 
 // warmResult is the result in warm's JSON.
 type warmResult struct {
-	Keys       int64   `json:"keys"`        // keys asked for
-	PassedOver int64   `json:"passed_over"` // keys that an earlier run has done
+	Keys       int64   `json:"keys"` // keys asked for
 	Loaded     int64   `json:"loaded"`
 	There      int64   `json:"there"`
 	Absent     int64   `json:"absent"`
@@ -76,10 +75,6 @@ func (p *program) warm(c *cli.Context) error {
 		return err
 	}
 	defer list.Close()
-	at, err := readPosition(c.String("resume"), c.String("ns"))
-	if err != nil {
-		return err
-	}
 	cl, err := connect(c.Context, c)
 	if err != nil {
 		return err
@@ -97,13 +92,11 @@ func (p *program) warm(c *cli.Context) error {
 		w.bar = newBar(p.err, total)
 	}
 	begun := time.Now()
-	passed := at.Keys
-	err = w.run(c.Context, list, at)
+	err = w.run(c.Context, list)
 	if w.bar != nil {
 		_ = w.bar.Clear()
 	}
-	took := time.Since(begun)
-	return p.reportWarm(c, w, err, at, passed, took)
+	return p.reportWarm(c, w, err, time.Since(begun))
 }
 
 // newBar returns a progress bar on a terminal. A total of -1 means that the total is not
@@ -131,25 +124,16 @@ func (w *warmer) hasOrigin(ctx context.Context, ns string) error {
 		"name one in the configuration file, or another namespace with --ns", ns)
 }
 
-// run asks for all keys from a position on, and moves the position.
-func (w *warmer) run(ctx context.Context, list *keyList, at *position) error {
-	if err := at.seek(ctx, list); err != nil {
-		return err
-	}
-	if w.bar != nil {
-		_ = w.bar.Set64(at.Keys)
-	}
+// run asks for all keys.
+func (w *warmer) run(ctx context.Context, list *keyList) error {
 	for {
 		keys, err := list.next(ctx, warmChunk)
 		if err != nil || len(keys) == 0 {
-			return errors.Join(err, at.save())
+			return err
 		}
 		results, err := w.chunk(ctx, keys)
-		at.move(list.read-int64(len(keys)), keys, results)
+		w.advance(keys, results)
 		if err != nil {
-			return errors.Join(err, at.save())
-		}
-		if err := at.saveSometimes(); err != nil {
 			return err
 		}
 	}
@@ -157,24 +141,37 @@ func (w *warmer) run(ctx context.Context, list *keyList, at *position) error {
 
 // chunk asks for some keys. An error ends the run; keys that were not asked for because
 // of it are pending.
-func (w *warmer) chunk(ctx context.Context, keys []string) (results []uint8, err error) {
+func (w *warmer) chunk(ctx context.Context, keys []listedKey) (results []uint8, err error) {
 	results = make([]uint8, len(keys))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(w.concurrency)
-	for i, key := range keys {
+	for i, k := range keys {
 		g.Go(func() error { // Wait waits for it
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			b, why := w.key(ctx, key)
+			b, why := w.key(ctx, k.key)
 			if b == pending {
 				return why
 			}
 			results[i] = b
-			return w.tally(key, b, why)
+			return w.tally(k.key, b, why)
 		})
 	}
 	return results, g.Wait()
+}
+
+// advance moves the line to the last key that was answered without failure, up to the first
+// pending key: the failed keys behind it are worth another try.
+func (w *warmer) advance(keys []listedKey, results []uint8) {
+	for i, b := range results {
+		if b == pending {
+			return
+		}
+		if b != failed {
+			w.line = keys[i].line
+		}
+	}
 }
 
 // tally counts a key. It returns an error if too many keys in a row have failed.
@@ -239,9 +236,7 @@ func (w *warmer) get(ctx context.Context, key string, o cachesidecar.GetOptions)
 }
 
 // reportWarm reports the results, and how to continue if the run has ended early.
-func (p *program) reportWarm(
-	c *cli.Context, w *warmer, err error, at *position, passed int64, took time.Duration,
-) error {
+func (p *program) reportWarm(c *cli.Context, w *warmer, err error, took time.Duration) error {
 	for _, f := range w.failures {
 		fmt.Fprintln(p.err, f)
 	}
@@ -249,25 +244,23 @@ func (p *program) reportWarm(
 		fmt.Fprintf(p.err, "… and %s more\n", table.Count(more))
 	}
 	r := warmResult{
-		PassedOver: passed,
-		Loaded:     w.count[loaded], There: w.count[present], Absent: w.count[absent], Failed: w.count[failed],
+		Loaded: w.count[loaded], There: w.count[present], Absent: w.count[absent], Failed: w.count[failed],
 		DurationMS: math.Round(took.Seconds()*1e6) / 1e3,
 	}
 	r.Keys = r.Loaded + r.There + r.Absent + r.Failed
 	line := fmt.Sprintf("%s keys in %v: %s loaded, %s there already, %s absent, %s failed",
 		table.Count(r.Keys), took.Round(10*time.Millisecond),
 		table.Count(r.Loaded), table.Count(r.There), table.Count(r.Absent), table.Count(r.Failed))
-	if passed > 0 {
-		line += fmt.Sprintf("; %s passed over", table.Count(passed))
-	}
 	out := p.show(c, r, line+"\n")
 	switch {
 	case err != nil:
-		if at.path != "" {
-			fmt.Fprintf(p.err, "The same command goes on behind key %s.\n", table.Count(at.Keys))
-		} else {
-			fmt.Fprintln(p.err, "The same command passes quickly over what is there already; "+
-				"with --resume FILE it would go on where it ended.")
+		if w.line > 0 {
+			tail := "tail"
+			if c.Bool("null") {
+				tail = "tail -z"
+			}
+			fmt.Fprintf(p.err, "Every line before line %d is done. With the same flags this goes on there: "+
+				"%s -n +%[1]d FILE | cachesidecar warm -\n", w.line+1, tail)
 		}
 		return explain(c, err)
 	case out != nil:

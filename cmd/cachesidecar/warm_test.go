@@ -191,51 +191,68 @@ func TestWarmSparesTheOrigin(t *testing.T) {
 	}
 }
 
-// TestLengthyWarmResumes checks that a run ends if its origin is down, and that the next run
-// continues from there.
-func TestLengthyWarmResumes(t *testing.T) {
+// linesFrom returns what tail -n +N returns of a text.
+func linesFrom(text string, n int) string {
+	return strings.Join(strings.SplitAfter(text, "\n")[n-1:], "")
+}
+
+// goesOn returns the line at which a run that has ended early says to go on.
+func goesOn(t testing.TB, said string) (line int) {
+	t.Helper()
+	_, after, _ := strings.Cut(said, "Every line before line ")
+	var again int
+	if _, err := fmt.Sscanf(after, "%d is done. With the same flags this goes on there: tail -n +%d FILE | cachesidecar warm -\n", &line, &again); err != nil || again != line {
+		t.Fatalf("%v, in:\n%s", err, said)
+	}
+	return line
+}
+
+// TestLengthyWarmGoesOn checks that a run ends if its origin is down, and that the run of the lines that it
+// names does the rest. Empty lines count.
+func TestLengthyWarmGoesOn(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	o := serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Breaker: sidecar.Breaker{Failures: 1 << 20}}})
-	file, at := listOf(t, many("k%d", 0, 3000)), filepath.Join(tempDir(t), "at")
-	line := []string{"warm", file, "--ns", "users", "--resume", at, "--concurrency", "1", "--stop-after", "5"}
+	list := "\n\n" + many("k%d", 0, 3000)
+	line := []string{"warm", "-", "--ns", "users", "--concurrency", "1", "--stop-after", "5"}
 	o.until = 1500
-	first := command(t, "", line...)
+	first := command(t, list, line...)
 	var n, asked int
 	if _, err := fmt.Sscanf(first.out, "%d,%d keys", &n, &asked); err != nil {
 		t.Fatal(first, err)
 	}
 	done := 1000*n + asked - 5
-	for _, want := range []string{"5 keys in a row failed (--stop-after), the last because: the origin failed: ", fmt.Sprintf("The same command goes on behind key %s.\n", table.Count(int64(done)))} {
-		if first.status != exitMiss || done < 1490 || done > 2990 || !strings.Contains(first.err, want) {
-			t.Fatalf("%v\nwant %q", first, want)
-		}
+	if from := goesOn(t, first.err); first.status != exitMiss || done < 1490 || done > 2990 || from != done+3 ||
+		!strings.Contains(first.err, "5 keys in a row failed (--stop-after), the last because: the origin failed: ") {
+		t.Fatalf("%v\nwant the line %d", first, done+3)
 	}
 	o.until, o.asked = 0, nil
-	second := command(t, "", line...)
-	want := fmt.Sprintf("%s: %s loaded, 0 there already, 0 absent, 0 failed; %s passed over\n", table.Count(int64(3000-done)), table.Count(int64(3000-done)), table.Count(int64(done)))
+	second := command(t, linesFrom(list, done+3), line...)
+	want := fmt.Sprintf("%s: %[1]s loaded, 0 there already, 0 absent, 0 failed\n", table.Count(int64(3000-done)))
 	if second.status != exitDone || summary(second.out) != want || len(o.asked) != 3000-done || o.asked[0] != fmt.Sprint("k", done) {
 		t.Errorf("%v\nwant %q", second, want)
 	}
-	o.asked = nil
-	if third := command(t, "", line...); third.status != exitDone || len(o.asked) > 0 || !strings.HasPrefix(third.out, "0 keys in ") {
-		t.Errorf("a run with nothing left: %v, and the origin is asked for %q", third, o.asked)
-	}
-	// The list has grown; another list; another namespace; another file.
-	testenv.Must(t, os.WriteFile(file, []byte(many("k%d", 0, 3001)), 0o600))
-	if more := command(t, "", line...); more.status != exitDone || !slices.Equal(o.asked, []string{"k3000"}) {
-		t.Errorf("one key more: %v, the origin is asked for %q", more, o.asked)
-	}
-	for name, change := range map[string]struct {
-		args []string
-		want string
+}
+
+// TestWarmAdvances checks that no key before the line that warm says is pending, and that it asks again
+// for those that failed last.
+func TestWarmAdvances(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		results []uint8
+		want    int64 // keys[i] is on line 2i+5
 	}{
-		"another list":      {[]string{"warm", listOf(t, many("x%d", 0, 4000)), "--ns", "users", "--resume", at}, `is about another list: key 3,001 there is "k3000"`},
-		"a shorter list":    {[]string{"warm", listOf(t, "k0\n"), "--ns", "users", "--resume", at}, "is about another list"},
-		"another namespace": {[]string{"warm", file, "--ns", "default", "--resume", at}, `the file is about namespace "users", and this is "default"`},
-		"another file":      {[]string{"warm", file, "--ns", "users", "--resume", file}, "warm has not written this file"},
+		{"all", []uint8{loaded, present, absent}, 9},
+		{"one in between failed", []uint8{loaded, failed, absent}, 9},
+		{"the last failed", []uint8{loaded, failed, failed}, 5},
+		{"one in between is pending", []uint8{loaded, pending, loaded}, 5},
+		{"pending behind a failed one", []uint8{present, failed, pending}, 5},
+		{"the first is pending", []uint8{pending, loaded, loaded}, 3},
+		{"all failed", []uint8{failed, failed, failed}, 3},
 	} {
-		if got := command(t, "", change.args...); got.status != exitUsage || !strings.Contains(got.err, change.want) {
-			t.Errorf("%s: %v\nwant %q", name, got, change.want)
+		w := &warmer{line: 3}
+		w.advance([]listedKey{{5, "a"}, {7, "b"}, {9, "c"}}, tc.results)
+		if w.line != tc.want {
+			t.Errorf("%s: line %d, want %d", tc.name, w.line, tc.want)
 		}
 	}
 }
@@ -251,19 +268,11 @@ func TestWarmErrors(t *testing.T) {
 		{"no file", "", []string{filepath.Join(dir, "none"), "--ns", "users"}, "cannot read the keys: open "},
 		{"a folder", "", []string{dir, "--ns", "users"}, "cannot read the keys: read "},
 		{"no origin", "", []string{"-"}, `namespace "default" has no origin on this host, so there is nothing to load its keys from`},
-		{"no list", strings.Repeat("x", 70_000), []string{"-", "--ns", "users"}, "stdin: what follows key 0 is longer than 65536 bytes: is it a list of keys?"},
-		{"a position that cannot be written", "", []string{"-", "--ns", "users", "--resume", filepath.Join(dir, "none", "at")}, "--resume: open "},
+		{"no list", strings.Repeat("x", 70_000), []string{"-", "--ns", "users"}, "stdin: line 1 is longer than 65536 bytes: is it a list of keys?"},
 	} {
 		if o := command(t, tc.in, append([]string{"warm"}, tc.args...)...); o.status != exitMiss || !strings.Contains(o.err, tc.want) {
 			t.Errorf("%s: %v\nwant %q", tc.name, o, tc.want)
 		}
-	}
-	testenv.Must(t, os.Mkdir(filepath.Join(dir, "at"), 0o700))
-	if err := (&position{path: filepath.Join(dir, "at")}).save(); err == nil {
-		t.Error("a folder is taken for a position")
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
-		t.Errorf("files are left: %v, %v", left, err)
 	}
 }
 
@@ -289,39 +298,37 @@ func TestLengthyWarmInterrupted(t *testing.T) {
 	config := filepath.Join(tempDir(t), "c.yaml")
 	testenv.Must(t, os.WriteFile(config, []byte("namespaces: {users: {origin: {http: {url: '"+slow.URL+"/{key}'}}}}\n"), 0o600))
 	s := runSidecar(t, "--config", config)
-	file, at := listOf(t, many("k%d", 0, 2000)), filepath.Join(tempDir(t), "at")
-	line := []string{"warm", file, "--ns", "users", "--resume", at, "--concurrency", "8", "--socket", s.socket}
+	list := many("k%d", 0, 2000)
+	line := []string{"--ns", "users", "--concurrency", "8", "--socket", s.socket}
 	allow(100)
-	p := launch(t, exec.Command(binary(), line...))
+	p := launch(t, exec.Command(binary(), append([]string{"warm", listOf(t, list)}, line...)...))
 	testenv.Eventually(t, "some keys", func() bool { return asked.Load() > 100 })
 	p.signal(syscall.SIGINT)
 	if status := p.wait(); status != exitMiss {
 		t.Errorf("status %d", status)
 	}
-	var behind int64
-	_, after, _ := strings.Cut(p.log.String(), "The same command goes on behind key ")
-	if _, err := fmt.Sscanf(after, "%d.\ncachesidecar: interrupted\n", &behind); err != nil || behind < 30 || behind > asked.Load() {
-		t.Fatalf("%v, after %d requests:\n%s", err, asked.Load(), p.log)
+	from, first := goesOn(t, p.log.String()), asked.Load()
+	if from < 30 || int64(from) > first+1 || !strings.Contains(p.log.String(), "cachesidecar: interrupted\n") {
+		t.Fatalf("line %d after %d requests:\n%s", from, first, p.log)
 	}
-	first := asked.Load()
 	allow(1908)
-	o := runBinary(t, line...)
-	want := fmt.Sprintf(" absent, 0 failed; %d passed over\n", behind)
-	if o.status != exitDone || o.err != "" || !strings.HasSuffix(o.out, want) || asked.Load() < 2000 || asked.Load() > 2000+8 || first > 1900 {
-		t.Errorf("%d and %d requests, want 2,000 and up to 8 that were cut short: %v", first, asked.Load()-first, o)
+	o := runBinary(t, append([]string{"warm", listOf(t, linesFrom(list, from))}, line...)...)
+	if o.status != exitDone || o.err != "" || !strings.HasPrefix(o.out, fmt.Sprintf("%s keys in ", table.Count(int64(2001-from)))) ||
+		!strings.HasSuffix(o.out, " absent, 0 failed\n") || asked.Load() < 2000 || asked.Load() > 2000+8 || first > 1900 {
+		t.Errorf("from line %d %d and %d requests, want 2,000 and up to 8 that were cut short: %v", from, first, asked.Load()-first, o)
 	}
 	// The sidecar is killed.
 	p = launch(t, exec.Command(binary(), "warm", listOf(t, many("x%d", 0, 2000)), "--ns", "users", "--socket", s.socket))
 	first = asked.Load()
 	testenv.Eventually(t, "some keys", func() bool { return asked.Load() > first })
 	s.signal(syscall.SIGKILL)
-	if status := p.wait(); status != exitConnect || strings.Contains(p.log.String(), "--stop-after") || !strings.Contains(p.log.String(), "with --resume FILE it would go on where it ended") {
+	if status := p.wait(); status != exitConnect || strings.Contains(p.log.String(), "--stop-after") {
 		t.Errorf("status %d without a sidecar:\n%s", status, p.log)
 	}
 }
 
 // FuzzKeyList checks that the keys are the non-empty parts between zero bytes, or the
-// non-empty lines.
+// non-empty lines, and their numbers those of tail.
 func FuzzKeyList(f *testing.F) {
 	f.Add([]byte("a\nb\r\n\nc"), false)
 	f.Add([]byte("a\x00\x00b\n\x00c"), true)
@@ -329,7 +336,8 @@ func FuzzKeyList(f *testing.F) {
 		if len(b) >= maxKeyLine {
 			return
 		}
-		var want []string
+		var want []listedKey
+		var line int64
 		sep := "\n"
 		if null {
 			sep = "\x00"
@@ -338,11 +346,11 @@ func FuzzKeyList(f *testing.F) {
 			if !null {
 				part = strings.TrimSuffix(part, "\r")
 			}
-			if part != "" {
-				want = append(want, part)
+			if line++; part != "" {
+				want = append(want, listedKey{line, part})
 			}
 		}
-		var got []string
+		var got []listedKey
 		for l := newKeyList(io.NopCloser(bytes.NewReader(b)), "list", null); ; {
 			keys, err := l.next(t.Context(), 3)
 			testenv.Must(t, err)
@@ -352,7 +360,7 @@ func FuzzKeyList(f *testing.F) {
 			got = append(got, keys...)
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("%q: %q, want %q", b, got, want)
+			t.Errorf("%q: %v, want %v", b, got, want)
 		}
 	})
 }

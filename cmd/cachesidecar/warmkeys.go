@@ -4,15 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"time"
-
-	"github.com/cachesidecar/cachesidecar/internal/table"
 )
 
 // Results for a key.
@@ -24,8 +19,7 @@ const (
 	failed
 )
 
-// warmChunk is the number of keys that are asked for before the next ones are read. The
-// position is saved between chunks.
+// warmChunk is the number of keys that are asked for before the next ones are read.
 const warmChunk = 1024
 
 // keyList reads keys, one per line or up to a zero byte. It skips empty keys.
@@ -33,8 +27,13 @@ type keyList struct {
 	io.Closer
 	name  string
 	lines *bufio.Scanner
-	read  int64 // number of keys read
-	last  string
+	line  int64 // number of lines read, with empty ones
+}
+
+// listedKey is a key and its line, from 1.
+type listedKey struct {
+	line int64
+	key  string
 }
 
 // maxKeyLine is the longest line that is read as a key, in bytes. The sidecar refuses
@@ -64,7 +63,7 @@ func openKeys(in io.Reader, name string, null, counted bool) (l *keyList, total 
 	total = -1
 	if st, err := f.Stat(); err == nil && counted && st.Mode().IsRegular() {
 		l = newKeyList(f, name, null)
-		for ok := true; ok && err == nil; {
+		for ok := true; ok && err == nil; total++ { // from -1: its last round finds the end
 			_, ok, err = l.one()
 		}
 		if err == nil {
@@ -74,7 +73,6 @@ func openKeys(in io.Reader, name string, null, counted bool) (l *keyList, total 
 			f.Close()
 			return nil, 0, err
 		}
-		total = l.read
 	}
 	return newKeyList(f, name, null), total, nil
 }
@@ -91,28 +89,27 @@ func splitNull(data []byte, atEOF bool) (advance int, token []byte, err error) {
 }
 
 // one returns the next key; ok is false at the end.
-func (l *keyList) one() (key string, ok bool, err error) {
+func (l *keyList) one() (k listedKey, ok bool, err error) {
 	for l.lines.Scan() {
-		if b := l.lines.Bytes(); len(b) > 0 {
-			l.read++
-			l.last = string(b)
-			return l.last, true, nil
+		l.line++
+		if key := l.lines.Text(); key != "" {
+			return listedKey{l.line, key}, true, nil
 		}
 	}
 	err = l.lines.Err()
 	if errors.Is(err, bufio.ErrTooLong) {
-		return "", false, fmt.Errorf("%s: what follows key %s is longer than %d bytes: is it a list of keys?",
-			l.name, table.Count(l.read), maxKeyLine)
+		return k, false, fmt.Errorf("%s: line %d is longer than %d bytes: is it a list of keys?",
+			l.name, l.line+1, maxKeyLine)
 	}
 	if err != nil {
 		err = fmt.Errorf("cannot read the keys: %w", err)
 	}
-	return "", false, err
+	return k, false, err
 }
 
 // next returns up to n keys, and no key at the end.
-func (l *keyList) next(ctx context.Context, n int) ([]string, error) {
-	return waitFor(ctx, func() (keys []string, err error) {
+func (l *keyList) next(ctx context.Context, n int) ([]listedKey, error) {
+	return waitFor(ctx, func() (keys []listedKey, err error) {
 		for len(keys) < n {
 			key, ok, err := l.one()
 			if err != nil || !ok {
@@ -122,109 +119,4 @@ func (l *keyList) next(ctx context.Context, n int) ([]string, error) {
 		}
 		return keys, nil
 	})
-}
-
-// position is how far a run came. A file keeps it between two runs.
-type position struct {
-	Namespace string `json:"namespace"`
-	Keys      int64  `json:"keys"`        // done, from the list's beginning
-	Last      []byte `json:"last_base64"` // the last of them, to recognize the list
-
-	path    string // "": not saved
-	savedAt time.Time
-}
-
-// readPosition reads the position of an earlier run. It also checks that this run can
-// write it.
-func readPosition(path, ns string) (*position, error) {
-	at := &position{Namespace: ns, path: path}
-	if path == "" {
-		return at, nil
-	}
-	b, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return at, at.save()
-	case err != nil:
-		return nil, fmt.Errorf("--resume: %w", err)
-	}
-	var was position
-	if err := json.Unmarshal(b, &was); err != nil || was.Keys < 0 {
-		return nil, usagef("--resume %s: warm has not written this file: give another, or remove it", path)
-	}
-	if was.Namespace != ns {
-		return nil, usagef("--resume %s: the file is about namespace %q, and this is %q: "+
-			"give another, or remove it to begin anew", path, was.Namespace, ns)
-	}
-	was.path = path
-	return &was, was.save()
-}
-
-// seek skips the keys that are done.
-func (at *position) seek(ctx context.Context, l *keyList) error {
-	for l.read < at.Keys {
-		keys, err := l.next(ctx, int(min(warmChunk, at.Keys-l.read)))
-		if err != nil {
-			return err
-		}
-		if len(keys) == 0 {
-			break
-		}
-	}
-	if l.read < at.Keys || l.last != string(at.Last) {
-		return usagef("--resume %s: the file is about another list: key %s there is %q: "+
-			"give another, or remove it to begin anew", at.path, table.Count(at.Keys), at.Last)
-	}
-	return nil
-}
-
-// move moves the position behind the last key that was answered without failure, up to
-// the first pending key. Failed keys behind it are asked for again. first is the index of
-// keys[0] in the list, from zero.
-func (at *position) move(first int64, keys []string, results []uint8) {
-	for i, b := range results {
-		if b == pending {
-			return
-		}
-		if b != failed {
-			at.Keys, at.Last = first+int64(i)+1, []byte(keys[i])
-		}
-	}
-}
-
-// saveSometimes saves the position, at most once a second.
-func (at *position) saveSometimes() error {
-	if time.Since(at.savedAt) < time.Second {
-		return nil
-	}
-	return at.save()
-}
-
-// save saves the position. The file is replaced atomically: after an error it has its
-// old content.
-func (at *position) save() error {
-	if at.path == "" {
-		return nil
-	}
-	at.savedAt = time.Now()
-	b, err := json.Marshal(at)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(at.path), ".cachesidecar-resume")
-	if err != nil {
-		return fmt.Errorf("--resume: %w", err)
-	}
-	_, err = f.Write(append(b, '\n'))
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), at.path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fmt.Errorf("--resume: %w", err)
-	}
-	return nil
 }

@@ -75,7 +75,7 @@ func TestOlderHost(t *testing.T) {
 // FuzzSettings checks that nothing that another host tells of its settings is more than is bounded.
 func FuzzSettings(f *testing.F) {
 	own := Digests{"": {"voters": 1}, OtherNamespaces: {"ttl": 1}, "namespaces.n": {"ttl": 2}}
-	good, _ := wire.MarshalBody(pack(own))
+	good := wire.MarshalBody(pack(own))
 	f.Add(good)
 	f.Add(bytes.Replace(good, []byte("namespaces.n"), []byte("namespaces.\x1b"), 1))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -19,13 +19,13 @@ type told struct {
 }
 
 func (td *told) Begin(ownership.Begun, func(kv.Process) *Host) { td.words = append(td.words, "begin") }
-func (td *told) Settle()                                        { td.words = append(td.words, "settle") }
-func (td *told) Ended(kv.PartitionSet, kv.Version)              { td.words = append(td.words, "ended") }
-func (td *told) Late([]string, bool, kv.PartitionSet)           { td.words = append(td.words, "late") }
-func (td *told) StillLate([]string)                             { td.words = append(td.words, "still late") }
-func (td *told) Viewed(*View)                                   { td.words = append(td.words, "viewed") }
-func (td *told) Stopped(kv.PartitionSet)                        { td.words = append(td.words, "stopped") }
-func (td *told) Paused()                                        { td.words = append(td.words, "paused") }
+func (td *told) Settle()                                       { td.words = append(td.words, "settle") }
+func (td *told) Ended(kv.PartitionSet, kv.Version)             { td.words = append(td.words, "ended") }
+func (td *told) Late([]string, bool, kv.PartitionSet)          { td.words = append(td.words, "late") }
+func (td *told) StillLate([]string)                            { td.words = append(td.words, "still late") }
+func (td *told) Viewed(*View)                                  { td.words = append(td.words, "viewed") }
+func (td *told) Stopped(kv.PartitionSet)                       { td.words = append(td.words, "stopped") }
+func (td *told) Paused()                                       { td.words = append(td.words, "paused") }
 
 // since returns what was told since it was asked last.
 func (td *told) since() string {

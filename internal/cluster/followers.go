@@ -201,7 +201,7 @@ func (f *followers) eventsAfter(place uint64, tell bool) (r *wire.Reply, to uint
 	}
 	now := f.cfg.Clock.Read() // after the events: the clock must be above all of them
 	w.WallMS, w.Clock = now.Wall, uint64(f.cfg.Versions.Next(now.Wall))
-	reply := replyWith(&w)
+	reply := wire.BodyReply(&w)
 	return &reply, w.To
 }
 
@@ -242,17 +242,4 @@ func (f *followers) applied(ctx context.Context, place uint64) bool {
 			return false
 		}
 	}
-}
-
-func failure(e *wire.Error) wire.Reply {
-	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}
-}
-
-// replyWith returns an answer with a body.
-func replyWith(v any) wire.Reply {
-	b, err := wire.MarshalBody(v)
-	if err != nil {
-		return failure(wire.Errorf(wire.Internal, "%v", err))
-	}
-	return wire.Reply{Body: b}
 }

@@ -137,12 +137,9 @@ func (fd *followed) Answered(_ *transport.Answers, frame []byte, err error) {
 // sendFollows sends calls in one write. At most maxAsked are in flight.
 func (l *followedLog) sendFollows(calls int, anew bool) error {
 	cfg := l.f.cfg
-	body, err := wire.MarshalBody(&wire.Follow{
+	body := wire.MarshalBody(&wire.Follow{
 		Applied: l.f.driver.hostOf(l.id).log.Applied(), WaitMS: uint32(cfg.followWait().Milliseconds()), Anew: anew,
 	})
-	if err != nil {
-		return err
-	}
 	sent := cfg.Clock.Read().Wall
 	for range calls {
 		call := &followed{came: l.came}

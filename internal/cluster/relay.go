@@ -69,7 +69,7 @@ func (rl *relay) send(g *gossip.Gossip, events []invalidation.Event) {
 	if w.Events.Len() == 0 {
 		return
 	}
-	if b, err := wire.MarshalBody(&w); err == nil && g.Broadcast(b) {
+	if g.Broadcast(wire.MarshalBody(&w)) {
 		rl.counts.relayed.Add(int64(w.Events.Len()))
 	} else {
 		rl.counts.unrelayed.Add(int64(w.Events.Len()))

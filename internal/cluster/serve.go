@@ -86,14 +86,14 @@ func (n *Node) answer(from kv.Process, q *wire.Request) wire.Reply {
 	case wire.OpPing: // the last call of a connection that is replaced
 		return wire.Reply{}
 	}
-	return failure(wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op))
+	return wire.ErrorReply(wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op))
 }
 
 // readAndAnswer has a request answered if its message can be read.
 func readAndAnswer[M any](from kv.Process, q *wire.Request, answer func(kv.Process, *M) wire.Reply) wire.Reply {
 	w := new(M)
 	if err := peer.Read(from, q, w); err != nil {
-		return failure(err)
+		return wire.ErrorReply(err)
 	}
 	return answer(from, w)
 }
@@ -105,7 +105,7 @@ func (n *Node) answerPoll(from kv.Process, w *wire.Poll) wire.Reply {
 		err = n.admission.admit(from, w.Clock, w.NewestVersion())
 	}
 	if err != nil {
-		return failure(err)
+		return wire.ErrorReply(err)
 	}
 	n.driver.stepFor(from, func(s *state, now time.Duration) {
 		s.machine.PolledBy(now, from, w)
@@ -115,15 +115,15 @@ func (n *Node) answerPoll(from kv.Process, w *wire.Poll) wire.Reply {
 	})
 	n.acquaintances.introduce(w.Others)
 	if !n.followers.addReader(from, n.cfg.Clock.Read().Boot) {
-		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
+		return wire.ErrorReply(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
-	return replyWith(n.poller.message(from, n.cfg.Clock.Read(), true))
+	return wire.BodyReply(n.poller.message(from, n.cfg.Clock.Read(), true))
 }
 
 // answerAcquire answers an ACQUIRE. What it ends has ended before the answer is made.
 func (n *Node) answerAcquire(from kv.Process, w *wire.Acquire) wire.Reply {
 	if err := n.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
-		return failure(err)
+		return wire.ErrorReply(err)
 	}
 	ballot := w.Ballot // a copy: the machine keeps it, and not the request
 	var a ownership.Answer
@@ -136,7 +136,7 @@ func (n *Node) answerAcquire(from kv.Process, w *wire.Acquire) wire.Reply {
 			n.cfg.Delegate.Offer(from, &ballot, a.Released)
 		}
 	})
-	return replyWith(&wire.Acquired{
+	return wire.BodyReply(&wire.Acquired{
 		Ballot: w.Ballot, Granted: a.Granted.Packed(), Released: a.Released.Packed(), In: a.In,
 		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
 		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: n.cfg.floors(failpoint.FloorsInAcquire),
@@ -147,7 +147,7 @@ func (n *Node) answerAcquire(from kv.Process, w *wire.Acquire) wire.Reply {
 // answerAuth answers an AUTH.
 func (n *Node) answerAuth(from kv.Process, w *wire.Auth) wire.Reply {
 	if err := n.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
-		return failure(err)
+		return wire.ErrorReply(err)
 	}
 	var sets []kv.PartitionSet
 	n.driver.stepFor(from, func(s *state, now time.Duration) {
@@ -160,24 +160,24 @@ func (n *Node) answerAuth(from kv.Process, w *wire.Auth) wire.Reply {
 	for _, set := range sets {
 		answer.Acknowledged = append(answer.Acknowledged, set.Packed())
 	}
-	return replyWith(&answer)
+	return wire.BodyReply(&answer)
 }
 
 // answerNote answers a NOTE.
 func (n *Node) answerNote(from kv.Process, w *wire.Note) wire.Reply {
 	if err := n.admission.checkWall(from, w.WallMS); err != nil {
-		return failure(err)
+		return wire.ErrorReply(err)
 	}
 	if n.admission.ahead(from, w.NewestVersion()) {
-		return failure(tooFarAhead)
+		return wire.ErrorReply(tooFarAhead)
 	}
 	a, err := n.flusher.noteHere(w.Floor)
 	var refused *wire.Error
 	switch {
 	case errors.As(err, &refused):
-		return failure(refused)
+		return wire.ErrorReply(refused)
 	case err != nil:
-		return failure(wire.Errorf(wire.Internal, "%v", err))
+		return wire.ErrorReply(wire.Errorf(wire.Internal, "%v", err))
 	}
-	return replyWith(a)
+	return wire.BodyReply(a)
 }

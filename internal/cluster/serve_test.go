@@ -26,8 +26,7 @@ func TestAnothersName(t *testing.T) {
 		wire.OpAcquire: &wire.Acquire{Ballot: ballot, Partitions: []byte{1, 0}},
 		wire.OpAuth:    &wire.Auth{Ownerships: []wire.Promise{{Ballot: ballot, Partitions: []byte{1, 0}}}},
 	} {
-		b, err := wire.MarshalBody(body)
-		testenv.Must(t, err)
+		b := wire.MarshalBody(body)
 		r := n.answer(kv.Process{Node: "stranger", Epoch: 1}, &wire.Request{Op: op, Body: b})
 		if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "in the name of b: this connection is of stranger") {
 			t.Errorf("%s: %s %s", op, r.Status, r.Message)

@@ -122,10 +122,10 @@ func (acks *Acks) appliedAtOwner(
 ) []bool {
 	none := make([]bool, len(partitions))
 	left := deadline - acks.Clock.Read().Boot
-	body, err := wire.MarshalBody(&wire.Applied{Partitions: partitions})
-	if err != nil || left <= 0 {
+	if left <= 0 {
 		return none
 	}
+	body := wire.MarshalBody(&wire.Applied{Partitions: partitions})
 	var a peer.Answer
 	defer a.Release()
 	if err := acks.Node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {

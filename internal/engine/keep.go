@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vmihailenco/msgpack/v5"
-
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -70,7 +68,7 @@ func (k *kept) config(e *Engine) *segment.Keep {
 func (k *kept) accept(e *Engine, note []byte) error {
 	k.note = keptNote{}
 	n := &k.note
-	if err := msgpack.Unmarshal(note, n); err != nil {
+	if err := wire.UnmarshalBody(note, n); err != nil {
 		return fmt.Errorf("its note cannot be read: %w", err)
 	}
 	now, names := e.Clock.Read(), maps.Clone(n.Names)
@@ -149,11 +147,7 @@ func (k *kept) save(e *Engine) {
 	for name, ns := range e.Namespaces.All() {
 		n.Names[name] = ns.ID
 	}
-	note, err := msgpack.Marshal(&n)
-	if err == nil {
-		err = e.Store.Save(note)
-	}
-	if err != nil {
+	if err := e.Store.Save(wire.MarshalBody(&n)); err != nil {
 		e.Config.Log.Warn("the entries are not kept for the next start", "error", err)
 	}
 }

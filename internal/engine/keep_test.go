@@ -5,12 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vmihailenco/msgpack/v5"
-
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -53,9 +50,8 @@ func TestKeptNote(t *testing.T) {
 			Names: map[string]kv.NamespaceID{"default": 0, "old": 1},
 		}
 		tc.turn(&n)
-		note, err := msgpack.Marshal(&n)
-		testenv.Must(t, err)
-		err = e.kept.accept(e, note)
+		note := wire.MarshalBody(&n)
+		err := e.kept.accept(e, note)
 		if tc.want == "" {
 			if err != nil || e.HLC.Next(now.Wall) <= n.Version {
 				t.Errorf("%s: %v, and the next version must exceed those that are kept", tc.name, err)
@@ -76,7 +72,7 @@ func TestKeptNote(t *testing.T) {
 		{"drained", "node a of cluster cachesidecar", nil, "no other host took over what the process before owned, or it was drained"},
 	} {
 		n := keptNote{Boot: "boot", Now: now, Version: 1, Seed: kv.NamespaceSeed(7, ""), Node: tc.node, Kept: tc.kept}
-		note, _ := msgpack.Marshal(&n)
+		note := wire.MarshalBody(&n)
 		if err := e.kept.accept(e, note); (tc.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
 		}

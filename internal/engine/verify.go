@@ -76,10 +76,7 @@ func (h *Admin) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wire
 	if id == h.Node.Self() {
 		return h.Probed(p), nil
 	}
-	body, err := wire.MarshalBody(p)
-	if err != nil {
-		return a, err
-	}
+	body := wire.MarshalBody(p)
 	var got peer.Answer
 	defer got.Release()
 	q := wire.Request{Op: wire.OpProbe, Body: body}

@@ -293,10 +293,7 @@ func (h *Handoff) PullBatch(ctx context.Context, src *Source, batch uint64) (siz
 func (h *Handoff) ask(
 	ctx context.Context, src *Source, op wire.Op, q any, answer interface{ NewestVersion() uint64 },
 ) (sent kv.Moment, err error) {
-	body, err := wire.MarshalBody(q)
-	if err != nil {
-		return sent, err
-	}
+	body := wire.MarshalBody(q)
 	sent = h.cfg.Clock.Read()
 	var a peer.Answer
 	defer a.Release()

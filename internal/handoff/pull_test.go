@@ -349,7 +349,7 @@ func TestAnswersAreGivenBack(t *testing.T) {
 			t.Errorf("after a batch of %d bytes %d are taken; %v", size, taken(), err)
 		}
 		var kept peer.Answer // as it would be
-		body, _ := wire.MarshalBody(&wire.Pull{Ballot: src.Ballot, Partitions: src.Partitions.Bytes()})
+		body := wire.MarshalBody(&wire.Pull{Ballot: src.Ballot, Partitions: src.Partitions.Bytes()})
 		err := b.node.Do(ctx, a.self, time.Second, &wire.Request{Op: wire.OpPull, Body: body}, &kept)
 		if err != nil || taken() < 256<<10 {
 			t.Errorf("with an answer %d bytes are taken; %v", taken(), err)

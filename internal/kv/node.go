@@ -5,8 +5,6 @@ import (
 	"fmt"
 )
 
-//lint:file-ignore U1000 the fields _msgpack are there for their tags: sidecars send these types
-
 // Epoch is a number that grows with each start of a process. It distinguishes a node from
 // earlier processes of the same name.
 type Epoch uint64
@@ -25,8 +23,6 @@ func (e Epoch) String() string { return fmt.Sprintf("%016x", uint64(e)) }
 
 // Process is one run of a node.
 type Process struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Node  NodeID
 	Epoch Epoch
 }
@@ -40,8 +36,6 @@ func (p Process) Compare(o Process) int {
 
 // Ballot orders attempts to take partitions. No two nodes have equal ballots.
 type Ballot struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Clock   Version
 	Process Process
 }

@@ -201,13 +201,9 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 // error.
 func (p *Pool) Ask(ctx context.Context, id kv.Process, timeout time.Duration,
 	op wire.Op, message, answer any) error {
-	body, err := wire.MarshalBody(message)
-	if err != nil {
-		return err
-	}
 	var a Answer
 	defer a.Release()
-	err = p.Do(ctx, id, Poll, timeout, &wire.Request{Op: op, Body: body}, &a)
+	err := p.Do(ctx, id, Poll, timeout, &wire.Request{Op: op, Body: wire.MarshalBody(message)}, &a)
 	if err == nil {
 		err = a.Err()
 	}
@@ -362,11 +358,7 @@ func (p *Pool) greetOrClose(ctx context.Context, c *rpc.Client, r *remote, purpo
 func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purpose) error {
 	id := p.cfg.Identity
 	hello := id.hello(purpose)
-	body, err := wire.MarshalBody(&hello)
-	if err != nil {
-		return err
-	}
-	call, err := c.Do(ctx, p.dialTimeout, &wire.Request{Op: wire.OpPeerHello, Body: body})
+	call, err := c.Do(ctx, p.dialTimeout, &wire.Request{Op: wire.OpPeerHello, Body: wire.MarshalBody(&hello)})
 	if err != nil {
 		c.Release(call)
 		// In TLS 1.3 the other side rejects a certificate after this side's handshake.

@@ -152,10 +152,7 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	c.SetTenant("node "+string(from.Node), string(purpose))
 	s.server.replace(s)
 	answer := id.hello(purpose)
-	body, err := wire.MarshalBody(&answer)
-	if err != nil {
-		return err
-	}
+	body := wire.MarshalBody(&answer)
 	c.Out = wire.AppendReply(c.Out, wire.OpPeerHello, &wire.Reply{ID: q.ID, Body: body})
 	return nil
 }

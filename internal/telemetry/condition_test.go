@@ -83,7 +83,7 @@ func TestConditionLine(t *testing.T) {
 			"serving, not well: the memory of the process is full: 608 MiB of 640 MiB"},
 		{"memory in use", cachesidecar.Stats{Process: cachesidecar.ProcessStats{ResidentBytes: 607 << 20, MemoryLimit: 640 << 20}}, "serving"},
 		{"L2 full, as it is meant to be", cachesidecar.Stats{L2: cachesidecar.L2Stats{
-			Memory: cachesidecar.L2Memory{Used: 1 << 20, Limit: 1 << 20}, Evicted: 100}}, "serving"},
+			Memory: cachesidecar.L2Memory{Used: 1 << 20, Limit: 1 << 20}, L2Counts: cachesidecar.L2Counts{Evicted: 100}}}, "serving"},
 		{"places full", cachesidecar.Stats{Shares: []cachesidecar.ShareStats{{Name: "watch streams", Used: 9, Limit: 9, Most: "user 7", MostBy: 8}}},
 			"serving, not well: all 9 places of watch streams are taken, 8 by user 7"},
 	} {

@@ -246,11 +246,15 @@ func writeFields(t *testing.T, w io.Writer, in reflect.Type, path string, docs m
 	for i := range in.NumField() {
 		f := in.Field(i)
 		if of := elementOf(f.Type); of.Kind() == reflect.Struct {
-			below := path + f.Tag.Get("json")
-			if f.Type.Kind() == reflect.Slice {
-				below += "[]"
+			below := path
+			if name := f.Tag.Get("json"); name != "" { // else it is embedded
+				below += name
+				if f.Type.Kind() == reflect.Slice {
+					below += "[]"
+				}
+				below += "."
 			}
-			writeFields(t, w, of, below+".", docs)
+			writeFields(t, w, of, below, docs)
 		}
 	}
 }

@@ -60,11 +60,10 @@
 //	NOT_STORED and errors    message
 //
 // GET, MGET, SET and DELETE, and the messages of the same shape, are encoded and decoded
-// without allocation, with the byte-slice functions of tinylib/msgp. vmihailenco/msgpack
-// decodes the bodies that are maps. checkMsgpack checks each such body first: the decoder
-// recurses, and a frame of 8 MiB of nested arrays would crash the process. Then each
-// value must have the shape of its Go type, because the decoder accepts nil for an empty
-// text and truncates numbers. Tests compare the two codecs byte for byte.
+// without allocation, with the byte-slice functions of tinylib/msgp. The other bodies are coded
+// by the types of their fields, in schema: a library's decoder accepts nil for an empty text and
+// truncates numbers. checkMsgpack checks each body first: a frame of 8 MiB of nested arrays would
+// crash a decoder that recurses. Tests compare the bytes with those of vmihailenco/msgpack.
 //
 // docs/PROTOCOL.md is the specification for clients. testdata/messages.json has golden
 // bytes for every message.

@@ -1,7 +1,5 @@
 package wire
 
-//lint:file-ignore U1000 the fields _msgpack are there for their tags
-
 import (
 	"encoding/binary"
 	"fmt"
@@ -11,16 +9,12 @@ import (
 // in 1 byte, then the hash of its key and its version in 8 bytes each, big-endian. Each
 // event of a kind with details takes the next element of Details.
 type Events struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Packed  []byte
 	Details []EventDetail
 }
 
 // EventDetail is the part of an event that only some kinds have.
 type EventDetail struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Partitions []byte // a set, as in Promise
 	Namespace  string
 }

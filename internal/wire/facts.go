@@ -1,7 +1,5 @@
 package wire
 
-//lint:file-ignore U1000 the fields _msgpack are there for their tags
-
 import (
 	"math"
 
@@ -35,8 +33,6 @@ func putFacts(dst []byte, at int, a kv.Attributes, version uint64, ttlMS int64) 
 
 // Entry is an entry that moves to another host.
 type Entry struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Namespace string
 	Key       []byte
 	Value     []byte

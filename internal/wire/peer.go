@@ -10,8 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-//lint:file-ignore U1000 the fields _msgpack are there for their tags
-
 // The messages between sidecars, except the requests of apps that sidecars forward. The
 // bodies are arrays. README.md has the rule of how they may change: within a version, a
 // field may only be added, as the last one and tagged `wire:"later"`. A receiver that does not know it ignores it.
@@ -38,8 +36,6 @@ func PeerVersions(body []byte) (lowest, highest int, err error) {
 
 // PeerHello is the first message on a connection, and the answer to it.
 type PeerHello struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	MinVersion int // the versions that the sender speaks; see PeerVersions
 	MaxVersion int
 	Cluster    string
@@ -54,16 +50,12 @@ type PeerHello struct {
 // Promise is a ballot that a node has answered, or under which it owns, and the
 // partitions of that ballot.
 type Promise struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Ballot     kv.Ballot
 	Partitions []byte // a set, packed as by kv.PartitionSet
 }
 
 // Poll is the body of POLL and of its answer. Package l2/ownership has the rules of its fields.
 type Poll struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	State      uint64 // counts the changes of the next three fields; tells late from new
 	Joined     bool   // the sender has found its cluster, or found none for the detection time
 	In         bool
@@ -86,23 +78,17 @@ type Poll struct {
 
 // AskSettings is the body of SETTINGS, which asks for the digests of single settings.
 type AskSettings struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Digest uint64 // of the sender's settings, as in Poll
 }
 
 // Settings is the answer to SETTINGS: digests of the sender's settings that change an answer.
 type Settings struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Names []string // of the settings
 	Of    []SettingsOf
 }
 
 // SettingsOf are the settings of one thing.
 type SettingsOf struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Of      string // "": the host; else with the prefix "namespaces." or "changes."
 	Digests []byte // 8 bytes for each of Names, big-endian; zero: it has no such setting
 }
@@ -110,8 +96,6 @@ type SettingsOf struct {
 // Certified is, in an answer to a poll, how long ago it was certified that all changes were deleted that
 // a feed of changes had told of by then.
 type Certified struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Feed  string
 	AgeMS uint64
 	State string // of the feed's stream, up to 64 bytes
@@ -119,8 +103,6 @@ type Certified struct {
 
 // Standing is what a member has told another member about itself.
 type Standing struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Process kv.Process
 	State   uint64 // counts the member's changes
 	Weight  uint32
@@ -129,8 +111,6 @@ type Standing struct {
 
 // Acquire is the body of ACQUIRE.
 type Acquire struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Ballot     kv.Ballot
 	State      uint64 // the sender's, as in Poll
 	Partitions []byte
@@ -140,8 +120,6 @@ type Acquire struct {
 
 // Acquired is the answer to ACQUIRE.
 type Acquired struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Ballot   kv.Ballot
 	Granted  []byte
 	Released []byte
@@ -163,16 +141,12 @@ type Acquired struct {
 // Auth asks a voter to acknowledge the ownerships that the sender has or is about to
 // begin.
 type Auth struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Ownerships []Promise
 	Clock      uint64
 }
 
 // Authorized is the answer to AUTH.
 type Authorized struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Acknowledged [][]byte // partitions of each ownership; empty: the sender is no voter
 	Clock        uint64
 	Floors       []Floor // the flushes that the sender knows of, after it acknowledged
@@ -182,16 +156,12 @@ type Authorized struct {
 // before it answers: it drops all its entries, newer ones too, unless it has recorded
 // this version before. A Note without a version only asks for the answer.
 type Note struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Floor  Floor
 	WallMS int64
 }
 
 // Noted is the answer to NOTE.
 type Noted struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Clock  uint64 // read after the flush was recorded
 	WallMS int64
 	In     []kv.Process // the members that the sender has in, after it recorded the flush
@@ -203,8 +173,6 @@ type Noted struct {
 
 // Pull asks for the next entries of a handoff.
 type Pull struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Ballot     kv.Ballot
 	Batch      uint64 // number from zero; a batch that is requested again is sent again
 	Partitions []byte // a set, part of the partitions released to the ballot; empty: all
@@ -216,16 +184,12 @@ type Pull struct {
 // Kept is a set of partitions, encoded as in Pull, whose entries a host has kept since it released them to a
 // ballot.
 type Kept struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Ballot     kv.Ballot
 	Partitions []byte
 }
 
 // Pulled is the answer to PULL.
 type Pulled struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	AsOf    uint64 // the version of the release
 	Entries []Entry
 	Done    bool // no entries follow
@@ -242,8 +206,6 @@ type Pulled struct {
 // Barriers says how long ago keys of some partitions have changed, and may have. Package invalidation has the
 // table that the keys and slots are of. Changed before CutMS is whatever is not named.
 type Barriers struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Partitions []byte // a set, as in Pull
 	CutMS      uint32
 	Keys       []byte // hashes: see AppendAge
@@ -256,16 +218,12 @@ type Barriers struct {
 
 // Lag is the replica_lag of a namespace that has one.
 type Lag struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Namespace string
 	LagMS     uint32
 }
 
 // Emptied says how long ago a namespace was flushed.
 type Emptied struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Namespace string
 	AgeMS     uint32
 }
@@ -296,8 +254,6 @@ func EachAge(b []byte, f func(of uint64, ageMS uint32)) {
 
 // Fetch asks the former owner of a partition, which released it, for one entry.
 type Fetch struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Ballot    kv.Ballot
 	Namespace string
 	Key       []byte
@@ -305,8 +261,6 @@ type Fetch struct {
 
 // Fetched is the answer to FETCH.
 type Fetched struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	AsOf  uint64
 	Found bool
 	Entry Entry
@@ -315,15 +269,11 @@ type Fetched struct {
 // Applied asks an owner to wait until no process can serve an older state of some
 // partitions.
 type Applied struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Partitions []uint16
 }
 
 // AppliedBy is the answer to APPLIED.
 type AppliedBy struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	// For each partition: the sender has owned it, and every process has applied its
 	// changes.
 	All []bool
@@ -331,8 +281,6 @@ type AppliedBy struct {
 
 // Goodbye says that a process has left the cluster and owns nothing.
 type Goodbye struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	From kv.Process
 }
 
@@ -340,8 +288,6 @@ type Goodbye struct {
 // that the sender has applied everything up to that position. If several Follow requests
 // wait on a connection, the answer to each continues where the answer before it ended.
 type Follow struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Applied uint64
 	WaitMS  uint32 // how long the answer may wait for an event
 	Anew    bool   // start after Applied, regardless of earlier answers
@@ -349,8 +295,6 @@ type Follow struct {
 
 // Followed is the answer to FOLLOW.
 type Followed struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	After  uint64 // the requested position, or To of the answer before, unless Reset
 	To     uint64 // the position to continue after
 	Events Events // the events between After and To
@@ -369,8 +313,6 @@ type Followed struct {
 
 // Floor is a flush of a namespace: entries older than the version are gone.
 type Floor struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Namespace string // "" means all
 	Version   uint64
 	AgeMS     uint32 // how long ago the sender, or a host before it, had noted it
@@ -378,8 +320,6 @@ type Floor struct {
 
 // Relay is the part of its log that a process sends by gossip.
 type Relay struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	From   kv.Process
 	Events Events
 }

@@ -431,12 +431,5 @@ func AppendError(dst []byte, id uint64, e *Error) []byte {
 // ErrorReply returns the answer that carries e.
 func ErrorReply(e *Error) Reply { return Reply{Status: e.Status, Message: []byte(e.Message)} }
 
-// BodyReply returns an answer with the body v. If v cannot be encoded, it returns an
-// INTERNAL error.
-func BodyReply(v any) Reply {
-	b, err := MarshalBody(v)
-	if err != nil {
-		return ErrorReply(Errorf(Internal, "%v", err))
-	}
-	return Reply{Body: b}
-}
+// BodyReply returns an answer with the body v.
+func BodyReply(v any) Reply { return Reply{Body: MarshalBody(v)} }

@@ -1,32 +1,40 @@
 package wire
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/tinylib/msgp/msgp"
 )
 
-// schema describes what a structured body must look like before the decoder reads it. The
-// decoder itself is too lenient: it accepts nil for an empty text, and nil, an empty
-// array or a map for an array of zeros. A flush with a nil namespace would flush all
-// namespaces. The decoder also truncates numbers to the size of the field.
+// schema encodes and decodes the values of a type of structured bodies. A struct whose fields have tags is a
+// map, another one is an array. The decoder is strict: nil is no text, an array that encodes a struct has
+// the struct's elements, and a number fits its field. Else a flush with a nil namespace would flush all
+// namespaces.
 type schema struct {
 	of     reflect.Type
 	kind   reflect.Kind
-	elem   *schema            // of a slice, or of a map's values; nil: accept anything
-	fields []*schema          // of a struct that is encoded as an array
-	least  int                // elements that such an array must have; see laterTag
-	named  map[string]*schema // of a struct that is encoded as a map; otherwise nil
+	elem   *schema        // of a slice, of a map's values, or behind a pointer; nil: a slice of bytes
+	fields []field        // of a struct
+	least  int            // elements that an array must have if it encodes the struct; see laterTag
+	named  map[string]int // fields of a struct that is encoded as a map; otherwise nil
+}
+
+type field struct {
+	*schema
+	name     string // in a map; "": the struct is an array
+	index    []int  // in the struct, for FieldByIndex
+	optional bool   // zero is left out, and nil means the same
 }
 
 var (
 	errNilText = errors.New("nil where a text must be")
-	text       = &schema{kind: reflect.String, of: reflect.TypeFor[string]()}
 	schemas    sync.Map // reflect.Type → *schema
 )
 
@@ -35,186 +43,236 @@ var (
 // leaves it out; it is zero then.
 const laterTag = "later"
 
-// schemaOf returns the schema of a type's values. It returns nil for types that need no
-// check: bytes and interfaces.
 func schemaOf(t reflect.Type) *schema {
-	switch t.Kind() {
-	case reflect.Interface:
-		return nil
-	case reflect.Map:
-		return &schema{of: t, kind: reflect.Map, elem: schemaOf(t.Elem())}
-	case reflect.Slice:
-		if t.Elem().Kind() == reflect.Uint8 {
-			return nil
-		}
-		return &schema{of: t, kind: reflect.Slice, elem: schemaOf(t.Elem())}
-	case reflect.Struct:
+	s := &schema{of: t, kind: t.Kind()}
+	switch {
+	case s.kind == reflect.Struct:
 		if s, ok := schemas.Load(t); ok {
 			return s.(*schema)
 		}
-		s := structSchema(t)
+		s.addFields()
 		schemas.Store(t, s)
-		return s
-	}
-	return &schema{of: t, kind: t.Kind()}
-}
-
-func structSchema(t reflect.Type) *schema {
-	s := &schema{of: t, kind: reflect.Struct, named: map[string]*schema{}}
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name, how, _ := strings.Cut(cmp.Or(f.Tag.Get("msgpack"), f.Tag.Get(fallbackTag)), ",")
-		if name == "" {
-			name = f.Name
-		}
-		switch of := schemaOf(f.Type); {
-		case f.Name == "_msgpack" && how == "as_array":
-			s.named = nil
-		case s.named == nil:
-			s.fields = append(s.fields, of)
-			if f.Tag.Get("wire") != laterTag {
-				s.least = len(s.fields)
-			}
-		case how == "omitempty": // nil means the same as leaving it out
-		default:
-			s.named[name] = of
-		}
+	case s.kind == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+	case s.kind == reflect.Slice || s.kind == reflect.Map || s.kind == reflect.Pointer:
+		s.elem = schemaOf(t.Elem())
 	}
 	return s
 }
 
-// check reads one value of the schema and returns the bytes after it. checkMsgpack has
-// checked b. It sets uneven if an array has more or fewer elements than its struct has
-// fields; then the decoder needs the result of fit.
-func (s *schema) check(b []byte, uneven *bool) (rest []byte, err error) {
-	if s == nil || msgp.IsNil(b) && (s.kind == reflect.Slice || s.kind == reflect.Map) {
-		return skipValue(b, 0)
+// addFields describes a struct, with the fields of structs that are embedded in it.
+func (s *schema) addFields() {
+	named := map[string]int{}
+	for _, f := range reflect.VisibleFields(s.of) {
+		if f.Anonymous || !f.IsExported() {
+			continue
+		}
+		name, how, _ := strings.Cut(cmp.Or(f.Tag.Get("msgpack"), f.Tag.Get("json")), ",")
+		if name != "" {
+			named[name] = len(s.fields)
+			s.named = named
+		}
+		s.fields = append(s.fields, field{schemaOf(f.Type), name, f.Index, how == "omitempty"})
+		if f.Tag.Get("wire") != laterTag {
+			s.least = len(s.fields)
+		}
 	}
-	over := false
+}
+
+// encode appends a value of the schema.
+func (s *schema) encode(b []byte, v reflect.Value) []byte {
 	switch s.kind {
 	case reflect.String:
-		if msgp.IsNil(b) {
-			return nil, errNilText
+		return msgp.AppendString(b, v.String())
+	case reflect.Bool:
+		return msgp.AppendBool(b, v.Bool())
+	case reflect.Float64:
+		return msgp.AppendFloat64(b, v.Float())
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		if n := v.Int(); n < 0 {
+			return msgp.AppendInt64(b, n)
 		}
-		return skipValue(b, 0)
-	case reflect.Slice:
-		return s.array(b, uneven)
-	case reflect.Map:
-		return s.pairs(b, uneven)
+		return msgp.AppendUint64(b, uint64(v.Int()))
+	case reflect.Struct:
+		return s.encodeStruct(b, v)
+	case reflect.Slice, reflect.Map, reflect.Pointer:
+		if v.IsNil() {
+			return msgp.AppendNil(b)
+		}
+		return s.encodeElements(b, v)
+	}
+	return msgp.AppendUint64(b, v.Uint())
+}
+
+func (s *schema) encodeElements(b []byte, v reflect.Value) []byte {
+	switch {
+	case s.kind == reflect.Pointer:
+		return s.elem.encode(b, v.Elem())
+	case s.kind == reflect.Map:
+		b = msgp.AppendMapHeader(b, uint32(v.Len()))
+		keys := v.MapKeys()
+		slices.SortFunc(keys, func(x, y reflect.Value) int { return strings.Compare(x.String(), y.String()) })
+		for _, key := range keys {
+			b = s.elem.encode(msgp.AppendString(b, key.String()), v.MapIndex(key))
+		}
+		return b
+	case s.elem == nil:
+		return msgp.AppendBytes(b, v.Bytes())
+	}
+	b = msgp.AppendArrayHeader(b, uint32(v.Len()))
+	for i := range v.Len() {
+		b = s.elem.encode(b, v.Index(i))
+	}
+	return b
+}
+
+func (s *schema) encodeStruct(b []byte, v reflect.Value) []byte {
+	left := 0 // fields that are left out
+	for i := range s.fields {
+		if s.fields[i].optional && v.FieldByIndex(s.fields[i].index).IsZero() {
+			left++
+		}
+	}
+	if s.named == nil {
+		b = msgp.AppendArrayHeader(b, uint32(len(s.fields)))
+	} else {
+		b = msgp.AppendMapHeader(b, uint32(len(s.fields)-left))
+	}
+	for i := range s.fields {
+		f := &s.fields[i]
+		value := v.FieldByIndex(f.index)
+		if f.optional && value.IsZero() {
+			continue
+		}
+		if s.named != nil {
+			b = msgp.AppendString(b, f.name)
+		}
+		b = f.encode(b, value)
+	}
+	return b
+}
+
+// decode decodes one value of the schema into a zero v, and returns the bytes after it. checkMsgpack has
+// checked b.
+func (s *schema) decode(b []byte, v reflect.Value) (rest []byte, err error) {
+	switch s.kind {
+	case reflect.String:
+		text, rest, err := readText(b)
+		v.SetString(string(text))
+		return rest, err
+	case reflect.Bool:
+		is, rest, err := msgp.ReadBoolBytes(b)
+		v.SetBool(is)
+		return rest, err
+	case reflect.Float64:
+		n, rest, err := msgp.ReadFloat64Bytes(b)
+		v.SetFloat(n)
+		return rest, err
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		n, rest, err := msgp.ReadInt64Bytes(b)
+		if v.OverflowInt(n) {
+			err = s.overflow()
+		}
+		v.SetInt(n)
+		return rest, err
 	case reflect.Struct:
 		if s.named == nil {
-			return s.array(b, uneven)
+			return s.decodeArray(b, v)
 		}
-		return s.pairs(b, uneven)
-	case reflect.Bool:
-		_, rest, err = msgp.ReadBoolBytes(b)
-	case reflect.Float64:
-		_, rest, err = msgp.ReadFloat64Bytes(b)
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		var v int64
-		v, rest, err = msgp.ReadInt64Bytes(b)
-		over = s.of.OverflowInt(v)
-	default: // unsigned
-		var v uint64
-		v, rest, err = msgp.ReadUint64Bytes(b)
-		over = s.of.OverflowUint(v)
+		return s.decodeMap(b, v)
+	case reflect.Slice, reflect.Map, reflect.Pointer:
+		if msgp.IsNil(b) {
+			return b[1:], nil
+		}
+		return s.decodeElements(b, v)
 	}
-	if over {
-		err = fmt.Errorf("a number that %s cannot hold", s.of)
+	n, rest, err := msgp.ReadUint64Bytes(b)
+	if v.OverflowUint(n) {
+		err = s.overflow()
 	}
+	v.SetUint(n)
 	return rest, err
 }
 
-// array checks the elements of a slice or the fields of a struct. Elements after the last
-// field are of a later version, and may be anything.
-func (s *schema) array(b []byte, uneven *bool) ([]byte, error) {
-	n, b, err := msgp.ReadArrayHeaderBytes(b)
-	if err == nil && s.kind == reflect.Struct && int(n) != len(s.fields) {
-		*uneven = true
-		if int(n) < s.least {
-			err = fmt.Errorf("an array of %d elements, want %d", n, s.least)
-		}
+func (s *schema) overflow() error { return fmt.Errorf("a number that %s cannot hold", s.of) }
+
+// readText reads a text, which may be encoded as bytes, without a copy.
+func readText(b []byte) (text, rest []byte, err error) {
+	switch msgp.NextType(b) {
+	case msgp.NilType:
+		return nil, nil, errNilText
+	case msgp.BinType:
+		return msgp.ReadBytesZC(b)
 	}
+	return msgp.ReadStringZC(b)
+}
+
+// decodeElements decodes what is behind a pointer, or in a slice or map. A slice grows as its elements
+// come: an array of nothing that is right takes no memory.
+func (s *schema) decodeElements(b []byte, v reflect.Value) ([]byte, error) {
+	switch {
+	case s.kind == reflect.Pointer:
+		v.Set(reflect.New(s.of.Elem()))
+		return s.elem.decode(b, v.Elem())
+	case s.kind == reflect.Map:
+		return s.decodeMap(b, v)
+	case s.elem == nil:
+		text, rest, err := readText(b)
+		v.SetBytes(bytes.Clone(text))
+		return rest, err
+	}
+	n, b, err := msgp.ReadArrayHeaderBytes(b)
+	v.Set(reflect.MakeSlice(s.of, 0, int(min(n, 16))))
 	for i := 0; i < int(n) && err == nil; i++ {
-		b, err = s.at(i).check(b, uneven)
+		v.Grow(1)
+		v.SetLen(i + 1)
+		b, err = s.elem.decode(b, v.Index(i))
 	}
 	return b, err
 }
 
-// at returns the schema of an array's element; nil: accept anything.
-func (s *schema) at(i int) *schema {
-	switch {
-	case s.kind != reflect.Struct:
-		return s.elem
-	case i < len(s.fields):
-		return s.fields[i]
+// decodeArray decodes the fields of a struct. Elements after the last field are of a later version, and may
+// be anything.
+func (s *schema) decodeArray(b []byte, v reflect.Value) ([]byte, error) {
+	n, b, err := msgp.ReadArrayHeaderBytes(b)
+	if err == nil && int(n) < s.least {
+		err = fmt.Errorf("an array of %d elements, want %d", n, s.least)
 	}
-	return nil
+	for i := 0; i < int(n) && err == nil; i++ {
+		if i < len(s.fields) {
+			b, err = s.fields[i].decode(b, v.FieldByIndex(s.fields[i].index))
+		} else {
+			b, err = skipValue(b, 0)
+		}
+	}
+	return b, err
 }
 
-// pairs checks the keys and values of a map, or of a struct that is encoded as a map.
-func (s *schema) pairs(b []byte, uneven *bool) ([]byte, error) {
+// decodeMap decodes the keys and values of a map, or of a struct that is encoded as a map. What the struct
+// has no field for is of a later version, and may be anything.
+func (s *schema) decodeMap(b []byte, v reflect.Value) ([]byte, error) {
 	n, b, err := msgp.ReadMapHeaderBytes(b)
+	if s.kind == reflect.Map {
+		v.Set(reflect.MakeMap(s.of))
+	}
 	for i := 0; i < int(n) && err == nil; i++ {
-		var rest []byte
-		if rest, err = text.check(b, uneven); err != nil {
+		var key []byte
+		if key, b, err = readText(b); err != nil {
 			break
 		}
-		b, err = s.under(b[:len(b)-len(rest)]).check(rest, uneven)
+		if s.kind == reflect.Map {
+			value := reflect.New(s.of.Elem()).Elem()
+			b, err = s.elem.decode(b, value)
+			v.SetMapIndex(reflect.ValueOf(string(key)).Convert(s.of.Key()), value)
+			continue
+		}
+		at, ok := s.named[string(key)]
+		if !ok || s.fields[at].optional && msgp.IsNil(b) {
+			b, err = skipValue(b, 0)
+			continue
+		}
+		value := v.FieldByIndex(s.fields[at].index)
+		value.SetZero() // of a key that comes twice
+		b, err = s.fields[at].decode(b, value)
 	}
 	return b, err
-}
-
-// under returns the schema of a map's value, by its encoded key; nil: accept anything.
-func (s *schema) under(key []byte) *schema {
-	if s.kind == reflect.Struct {
-		return s.named[nameOf(key)]
-	}
-	return s.elem
-}
-
-// fit appends one value of the schema to dst, and returns the bytes after it. check has
-// accepted b. Each array that encodes a struct then has an element for each field: further
-// ones are left out, and missing ones are nil.
-func (s *schema) fit(dst, b []byte) (fitted, rest []byte) {
-	if s == nil || msgp.IsNil(b) || s.kind != reflect.Slice && s.kind != reflect.Map && s.kind != reflect.Struct {
-		rest, _ = skipValue(b, 0)
-		return append(dst, b[:len(b)-len(rest)]...), rest
-	}
-	if s.kind == reflect.Map || s.named != nil {
-		n, b, _ := msgp.ReadMapHeaderBytes(b)
-		dst = msgp.AppendMapHeader(dst, n)
-		for range n {
-			after, _ := skipValue(b, 0)
-			key := b[:len(b)-len(after)]
-			dst, b = s.under(key).fit(append(dst, key...), after)
-		}
-		return dst, b
-	}
-	n, b, _ := msgp.ReadArrayHeaderBytes(b)
-	want := n
-	if s.kind == reflect.Struct {
-		want = uint32(len(s.fields))
-	}
-	dst = msgp.AppendArrayHeader(dst, want)
-	for i := range max(n, want) {
-		switch {
-		case i >= n:
-			dst = msgp.AppendNil(dst)
-		case i >= want:
-			b, _ = skipValue(b, 0)
-		default:
-			dst, b = s.at(int(i)).fit(dst, b)
-		}
-	}
-	return dst, b
-}
-
-// nameOf returns a text, or "" if b is not a text.
-func nameOf(b []byte) string {
-	v, _, err := msgp.ReadStringZC(b)
-	if err != nil {
-		v, _, _ = msgp.ReadBytesZC(b)
-	}
-	return string(v)
 }

@@ -1,13 +1,9 @@
 package wire
 
 import (
-	"bytes"
 	"fmt"
 	"reflect"
 	"slices"
-	"sync"
-
-	"github.com/vmihailenco/msgpack/v5"
 )
 
 // Hello is the body of HELLO.
@@ -127,65 +123,28 @@ func (d *decoder) hello(h *Hello) {
 
 func (e *encoder) hello(h *Hello) {
 	from := *h // for the same reason as in the decoder
-	body, err := MarshalBody(&from)
-	if err != nil {
-		panic("wire: " + err.Error()) // strings and numbers always encode
-	}
 	e.next()
-	e.b = append(e.b, body...)
+	e.b = append(e.b, MarshalBody(&from)...)
 }
 
-var encoders = sync.Pool{New: func() any { return newEncoder() }}
-
-type bodyEncoder struct {
-	buf bytes.Buffer
-	enc *msgpack.Encoder
+// MarshalBody encodes a body: a struct, a slice, or a pointer to one.
+func MarshalBody(v any) []byte {
+	of := reflect.Indirect(reflect.ValueOf(v))
+	return schemaOf(of.Type()).encode(nil, of)
 }
 
-func newEncoder() *bodyEncoder {
-	e := &bodyEncoder{}
-	e.enc = msgpack.NewEncoder(&e.buf)
-	e.enc.UseCompactInts(true)
-	e.enc.SetSortMapKeys(true)
-	e.enc.SetCustomStructTag(fallbackTag)
-	return e
-}
-
-// fallbackTag names the tag of fields without a tag msgpack.
-const fallbackTag = "json"
-
-// MarshalBody encodes a body that is a map or an array of maps.
-func MarshalBody(v any) ([]byte, error) {
-	e := encoders.Get().(*bodyEncoder)
-	defer encoders.Put(e)
-	e.buf.Reset()
-	if err := e.enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.Clone(e.buf.Bytes()), nil
-}
-
-// UnmarshalBody decodes a body into the value that v points to. It checks the bytes with
-// checkMsgpack first, because the decoder recurses and allocates slices by the announced
-// sizes. It refuses nil in place of a text. It ignores what a later version has added: the
-// further elements of arrays, and the further fields of maps.
+// UnmarshalBody decodes a body into the value that v points to, which an error leaves as it was. It copies
+// the bytes, and checks them with checkMsgpack first, because schema recurses. It ignores what a later
+// version has added: the further elements of arrays, and the further fields of maps.
 func UnmarshalBody(body []byte, v any) error {
 	if err := checkMsgpack(body); err != nil {
 		return err
 	}
-	uneven, s := false, schemaOf(reflect.TypeOf(v).Elem())
-	if _, err := s.check(body, &uneven); err != nil {
+	to := reflect.ValueOf(v).Elem()
+	decoded := reflect.New(to.Type()).Elem()
+	if _, err := schemaOf(to.Type()).decode(body, decoded); err != nil {
 		return fmt.Errorf("msgpack: %w", err)
 	}
-	if uneven {
-		body, _ = s.fit(nil, body)
-	}
-	d := msgpack.GetDecoder()
-	defer msgpack.PutDecoder(d)
-	d.Reset(bytes.NewReader(body))
-	d.SetCustomStructTag(fallbackTag)
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("msgpack: %w", err)
-	}
+	to.Set(decoded)
 	return nil
 }

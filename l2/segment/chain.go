@@ -95,7 +95,7 @@ func (sh *shard) enqueueChain(id segmentID, q, class int, h header) location {
 	sh.held += int(m.length)
 	sh.queues[q].segments += int(m.length)
 	sh.queues[q].push(id)
-	sh.n.chains++
+	sh.n.Chains++
 	return sh.store.locate(id, 0)
 }
 

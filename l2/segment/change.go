@@ -80,7 +80,7 @@ func (sh *shard) drop(k kv.Key, now kv.Moment) bool {
 // dropEntry removes an entry that a change has ended.
 func (sh *shard) dropEntry(hash kv.Hash, at slot, w word, h header, now kv.Moment) {
 	if sh.visible(h, hash.Partition(), now.Boot) {
-		sh.n.deleted++
+		sh.n.Deleted++
 	} else {
 		sh.countHidden(h, hash.Partition())
 	}

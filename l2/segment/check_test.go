@@ -81,9 +81,9 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 	for i := range sh.counts {
 		evicted, over = evicted+sh.counts[i].evicted, over+sh.counts[i].over
 	}
-	if evicted != sh.n.evicted || over != sh.n.quotaEvicted {
+	if evicted != sh.n.Evicted || over != sh.n.QuotaEvicted {
 		return fmt.Errorf("namespaces count %d entries evicted and %d over quota, the shard %d and %d",
-			evicted, over, sh.n.evicted, sh.n.quotaEvicted)
+			evicted, over, sh.n.Evicted, sh.n.QuotaEvicted)
 	}
 	a := &audit{
 		shard: sh, nsBytes: nsBytes,
@@ -190,8 +190,8 @@ func (a *audit) entry(hash kv.Hash, w word) error {
 // accounts compares the shard's accounts with the sums.
 func (a *audit) accounts() error {
 	n := &a.shard.n
-	gone := n.expired + n.flushed + n.moved + n.evicted + n.quotaEvicted + n.deleted
-	if in := n.taken + n.admitted + n.ghostHits; in-gone != int64(a.words) {
+	gone := n.Expired + n.Flushed + n.Moved + n.Evicted + n.QuotaEvicted + n.Deleted
+	if in := n.taken + n.Admitted + n.GhostHits; in-gone != int64(a.words) {
 		return fmt.Errorf("%d entries came, %d went by some reason, %d are there", in, gone, a.words)
 	}
 	if a.n.live != n.live || a.n.payload != n.payload || a.n.headers != n.headers || a.n.negative != n.negative {

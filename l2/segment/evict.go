@@ -85,7 +85,7 @@ func (sh *shard) evictOne(now time.Duration, gain, before int) (freed, more bool
 		sh.evictChain(id, q, now)
 	case sh.store.meta[id].sparse:
 		sh.move(id, int(sh.store.meta[id].queue), now, sh.keepAll)
-		sh.n.compacted++
+		sh.n.Compactions++
 	default:
 		sh.evictSegment(id, q, now, gain)
 	}
@@ -157,7 +157,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		if q == admission {
 			sh.ghosts.drop(hash)
 		}
-		sh.n.evictions++
+		sh.n.SegmentEvictions++
 		sh.countEvicted(hash, h)
 		sh.removeEntry(hash, at, w, h)
 		return
@@ -169,10 +169,10 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 	sh.queues[mainQueue].push(id)
 	sh.queues[mainQueue].segments += int(m.length)
 	if q == admission {
-		sh.n.promoted++
+		sh.n.Promoted++
 		sh.index.setWord(at, w.withHits(0))
 	} else {
-		sh.n.reinserted++
+		sh.n.Reinserted++
 		sh.index.setWord(at, w.withHits(hits-1))
 	}
 }
@@ -180,7 +180,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 // evictSegment drops the entries of a segment that were not hit and moves the others to
 // the main queue.
 func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, gain int) {
-	sh.n.evictions++
+	sh.n.SegmentEvictions++
 	limit := sh.store.cfg.SegmentSize - sh.store.cfg.SegmentSize/gain
 	kept := 0
 	if q == admission {
@@ -190,7 +190,7 @@ func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, gain int) 
 				return 0, false
 			}
 			kept += h.size()
-			sh.n.promoted++
+			sh.n.Promoted++
 			return 0, true
 		})
 		return
@@ -200,7 +200,7 @@ func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, gain int) 
 			return 0, false
 		}
 		kept += h.size()
-		sh.n.reinserted++
+		sh.n.Reinserted++
 		return hits - 1, true
 	})
 }
@@ -356,7 +356,7 @@ func (sh *shard) countGone(hash kv.Hash, h header, now time.Duration) {
 
 // countEvicted counts the removal of an entry that was still of use, for others.
 func (sh *shard) countEvicted(hash kv.Hash, h header) {
-	sh.n.evicted++
+	sh.n.Evicted++
 	sh.counts[h.namespace].evicted++
 	sh.store.rememberCopied(hash, h)
 }

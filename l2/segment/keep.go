@@ -71,6 +71,9 @@ func describe(w io.Writer, t reflect.Type) {
 		for i := range t.NumField() {
 			f := t.Field(i)
 			fmt.Fprintln(w, f.Name, f.Offset, f.Type)
+			if f.Anonymous {
+				describe(w, f.Type)
+			}
 		}
 	}
 }

@@ -141,7 +141,7 @@ func (m *model) evictedBy(k modelKey, stored bool) bool {
 	}
 	var n int64
 	for _, sh := range m.store.shards {
-		n += sh.n.overwritten
+		n += sh.n.Overwritten
 	}
 	if n > m.overwritten {
 		m.overwritten = n

@@ -19,12 +19,12 @@ func (sh *shard) makePlace(k kv.Key, now time.Duration) {
 	for x.alike(k.Hash, nil) >= maxAlike {
 		c := candidate{sh: sh, ns: k.Namespace, now: now}
 		x.alike(k.Hash, func(at slot, w word) { c.consider(at, w, 0) })
-		c.remove(&sh.n.collided)
+		c.remove(&sh.n.Collided)
 	}
 	if !x.splitIfDue(k.Hash, sh.store.hashAt) {
 		c := candidate{sh: sh, ns: k.Namespace, now: now}
 		x.sample(k.Hash, func(at slot, w word) { c.consider(at, w, w.hits()) })
-		c.remove(&sh.n.crowdedOut)
+		c.remove(&sh.n.CrowdedOut)
 	}
 }
 

@@ -268,7 +268,7 @@ func (sh *shard) evictMarked(ns kv.NamespaceID, size int64, now time.Duration) b
 			sh.index.setWord(at, w.withHits(w.hits()-1))
 			q.push(m)
 		default:
-			sh.n.quotaEvicted++
+			sh.n.QuotaEvicted++
 			sh.counts[ns].over++
 			sh.store.rememberCopied(hash, h)
 			sh.removeEntry(hash, at, w, h)

@@ -48,7 +48,7 @@ func (sh *shard) reclaimOne(now time.Duration) bool {
 		for id := sh.queues[q].head; id != noSegment; id = sh.store.meta[id].next {
 			if m := &sh.store.meta[id]; m.last.Passed(now) {
 				sh.expel(id, now)
-				sh.n.expirations++
+				sh.n.SegmentExpirations++
 				return true
 			} else {
 				next = min(next, m.last)
@@ -68,7 +68,7 @@ func (sh *shard) reclaimOne(now time.Duration) bool {
 				if sh.held == before {
 					sh.expel(id, now)
 				}
-				sh.n.expirations++
+				sh.n.SegmentExpirations++
 				return true
 			}
 		}

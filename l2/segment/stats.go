@@ -12,14 +12,10 @@ import (
 type Stats struct {
 	cachesidecar.L2Stats
 
+	moves
+
 	Negative     int64 // of Entries: negative entries
 	Hits, Misses int64
-
-	// Moves between the queues, in entries, beside GhostHits and Promoted.
-	Admitted, Reinserted int64
-
-	// Segments evicted and expired; chains written.
-	SegmentEvictions, SegmentExpirations, Chains int64
 
 	OpenSegments             int64
 	IndexSplits, IndexMerges int64 // of index pages
@@ -80,12 +76,7 @@ func (s *Store) Stats() Stats {
 	m.Index = pages - m.Ghosts - m.Quotas
 	m.Used = held*size + pages
 	m.Limit = s.cfg.Size
-	t.Expired, t.Evicted, t.Flushed = c.expired, c.evicted, c.flushed
-	t.Moved, t.QuotaEvicted, t.Overwritten, t.Deleted = c.moved, c.quotaEvicted, c.overwritten, c.deleted
-	t.Admitted, t.GhostHits, t.Promoted, t.Reinserted = c.admitted, c.ghostHits, c.promoted, c.reinserted
-	t.SegmentEvictions, t.SegmentExpirations = c.evictions, c.expirations
-	t.Compactions, t.Chains, t.NoRoom = c.compacted, c.chains, c.noRoom
-	t.Collided, t.CrowdedOut = c.collided, c.crowdedOut
+	t.L2Counts, t.moves = c.L2Counts, c.moves
 	t.EvictedForRoom = t.Evicted - t.Collided - t.CrowdedOut
 	if t.Entries > 0 {
 		t.Overhead = math.Round(10*float64(m.Used-m.Payload)/float64(t.Entries)) / 10
@@ -94,29 +85,17 @@ func (s *Store) Stats() Stats {
 }
 
 func (cs *counters) add(o *counters) {
+	cs.L2Counts.Add(&o.L2Counts)
+	cs.Admitted += o.Admitted
+	cs.Reinserted += o.Reinserted
+	cs.SegmentEvictions += o.SegmentEvictions
+	cs.SegmentExpirations += o.SegmentExpirations
+	cs.Chains += o.Chains
 	cs.live += o.live
 	cs.payload += o.payload
 	cs.headers += o.headers
-	cs.negative += o.negative
 	cs.used += o.used
-	cs.expired += o.expired
-	cs.evicted += o.evicted
-	cs.flushed += o.flushed
-	cs.moved += o.moved
-	cs.quotaEvicted += o.quotaEvicted
-	cs.overwritten += o.overwritten
-	cs.deleted += o.deleted
-	cs.admitted += o.admitted
-	cs.promoted += o.promoted
-	cs.reinserted += o.reinserted
-	cs.ghostHits += o.ghostHits
-	cs.compacted += o.compacted
-	cs.chains += o.chains
-	cs.evictions += o.evictions
-	cs.expirations += o.expirations
-	cs.noRoom += o.noRoom
-	cs.collided += o.collided
-	cs.crowdedOut += o.crowdedOut
+	cs.negative += o.negative
 }
 
 // NamespaceStats returns the account of one namespace.

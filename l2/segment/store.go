@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -92,21 +93,19 @@ type nsCount struct {
 
 // counters are the counters of one shard, under its lock.
 type counters struct {
+	cachesidecar.L2Counts
+	moves
 	// Bytes: of entries in the index, of their keys and values, of their headers and
 	// flags; and bytes written.
 	live, payload, headers, used int64
 	negative                     int64 // entries that have no value
 	taken                        int64 // entries taken over from an earlier process
-	// Entries removed, by reason.
-	expired, evicted, flushed      int64
-	moved                          int64 // their partition is no longer owned, or anew
-	quotaEvicted, overwritten      int64
-	deleted                        int64
-	admitted, promoted, reinserted int64
-	ghostHits, compacted, chains   int64
-	evictions, expirations, noRoom int64 // segments evicted and expired; writes refused
-	// Of evicted: replaced by an entry of the same hash; replaced in a full page.
-	collided, crowdedOut int64
+}
+
+// moves counts, beside L2Counts, the entries that were moved between the queues, the segments evicted and
+// expired, and the chains written.
+type moves struct {
+	Admitted, Reinserted, SegmentEvictions, SegmentExpirations, Chains int64
 }
 
 type segmentID uint32

@@ -126,7 +126,7 @@ func (s *Store) makeRoomFor(short shortage, sh *shard, ns kv.NamespaceID, size i
 
 func (sh *shard) countNoRoom() {
 	sh.mu.Lock()
-	sh.n.noRoom++
+	sh.n.NoRoom++
 	sh.mu.Unlock()
 }
 
@@ -254,16 +254,16 @@ func (sh *shard) place(
 	}
 	sh.alive(loc, h)
 	if old.live {
-		sh.n.overwritten++
+		sh.n.Overwritten++
 	} else {
 		if old.found {
 			sh.countHidden(old.header, k.Hash.Partition())
 		}
 		sh.ghosts.forget(k.Hash)
 		if q == mainQueue {
-			sh.n.ghostHits++
+			sh.n.GhostHits++
 		} else {
-			sh.n.admitted++
+			sh.n.Admitted++
 		}
 	}
 	sh.noteQuota(k, h.birth, old.found)
@@ -285,7 +285,7 @@ func (sh *shard) rewrite(
 	sh.write(b, *h, k, w)
 	m.last = max(m.last, sh.store.due(*h))
 	sh.n.payload += int64(h.payload() - old.payload())
-	sh.n.overwritten++
+	sh.n.Overwritten++
 	return true
 }
 
@@ -382,10 +382,10 @@ func (sh *shard) removeEntry(hash kv.Hash, at slot, w word, h header) {
 func (sh *shard) countHidden(h header, partition uint16) {
 	switch {
 	case h.version < sh.counts[h.namespace].floor:
-		sh.n.flushed++
+		sh.n.Flushed++
 	case sh.current(h, partition):
-		sh.n.expired++
+		sh.n.Expired++
 	default:
-		sh.n.moved++
+		sh.n.Moved++
 	}
 }

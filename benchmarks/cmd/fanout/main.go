@@ -113,9 +113,7 @@ func (h *host) app(nc net.Conn) error {
 			r := wire.Reply{ID: q.ID, Version: 1}
 			switch q.Op {
 			case wire.OpHello:
-				if r.Body, err = wire.MarshalBody(wire.Welcome{Version: wire.Version}); err != nil {
-					return err
-				}
+				r.Body = wire.MarshalBody(wire.Welcome{Version: wire.Version})
 			case wire.OpSet:
 				h.set(string(q.Key), append([]byte(nil), q.Value...))
 				told = appendFrame(told, tell, q.Key)

@@ -417,8 +417,7 @@ func TestHostInAnothersName(t *testing.T) {
 		wire.OpPull:  &wire.Pull{Ballot: ballot},
 		wire.OpFetch: &wire.Fetch{Ballot: ballot, Namespace: "default", Key: []byte("k")},
 	} {
-		bytes, err := wire.MarshalBody(body)
-		testenv.Must(t, err)
+		bytes := wire.MarshalBody(body)
 		r := dialAsHost(t, s).call(&wire.Request{Op: op, Body: bytes})
 		if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "in the name of b: this connection is of other") {
 			t.Errorf("%s: %s %s", op, r.Status, r.Message)
