@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -132,14 +131,8 @@ func (m *memcachedDoor) serve(front *layer) {
 
 // keep makes the socket's file anew while it is missing.
 func (m *memcachedDoor) keep(ctx context.Context) {
-	t := time.NewTicker(socketEvery)
-	defer t.Stop()
-	for told := ""; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
+	told := ""
+	for range kv.Every(ctx, socketEvery) {
 		made, err := m.socket.Keep()
 		switch {
 		case err != nil && err.Error() != told:

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
@@ -21,14 +22,7 @@ type socketState struct {
 // keep watches the socket's file until ctx ends, and makes it anew if it is gone.
 // Another program may delete it, and apps that connect later would not find the sidecar.
 func (state *socketState) keep(ctx context.Context, l *unixsock.Listener, log *slog.Logger) {
-	t := time.NewTicker(socketEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
+	for range kv.Every(ctx, socketEvery) {
 		made, err := l.Keep()
 		before := state.gone.Load()
 		switch {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
@@ -67,15 +68,8 @@ func (d *driver) closeStallUnlocked() {
 // happens. It takes no lock until it has found one, so that a busy lock does not hide one; or
 // until a feed is late.
 func (d *driver) lookForStalls(ctx context.Context) {
-	t := time.NewTicker(d.cfg.Bound / ownership.LookEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			d.look()
-		}
+	for range kv.Every(ctx, d.cfg.Bound/ownership.LookEvery) {
+		d.look()
 	}
 }
 

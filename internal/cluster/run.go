@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // Listening returns a channel that is closed once Run has its ports, if it needs any.
@@ -76,18 +77,11 @@ func (n *Node) Run(ctx context.Context) error {
 
 // tick advances the machine's time every B/16.
 func (n *Node) tick(ctx context.Context) {
-	t := time.NewTicker(n.cfg.Bound / 16)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			n.driver.step(func(s *state, now time.Duration) {
-				n.watcher.tick(s, now)
-				n.watcher.sweep(s, now)
-			})
-		}
+	for range kv.Every(ctx, n.cfg.Bound/16) {
+		n.driver.step(func(s *state, now time.Duration) {
+			n.watcher.tick(s, now)
+			n.watcher.sweep(s, now)
+		})
 	}
 }
 

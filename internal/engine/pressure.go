@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/procfs"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // Values at which this host has reached the limit of what it can bear.
@@ -31,14 +32,7 @@ func (pr *Pressure) NoteBatch(took time.Duration) { pr.batches.add(took) }
 func (pr *Pressure) Adapt(ctx context.Context, weight func() uint32) {
 	full := weight()
 	a := cluster.NewAdaptiveWeight(full)
-	t := time.NewTicker(adaptEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
+	for range kv.Every(ctx, adaptEvery) {
 		if now := weight(); now != full {
 			full, a = now, cluster.NewAdaptiveWeight(now)
 			pr.Node.SetWeight(now)

@@ -123,15 +123,9 @@ func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 	h.mu.Lock()
 	h.running, h.node = ctx, node
 	h.mu.Unlock()
-	tick := time.NewTicker(node.Bound() / 4)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-			h.expireOffers(2 * node.Bound())
-			h.expireKept()
-		}
+	for range kv.Every(ctx, node.Bound()/4) {
+		h.expireOffers(2 * node.Bound())
+		h.expireKept()
 	}
 	h.mu.Lock()
 	h.running = nil

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"iter"
 	"math"
 	"sync/atomic"
 	"time"
@@ -83,6 +84,25 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	case <-t.C:
 		return true
+	}
+}
+
+// Every returns a sequence that goes on each d, and ends as soon as ctx is done. While its caller is late, ticks are
+// left out.
+func Every(ctx context.Context, d time.Duration) iter.Seq[time.Time] {
+	return func(yield func(time.Time) bool) {
+		t := time.NewTicker(d)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case now := <-t.C:
+				if !yield(now) {
+					return
+				}
+			}
+		}
 	}
 }
 

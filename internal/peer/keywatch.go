@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // LookEvery is the interval at which the files are checked. A change is taken after two
@@ -64,17 +66,10 @@ func (w *KeyWatch) Seed() uint64 {
 
 // Run checks the files every LookEvery until ctx ends.
 func (w *KeyWatch) Run(ctx context.Context) {
-	t := time.NewTicker(LookEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			if err := w.look(false); err != nil {
-				w.Log.Error("the cluster key's files have changed, and are not taken: "+
-					"this host goes on with what it had", "error", err)
-			}
+	for range kv.Every(ctx, LookEvery) {
+		if err := w.look(false); err != nil {
+			w.Log.Error("the cluster key's files have changed, and are not taken: "+
+				"this host goes on with what it had", "error", err)
 		}
 	}
 }

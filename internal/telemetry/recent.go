@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // The requests of the last recentSteps steps are recent. Another step begins each recentStep.
@@ -31,15 +32,8 @@ type counted struct{ requests, errors, evicted int64 }
 
 // Run begins the steps, until ctx ends.
 func (s *Telemetry) Run(ctx context.Context) {
-	tick := time.NewTicker(recentStep)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.step()
-		}
+	for range kv.Every(ctx, recentStep) {
+		s.step()
 	}
 }
 
