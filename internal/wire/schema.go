@@ -33,6 +33,10 @@ type field struct {
 	optional bool   // zero is left out, and nil means the same
 }
 
+// mostGrowth bounds the memory of a list by the bytes that its elements are encoded in. A nil for a slice takes
+// 24 times its byte; an empty map, for a struct with all its fields, would take a thousand times its byte.
+const mostGrowth = 64
+
 var (
 	errNilText = errors.New("nil where a text must be")
 	schemas    sync.Map // reflect.Type → *schema
@@ -218,7 +222,7 @@ func readText(b []byte) (text, rest []byte, err error) {
 }
 
 // decodeElements decodes what is behind a pointer, or in a slice or map. A slice grows as its elements
-// come: an array of nothing that is right takes no memory.
+// come, and may not outgrow them: an array of nothing that is right takes no memory.
 func (s *schema) decodeElements(b []byte, v reflect.Value) ([]byte, error) {
 	switch {
 	case s.kind == reflect.Pointer:
@@ -233,10 +237,14 @@ func (s *schema) decodeElements(b []byte, v reflect.Value) ([]byte, error) {
 	}
 	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	v.Set(reflect.MakeSlice(s.of, 0, int(min(n, 16))))
+	size, from := int(s.of.Elem().Size()), len(b)
 	for i := 0; i < int(n) && err == nil; i++ {
 		v.Grow(1)
 		v.SetLen(i + 1)
 		b, err = s.elem.decode(b, v.Index(i))
+		if took := from - len(b); err == nil && (i+1)*size > mostGrowth*took {
+			err = fmt.Errorf("%d elements in %d bytes", i+1, took)
+		}
 	}
 	return b, err
 }
@@ -277,7 +285,7 @@ func (s *schema) decodeMap(b []byte, v reflect.Value) ([]byte, error) {
 			continue
 		}
 		at, ok := s.named[string(key)]
-		if !ok || s.fields[at].optional && msgp.IsNil(b) {
+		if !ok {
 			b, err = skipValue(b, 0)
 			continue
 		}
@@ -291,6 +299,9 @@ func (s *schema) decodeField(at int, b []byte, v reflect.Value) ([]byte, error) 
 	f := &s.fields[at]
 	v = v.FieldByIndex(f.index)
 	v.SetZero()
+	if f.optional && msgp.IsNil(b) {
+		return b[1:], nil
+	}
 	b, err := f.decode(b, v)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", f.name, err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -73,6 +74,9 @@ func TestBodyErrors(t *testing.T) {
 	}{
 		{promise, &Auth{Clock: 5}, "msgpack: Ownerships: Ballot: Process: Node: nil where a text must be"},
 		{[]byte("\x82\xa1v\x91\x01\xa6client\x05"), &Hello{Token: "old"}, "msgpack: client: "},
+		{[]byte("\x81\xa1v\xdd\xff\xff\xff\xff"), &Hello{}, "more elements"},
+		{append([]byte("\x81\xaanamespaces\xdc\x10\x00"), bytes.Repeat([]byte{0x80}, 1<<12)...), &cachesidecar.Stats{},
+			"namespaces: 1 elements in 1 bytes"},
 		{[]byte("\x93\x05"), &Follow{Applied: 1}, "more elements"},
 	} {
 		err := UnmarshalBody(tc.body, tc.into)
@@ -81,6 +85,37 @@ func TestBodyErrors(t *testing.T) {
 		}
 		if !reflect.ValueOf(tc.into).Elem().IsZero() {
 			t.Errorf("%x: %+v is left", tc.body, tc.into)
+		}
+	}
+}
+
+// TestKeysTwice checks that of two values of one key the later one counts.
+func TestKeysTwice(t *testing.T) {
+	for _, tc := range []struct {
+		body string
+		want Hello
+	}{
+		{"\x82\xa1v\x92\x01\x02\xa1v\x91\x03", Hello{Versions: []int{3}}},
+		{"\x82\xa6client\xa1a\xa6client\xc0", Hello{}},
+		{"\x82\xa6client\xc0\xa6client\xa1a", Hello{Client: "a"}},
+	} {
+		var got Hello
+		if err := UnmarshalBody([]byte(tc.body), &got); err != nil || !reflect.DeepEqual(got, tc.want) {
+			t.Errorf("%q is %+v, %v, want %+v", tc.body, got, err, tc.want)
+		}
+	}
+}
+
+// TestNothingsFit checks that lists of what is shortest are not refused.
+func TestNothingsFit(t *testing.T) {
+	for _, v := range []any{
+		&Authorized{Acknowledged: make([][]byte, 1000)}, &Settings{Names: make([]string, 1000), Of: make([]SettingsOf, 1000)},
+		&Pulled{Entries: make([]Entry, 1000), Barriers: make([]Barriers, 1000)}, &Poll{Ballots: make([]Promise, 1000)},
+		&cachesidecar.Stats{Namespaces: make([]cachesidecar.NamespaceStats, 100)}, &cachesidecar.ClusterStats{Nodes: make([]cachesidecar.Stats, 100)},
+		&Hot{Keys: make([]HotKey, 100)},
+	} {
+		if err := UnmarshalBody(body(v), reflect.New(reflect.TypeOf(v).Elem()).Interface()); err != nil {
+			t.Errorf("%T: %v", v, err)
 		}
 	}
 }
