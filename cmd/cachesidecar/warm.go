@@ -255,12 +255,18 @@ func (p *program) reportWarm(c *cli.Context, w *warmer, err error, took time.Dur
 	switch {
 	case err != nil:
 		if w.line > 0 {
-			tail := "tail"
+			tail, of, done := "tail", "", "done"
 			if c.Bool("null") {
 				tail = "tail -z"
 			}
-			fmt.Fprintf(p.err, "Every line before line %d is done. With the same flags this goes on there: "+
-				"%s -n +%[1]d FILE | cachesidecar warm -\n", w.line+1, tail)
+			if c.Args().First() == "-" {
+				of = " of stdin" // which may have been the rest of a file
+			}
+			if r.Failed > 0 {
+				done = "done, or failed"
+			}
+			fmt.Fprintf(p.err, "Every line%s before line %d is %s. With the same flags this goes on there: "+
+				"%s -n +%[2]d FILE | cachesidecar warm -\n", of, w.line+1, done, tail)
 		}
 		return explain(c, err)
 	case out != nil:

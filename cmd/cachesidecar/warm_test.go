@@ -196,12 +196,13 @@ func linesFrom(text string, n int) string {
 	return strings.Join(strings.SplitAfter(text, "\n")[n-1:], "")
 }
 
-// goesOn returns the line at which a run that has ended early says to go on.
-func goesOn(t testing.TB, said string) (line int) {
+// goesOn returns the line at which a run that has ended early says to go on. of is the list if it is no file;
+// done is what the lines before are.
+func goesOn(t testing.TB, said, of, done string) (line int) {
 	t.Helper()
-	_, after, _ := strings.Cut(said, "Every line before line ")
+	_, after, _ := strings.Cut(said, "Every line"+of+" before line ")
 	var again int
-	if _, err := fmt.Sscanf(after, "%d is done. With the same flags this goes on there: tail -n +%d FILE | cachesidecar warm -\n", &line, &again); err != nil || again != line {
+	if _, err := fmt.Sscanf(after, "%d is "+done+". With the same flags this goes on there: tail -n +%d FILE | cachesidecar warm -\n", &line, &again); err != nil || again != line {
 		t.Fatalf("%v, in:\n%s", err, said)
 	}
 	return line
@@ -221,7 +222,7 @@ func TestLengthyWarmGoesOn(t *testing.T) {
 		t.Fatal(first, err)
 	}
 	done := 1000*n + asked - 5
-	if from := goesOn(t, first.err); first.status != exitMiss || done < 1490 || done > 2990 || from != done+3 ||
+	if from := goesOn(t, first.err, " of stdin", "done, or failed"); first.status != exitMiss || done < 1490 || done > 2990 || from != done+3 ||
 		!strings.Contains(first.err, "5 keys in a row failed (--stop-after), the last because: the origin failed: ") {
 		t.Fatalf("%v\nwant the line %d", first, done+3)
 	}
@@ -307,7 +308,7 @@ func TestLengthyWarmInterrupted(t *testing.T) {
 	if status := p.wait(); status != exitMiss {
 		t.Errorf("status %d", status)
 	}
-	from, first := goesOn(t, p.log.String()), asked.Load()
+	from, first := goesOn(t, p.log.String(), "", "done"), asked.Load()
 	if from < 30 || int64(from) > first+1 || !strings.Contains(p.log.String(), "cachesidecar: interrupted\n") {
 		t.Fatalf("line %d after %d requests:\n%s", from, first, p.log)
 	}

@@ -28,10 +28,14 @@ type schema struct {
 
 type field struct {
 	*schema
-	name     string // in a map; "": the struct is an array
+	name     string // in a map, and in errors
 	index    []int  // in the struct, for FieldByIndex
 	optional bool   // zero is left out, and nil means the same
 }
+
+// mostGrowth bounds the memory of a list by the bytes that its elements are encoded in. A nil for a slice takes
+// 24 times its byte; an empty map, for a struct with all its fields, would take a thousand times its byte.
+const mostGrowth = 64
 
 var (
 	errNilText = errors.New("nil where a text must be")
@@ -43,19 +47,24 @@ var (
 // leaves it out; it is zero then.
 const laterTag = "later"
 
+// schemaOf returns the schema of a type. It panics if bodies cannot have the type: whether it does
+// depends on no value, so that a test of any body of the type finds it.
 func schemaOf(t reflect.Type) *schema {
+	if s, ok := schemas.Load(t); ok {
+		return s.(*schema)
+	}
 	s := &schema{of: t, kind: t.Kind()}
 	switch {
 	case s.kind == reflect.Struct:
-		if s, ok := schemas.Load(t); ok {
-			return s.(*schema)
-		}
 		s.addFields()
-		schemas.Store(t, s)
 	case s.kind == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
-	case s.kind == reflect.Slice || s.kind == reflect.Map || s.kind == reflect.Pointer:
+	case s.kind == reflect.Slice, s.kind == reflect.Pointer, s.kind == reflect.Map && t.Key().Kind() == reflect.String:
 		s.elem = schemaOf(t.Elem())
+	case s.kind == reflect.Float64, s.kind >= reflect.Bool && s.kind <= reflect.Uint64, s.kind == reflect.String:
+	default:
+		panic(fmt.Sprintf("wire: %s in a body", t))
 	}
+	schemas.Store(t, s)
 	return s
 }
 
@@ -63,7 +72,7 @@ func schemaOf(t reflect.Type) *schema {
 func (s *schema) addFields() {
 	named := map[string]int{}
 	for _, f := range reflect.VisibleFields(s.of) {
-		if f.Anonymous || !f.IsExported() {
+		if f.Anonymous {
 			continue
 		}
 		name, how, _ := strings.Cut(cmp.Or(f.Tag.Get("msgpack"), f.Tag.Get("json")), ",")
@@ -71,10 +80,16 @@ func (s *schema) addFields() {
 			named[name] = len(s.fields)
 			s.named = named
 		}
-		s.fields = append(s.fields, field{schemaOf(f.Type), name, f.Index, how == "omitempty"})
+		s.fields = append(s.fields, field{schemaOf(f.Type), cmp.Or(name, f.Name), f.Index, how == "omitempty"})
 		if f.Tag.Get("wire") != laterTag {
 			s.least = len(s.fields)
 		}
+		if name == "-" || !f.IsExported() || how != "" && (how != "omitempty" || name == "") {
+			panic(fmt.Sprintf("wire: the field %s of %s in a body", f.Name, s.of))
+		}
+	}
+	if len(s.fields) == 0 || s.named != nil && len(named) != len(s.fields) {
+		panic(fmt.Sprintf("wire: %s in a body: all its fields have names of their own, or none has", s.of))
 	}
 }
 
@@ -207,7 +222,7 @@ func readText(b []byte) (text, rest []byte, err error) {
 }
 
 // decodeElements decodes what is behind a pointer, or in a slice or map. A slice grows as its elements
-// come: an array of nothing that is right takes no memory.
+// come, and may not outgrow them: an array of nothing that is right takes no memory.
 func (s *schema) decodeElements(b []byte, v reflect.Value) ([]byte, error) {
 	switch {
 	case s.kind == reflect.Pointer:
@@ -222,10 +237,14 @@ func (s *schema) decodeElements(b []byte, v reflect.Value) ([]byte, error) {
 	}
 	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	v.Set(reflect.MakeSlice(s.of, 0, int(min(n, 16))))
+	size, from := int(s.of.Elem().Size()), len(b)
 	for i := 0; i < int(n) && err == nil; i++ {
 		v.Grow(1)
 		v.SetLen(i + 1)
 		b, err = s.elem.decode(b, v.Index(i))
+		if took := from - len(b); err == nil && (i+1)*size > mostGrowth*took {
+			err = fmt.Errorf("%d elements in %d bytes", i+1, took)
+		}
 	}
 	return b, err
 }
@@ -239,7 +258,7 @@ func (s *schema) decodeArray(b []byte, v reflect.Value) ([]byte, error) {
 	}
 	for i := 0; i < int(n) && err == nil; i++ {
 		if i < len(s.fields) {
-			b, err = s.fields[i].decode(b, v.FieldByIndex(s.fields[i].index))
+			b, err = s.decodeField(i, b, v)
 		} else {
 			b, err = skipValue(b, 0)
 		}
@@ -266,13 +285,26 @@ func (s *schema) decodeMap(b []byte, v reflect.Value) ([]byte, error) {
 			continue
 		}
 		at, ok := s.named[string(key)]
-		if !ok || s.fields[at].optional && msgp.IsNil(b) {
+		if !ok {
 			b, err = skipValue(b, 0)
 			continue
 		}
-		value := v.FieldByIndex(s.fields[at].index)
-		value.SetZero() // of a key that comes twice
-		b, err = s.fields[at].decode(b, value)
+		b, err = s.decodeField(at, b, v)
+	}
+	return b, err
+}
+
+// decodeField decodes a field of a struct, by its place. The later one of two of the same key counts.
+func (s *schema) decodeField(at int, b []byte, v reflect.Value) ([]byte, error) {
+	f := &s.fields[at]
+	v = v.FieldByIndex(f.index)
+	v.SetZero()
+	if f.optional && msgp.IsNil(b) {
+		return b[1:], nil
+	}
+	b, err := f.decode(b, v)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", f.name, err)
 	}
 	return b, err
 }

@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
 )
 
 // Hello is the body of HELLO.
@@ -127,24 +129,30 @@ func (e *encoder) hello(h *Hello) {
 	e.b = append(e.b, MarshalBody(&from)...)
 }
 
+var rooms = sync.Pool{New: func() any { return new([]byte) }} // to encode in
+
 // MarshalBody encodes a body: a struct, a slice, or a pointer to one.
 func MarshalBody(v any) []byte {
+	room := rooms.Get().(*[]byte)
+	defer rooms.Put(room)
 	of := reflect.Indirect(reflect.ValueOf(v))
-	return schemaOf(of.Type()).encode(nil, of)
+	*room = schemaOf(of.Type()).encode((*room)[:0], of)
+	return bytes.Clone(*room)
 }
 
-// UnmarshalBody decodes a body into the value that v points to, which an error leaves as it was. It copies
+// UnmarshalBody decodes a body into the value that v points to, which an error leaves zero. It copies
 // the bytes, and checks them with checkMsgpack first, because schema recurses. It ignores what a later
 // version has added: the further elements of arrays, and the further fields of maps.
 func UnmarshalBody(body []byte, v any) error {
-	if err := checkMsgpack(body); err != nil {
+	to := reflect.ValueOf(v).Elem()
+	to.SetZero()
+	err := checkMsgpack(body)
+	if err != nil {
 		return err
 	}
-	to := reflect.ValueOf(v).Elem()
-	decoded := reflect.New(to.Type()).Elem()
-	if _, err := schemaOf(to.Type()).decode(body, decoded); err != nil {
+	if _, err = schemaOf(to.Type()).decode(body, to); err != nil {
+		to.SetZero()
 		return fmt.Errorf("msgpack: %w", err)
 	}
-	to.Set(decoded)
 	return nil
 }

@@ -61,8 +61,9 @@ func (s *Store) Stats() Stats {
 				}
 			}
 		}
-		c.add(&sh.n)
+		n := sh.n
 		sh.mu.Unlock()
+		c.add(&n) // by reflection, so not under the lock
 	}
 	_, free, pages := s.pool.counts()
 	t.Shards = int64(len(s.shards))

@@ -1,0 +1,51 @@
+package segment
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+)
+
+// TestCountersAdd checks that each counter of a shard is added, but for that of the entries taken over, which
+// only the shard itself is asked for.
+func TestCountersAdd(t *testing.T) {
+	var one, sum counters
+	n := int64(0)
+	fields := reflect.VisibleFields(reflect.TypeOf(one))
+	at := func(c *counters, f reflect.StructField) *int64 {
+		field := reflect.ValueOf(c).Elem().FieldByIndex(f.Index)
+		return (*int64)(field.Addr().UnsafePointer())
+	}
+	for _, f := range fields {
+		if !f.Anonymous {
+			n++
+			*at(&one, f) = n
+		}
+	}
+	sum.add(&one)
+	sum.add(&one)
+	for _, f := range fields {
+		if !f.Anonymous && f.Name != "taken" && *at(&sum, f) != 2**at(&one, f) {
+			t.Errorf("%s of %d and %[2]d is %d", f.Name, *at(&one, f), *at(&sum, f))
+		}
+	}
+}
+
+// TestLayoutOfEmbedded checks that the hash of the layout tells two structs apart that embed structs of one
+// name and size.
+func TestLayoutOfEmbedded(t *testing.T) {
+	var first, second bytes.Buffer
+	{
+		type Counts struct{ Expired, Evicted int64 }
+		type outer struct{ Counts }
+		describe(&first, reflect.TypeFor[outer]())
+	}
+	{
+		type Counts struct{ Evicted, Expired int64 }
+		type outer struct{ Counts }
+		describe(&second, reflect.TypeFor[outer]())
+	}
+	if first.String() == second.String() {
+		t.Errorf("two structs are described by\n%s", first.String())
+	}
+}
