@@ -13,20 +13,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// How long a value lives: its TTL, its variation, the refresh before its end, its use after its end,
-// and the load barrier after a deletion.
-
-// Policy determines how long the values of a namespace live, and how they are used after
-// their end.
-type Policy struct {
-	NegativeTTL time.Duration // of "the origin has no such key"; zero: not kept
-	// Time after the end in which a value is answered at once and refreshed in the
-	// background; zero: none.
-	StaleWhileRevalidate time.Duration
-	// Time after the end in which a value is answered if the origin fails; zero: none.
-	StaleIfError time.Duration
-	Beta         float64 // of drawEarly; zero: never early; 1: as in the paper
-}
+// How long a value lives: its TTL, its variation, the refresh before its end, its use after its end
+// (Policy), and the load barrier after a deletion.
 
 // earlyReach bounds how early a refresh may begin: −ln r exceeds it once in 480 million
 // times, so a hit with more time left does not draw r.
