@@ -77,13 +77,13 @@ func (c *Client) Close() error {
 // sendHits reports what was not reported yet. It makes no connection for that.
 func sendHits(ctx context.Context, c *Client) {
 	select {
-	case c.hits.one <- struct{}{}:
-		defer func() { <-c.hits.one }()
+	case c.hits.sending <- struct{}{}:
+		defer func() { <-c.hits.sending }()
 	case <-ctx.Done():
 		return
 	}
 	c.hits.due.Store(false) // before the counts are read: a read that comes later makes it due
-	for _, t := range c.hits.all() {
+	for _, t := range c.hits.tallies() {
 		at := slices.IndexFunc(c.slots, func(s *slot) bool { return s.Live() != nil })
 		if at < 0 || ctx.Err() != nil {
 			return

@@ -39,7 +39,7 @@ func (c *Client) Doubted() bool {
 // CountNear counts a hit of the near cache, which only SendHits reports.
 func (c *Client) CountNear(key string) {
 	c.hits.due.Store(true)
-	c.hits.of(c.cfg.Namespace).add(inNear, key)
+	c.hits.tallyOf(c.cfg.Namespace).add(inNear, key)
 }
 
 // SendHits is sendHits.
@@ -47,7 +47,7 @@ func (c *Client) SendHits(ctx context.Context) { sendHits(ctx, c) }
 
 // AllReported says whether nothing of what was counted waits to be reported.
 func (c *Client) AllReported() bool {
-	for _, t := range c.hits.all() {
+	for _, t := range c.hits.tallies() {
 		if t.takeReport() != nil {
 			return false
 		}

@@ -134,7 +134,7 @@ func find(c *Client, r *shm.Reader, now time.Duration) *place {
 	}
 	p := &place{reader: r, again: now + findAgain}
 	if p.view, p.found = r.Find(name); p.found {
-		p.tally = c.hits.of(name)
+		p.tally = c.hits.tallyOf(name)
 	}
 	c.place.Store(p)
 	return p
@@ -162,6 +162,6 @@ type SharedStats struct {
 func (c *Client) SharedStats() SharedStats {
 	r := c.memory.reader.Load()
 	return SharedStats{
-		Attached: r != nil && !r.Closed(), Regions: c.memory.attached.Load(), Hits: c.hits.count(inShared, isAbsent),
+		Attached: r != nil && !r.Closed(), Regions: c.memory.attached.Load(), Hits: c.hits.sum(inShared, isAbsent),
 	}
 }

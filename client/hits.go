@@ -14,12 +14,12 @@ import (
 // calls report some time after the first read that is not reported. What is lost with a report
 // is not reported again.
 type hits struct {
-	report func()
-	due    atomic.Bool   // report will be called
-	one    chan struct{} // is full while a report is made
+	report  func()
+	due     atomic.Bool   // report will be called
+	sending chan struct{} // is full while a report is made
 
-	mu    sync.RWMutex // guards names
-	names map[string]*tally
+	mu     sync.RWMutex // guards byName
+	byName map[string]*tally
 }
 
 const (
@@ -31,42 +31,42 @@ const (
 )
 
 func newHits(report func()) *hits {
-	return &hits{report: report, one: make(chan struct{}, 1), names: map[string]*tally{}}
+	return &hits{report: report, sending: make(chan struct{}, 1), byName: map[string]*tally{}}
 }
 
-// of returns the tally of a namespace.
-func (h *hits) of(name string) *tally {
+// tallyOf returns the tally of a namespace.
+func (h *hits) tallyOf(name string) *tally {
 	h.mu.RLock()
-	t := h.names[name]
+	t := h.byName[name]
 	h.mu.RUnlock()
 	if t != nil {
 		return t
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t = h.names[name]; t == nil {
-		t = &tally{of: h, name: name, phase: rand.Uint64()}
-		if len(h.names) < maxTallies {
-			h.names[name] = t
+	if t = h.byName[name]; t == nil {
+		t = &tally{hits: h, name: name, phase: rand.Uint64()}
+		if len(h.byName) < maxTallies {
+			h.byName[name] = t
 		}
 	}
 	return t
 }
 
-func (h *hits) all() (list []*tally) {
+func (h *hits) tallies() (list []*tally) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	for _, t := range h.names {
+	for _, t := range h.byName {
 		list = append(list, t)
 	}
 	return list
 }
 
-// count returns how many reads were answered so.
-func (h *hits) count(how ...answered) (n int64) {
-	for _, t := range h.all() {
-		for _, a := range how {
-			n += t.count(a)
+// sum returns how many reads were answered in one of these ways.
+func (h *hits) sum(ways ...answered) (n int64) {
+	for _, t := range h.tallies() {
+		for _, a := range ways {
+			n += t.total(a)
 		}
 	}
 	return n
@@ -84,15 +84,15 @@ const (
 
 // tally has the reads of a namespace.
 type tally struct {
-	of      *hits
+	hits    *hits
 	name    string
 	phase   uint64 // else all processes would sample the same of their reads
 	stripes [16]stripe
 
-	mu     sync.Mutex
-	told   [answers]int64 // what was reported of the counts
-	sample [][]byte
-	bytes  int // of sample
+	mu       sync.Mutex
+	reported [answers]int64 // of the totals
+	sample   [][]byte
+	bytes    int // of sample
 }
 
 // stripe has a line of the processor's cache for itself.
@@ -108,13 +108,15 @@ func (t *tally) ownStripe() *stripe {
 	return &t.stripes[uintptr(unsafe.Pointer(&here))>>13%uintptr(len(t.stripes))]
 }
 
-// add counts a read. Of each sampleOf reads it samples one, at a place that varies: reads that
-// come in turn are sampled alike.
+// add counts a read, and samples one of each sampleOf reads.
 func (t *tally) add(a answered, key string) {
 	n := uint64(t.ownStripe().counts[a].Add(1)) + t.phase
-	if !t.of.due.Load() {
-		t.of.arm()
+	if !t.hits.due.Load() {
+		t.hits.arm()
 	}
+	// Reads of the same n/sampleOf are a group. The upper four bits of the product are the place of its sample,
+	// 0 to 15, as if drawn. With the same place in each group, an app that reads sixteen keys in turn would
+	// have the same key sampled each time.
 	const golden = 0x9E3779B97F4A7C15 // 2⁶⁴ by the golden ratio
 	if n%sampleOf == n/sampleOf*golden>>60 {
 		t.noteKey(key)
@@ -139,7 +141,8 @@ func (t *tally) noteKey(key string) {
 	}
 }
 
-func (t *tally) count(a answered) (n int64) {
+// total returns how many reads were answered so.
+func (t *tally) total(a answered) (n int64) {
 	for i := range t.stripes {
 		n += t.stripes[i].counts[a].Load()
 	}
@@ -152,8 +155,8 @@ func (t *tally) takeReport() *wire.Request {
 	defer t.mu.Unlock()
 	var n [answers]uint32
 	for a := range answers {
-		n[a] = uint32(min(t.count(a)-t.told[a], wire.MaxHits))
-		t.told[a] += int64(n[a])
+		n[a] = uint32(min(t.total(a)-t.reported[a], wire.MaxHits))
+		t.reported[a] += int64(n[a])
 	}
 	if n == [answers]uint32{} {
 		return nil

@@ -112,7 +112,7 @@ func (c *Client) NearStats() NearStats {
 	entries, bytes := n.values.size()
 	return NearStats{
 		Following: n.stream.Load() != nil,
-		Hits:      n.hits.count(inNear), Misses: n.misses.Load(), Refused: n.refused.Load(),
+		Hits:      n.hits.sum(inNear), Misses: n.misses.Load(), Refused: n.refused.Load(),
 		Entries: entries, Bytes: bytes, Limit: n.cfg.Bytes, Events: n.events.Load(), Resets: n.resets.Load(),
 	}
 }

@@ -70,7 +70,7 @@ func (n *near) space(name string) *space {
 	defer n.mu.Unlock()
 	s := n.spaces[name]
 	if s == nil && len(n.spaces) < kv.MaxNamespaces {
-		s = &space{id: kv.NamespaceID(len(n.spaces)), name: name, tally: n.hits.of(name)}
+		s = &space{id: kv.NamespaceID(len(n.spaces)), name: name, tally: n.hits.tallyOf(name)}
 		s.seed.Store(kv.NamespaceSeed(n.seed, name))
 		n.spaces[name] = s
 	}

@@ -58,21 +58,29 @@ func (d delegate) MergeRemoteState([]byte, bool) {}
 // program. It also refuses a node if there are too many, and a process that does not count.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	m, err := decodeMeta(n.Meta)
-	if err == nil {
-		err = checkNode(n, &m)
-	}
-	if err == nil && n.Name != d.g.cfg.Node && !d.g.cfg.Known(Member{Node: n.Name, Address: n.Address(), Meta: m}) {
-		return errUnknown
-	}
-	if err == nil && !d.g.hasRoom(n.Name) {
-		err = errFull
-	}
 	if err != nil {
-		d.g.garbage.Add(1)
-	} else if n.Name == d.g.cfg.Node && n.Address() == d.g.Address() {
+		return d.refuse(err)
+	}
+	if err := checkNode(n, &m); err != nil {
+		return d.refuse(err)
+	}
+	self := n.Name == d.g.cfg.Node
+	if !self && !d.g.cfg.Known(Member{Node: n.Name, Address: n.Address(), Meta: m}) {
+		return errUnknown // no garbage: it may be met later
+	}
+	if !d.g.hasRoom(n.Name) {
+		return d.refuse(errFull)
+	}
+	if self && n.Address() == d.g.Address() {
 		d.g.conflicts.settle() // a member knows this node where it is
 	}
-	return err
+	return nil
+}
+
+// refuse counts garbage, and returns what is wrong with it.
+func (d delegate) refuse(why error) error {
+	d.g.garbage.Add(1)
+	return why
 }
 
 var (

@@ -217,6 +217,7 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if err != nil {
 		return Value{}, g.shed("its breaker lets %d calls try", g.Config.Breaker.Probes)
 	}
+	// The breaker holds the call as under way until done. If the source panics, it hears of this failure.
 	outcome := errors.New("its source panicked")
 	defer func() { done(outcome) }()
 

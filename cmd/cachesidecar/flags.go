@@ -2,13 +2,10 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar/internal/configfile"
-	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
@@ -64,16 +61,4 @@ func (v *timeValue) Set(text string) error {
 		v.is = d
 	}
 	return err
-}
-
-// otherVariables are the flags that are no settings, and that the environment may give.
-func otherVariables() []string {
-	return []string{socketFlag.Name, tokenFlag.Name, coldFlag, askOriginsFlag}
-}
-
-// warnUnknown writes a warning for each variable that names no setting, and for what is allowed and dangerous.
-func (p *program) warnUnknown(cfg *configfile.File) {
-	for _, m := range append(cfg.UnknownVariables(os.Environ(), otherVariables()...), cfg.Warnings()...) {
-		fmt.Fprintln(p.err, "cachesidecar: warning:", logs.Plain(m))
-	}
 }

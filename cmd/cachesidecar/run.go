@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -93,7 +92,7 @@ func (p *program) serve(c *cli.Context) error {
 		return err
 	case <-s.Ready():
 	}
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+	if err := tellReady(); err != nil {
 		cfg.Log.Warn("cannot tell systemd that the sidecar is ready", "error", err)
 	}
 	stopWatchdog := watchdog(s.SocketPath(), cfg.Log)
@@ -109,8 +108,7 @@ func (p *program) serve(c *cli.Context) error {
 	}
 	stopWatchdog()            // a socket that systemd keeps takes connections, and nothing answers
 	if isClosed(s.Ending()) { // it may have ended at once
-		_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping,
-			r.endsWithin().Microseconds()))
+		tellStopping(r.endsWithin())
 	}
 	err = <-done
 	if errors.Is(err, c.Context.Err()) {
@@ -188,11 +186,10 @@ func (r *reloader) reload(ctx context.Context) (cachesidecar.Changes, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.serves() {
-		begins := fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, monotonic().Microseconds())
-		_, _ = daemon.SdNotify(false, begins)
+		tellReloading()
 		defer func() {
 			if r.serves() {
-				_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+				_ = tellReady()
 			}
 		}()
 	}
@@ -312,43 +309,4 @@ func changesText(changes cachesidecar.Changes) string {
 		}
 	}
 	return t.String()
-}
-
-// watchdog tells systemd in time that the sidecar lives, if its unit has WatchdogSec. It
-// does so only while the sidecar does not hang: systemd ends a process that does, and starts
-// it again. The function that watchdog returns ends it.
-func watchdog(socket string, log *slog.Logger) (stop func()) {
-	limit, err := daemon.SdWatchdogEnabled(false)
-	if err != nil {
-		log.Warn("the watchdog of systemd is off: its variables are not right", "error", err)
-	}
-	if limit <= 0 {
-		return func() {}
-	}
-	return background(context.Background(), func(ctx context.Context) {
-		for ctx.Err() == nil {
-			if !hangs(ctx, socket, limit/3) {
-				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
-			} else if ctx.Err() == nil {
-				log.Error("the sidecar does not answer its own request: systemd ends this process unless that changes",
-					"watchdog", limit, "socket", socket)
-			}
-			_ = sleep(ctx, limit/3)
-		}
-	})
-}
-
-// hangs reports whether a sidecar takes connections and gives no answer. A sidecar that
-// refuses a connection, since it has too many or is about to end, does not hang.
-func hangs(ctx context.Context, socket string, limit time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	cl, err := client.Dial(ctx, client.Config{
-		Socket: socket, Name: "watchdog", Conns: 1, DialTimeout: limit, NoSharedMemory: true,
-	})
-	if err == nil {
-		defer cl.Close()
-		err = cl.Ping(ctx)
-	}
-	return timedOut(err)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -93,35 +92,6 @@ func (p *program) watchStats(c *cli.Context) error {
 	}
 }
 
-// clusterText says whether all hosts are well, and has a line for each host, and a line for all.
-func clusterText(all *cachesidecar.ClusterStats) string {
-	t := table.Rows{{"NODE", "READS", "HIT RATIO", "IN APPS", "LOADED", "MISSES", "ERRORS", "WRITES", "ENTRIES",
-		"MEMORY", "PARTITIONS", "L1 COPIES", "L1 HITS", "HANDOFFS", "CAME"}}
-	sum := all.Total()
-	sum.Node = "total"
-	for _, st := range append(slices.Clone(all.Nodes), sum) {
-		n, m, h := st.Total(), &st.L2.Memory, &st.Cluster.Handoff
-		t.AddRow(st.Node, n.Reads(), table.Percent(n.Hits, n.Reads()), n.SharedHits+n.NearHits, n.Loaded, n.Misses,
-			n.Errors, n.Writes, st.L2.Entries, table.Size(m.Used)+" of "+table.Size(m.Limit), st.Cluster.Owned,
-			st.L1.Entries,
-			st.L1.Hits-st.L1.Refused, handoffs(h), h.Admitted+h.Fetched)
-	}
-	return clusterHealth(all) + "\n\n" + t.String()
-}
-
-// clusterHealth says whether all hosts are well, or what is wrong with them.
-func clusterHealth(all *cachesidecar.ClusterStats) string {
-	var wrong telemetry.Findings
-	for _, m := range all.Missing {
-		wrong.Addf("%s: no answer: %s", m.Node, m.Why)
-	}
-	wrong = slices.Concat(wrong, telemetry.HostFindings(all.Nodes), telemetry.Ownerless(all))
-	if len(wrong) == 0 {
-		return fmt.Sprintf("health  %s: %d of %d hosts", telemetry.Serving, len(all.Nodes), len(all.Nodes))
-	}
-	return "health  not well: " + wrong.FirstPlain(2*findingsShown, "\n        ")
-}
-
 // statsPage has the lines of a host's page: a title and a text.
 type statsPage struct{ table.Rows }
 
@@ -135,69 +105,71 @@ func (page *statsPage) line(title, format string, args ...any) {
 
 // statsText is the readable page. With an earlier reading it has rates.
 func statsText(st, last *cachesidecar.Stats) string {
-	var p statsPage
-	p.line(st.Node, "cachesidecar %v, up %v", st.Server, millis(st.UptimeMS).Round(time.Second))
-	p.health(st)
-	p.requests(st, last)
-	s := &st.Connections
-	p.line("socket", "%v of %v connections, %v requests wait", s.Open, s.Limit, s.InFlight)
-	p.l2(&st.L2)
+	var page statsPage
+	page.line(st.Node, "cachesidecar %v, up %v", st.Server, millis(st.UptimeMS).Round(time.Second))
+	page.health(st)
+	page.requests(st, last)
+	socket := &st.Connections
+	page.line("socket", "%v of %v connections, %v requests wait", socket.Open, socket.Limit, socket.InFlight)
+	page.l2(&st.L2)
 	if m := &st.Memory; m.Limit > 0 {
-		p.line("shared", "%v of memory that apps read: %v reads, %v values put there, %v withdrawn",
+		page.line("shared", "%v of memory that apps read: %v reads, %v values put there, %v withdrawn",
 			table.Size(m.Limit), m.Hits, m.Published, m.Withdrawn)
 	}
 	if st.L1.Limit > 0 { // other hosts may join
-		p.others(st)
+		page.others(st)
 	}
 	for i := range st.Changes {
-		p.feed(&st.Changes[i])
+		page.feed(&st.Changes[i])
 	}
-	pr := &st.Process
-	p.line("process", "pid %v, resident %v, Go heap %v, %v goroutines",
-		fmt.Sprint(pr.PID), table.Size(pr.ResidentBytes), table.Size(pr.HeapBytes), pr.Goroutines)
-	p.line("", "garbage collection %.2f %% of CPU, longest pause %v", 100*pr.GCCPUShare, micros(pr.GCPauseMaxUS))
-	return p.String() + "\n" + namespacesTable(st).String() + loadsTables(st)
+	process := &st.Process
+	page.line("process", "pid %v, resident %v, Go heap %v, %v goroutines",
+		fmt.Sprint(process.PID), table.Size(process.ResidentBytes), table.Size(process.HeapBytes), process.Goroutines)
+	page.line("", "garbage collection %.2f %% of CPU, longest pause %v", 100*process.GCCPUShare,
+		micros(process.GCPauseMaxUS))
+	return page.String() + "\n" + namespacesTable(st).String() + loadsTables(st)
 }
 
 func (page *statsPage) requests(st, last *cachesidecar.Stats) {
-	t := st.Total()
-	reads := t.Reads()
+	total := st.Total()
+	reads := total.Reads()
 	page.line("reads", "%v: %v hits, %v loaded, %v missing, %v stale, %v errors", reads,
-		table.Percent(t.Hits, reads), t.Loaded, t.Misses, t.Stale, t.ReadErrors)
-	if t.SharedHits+t.NearHits > 0 {
-		page.line("", "of the hits %v in shared memory and %v in near caches, as apps report", t.SharedHits, t.NearHits)
+		table.Percent(total.Hits, reads), total.Loaded, total.Misses, total.Stale, total.ReadErrors)
+	if total.SharedHits+total.NearHits > 0 {
+		page.line("", "of the hits %v in shared memory and %v in near caches, as apps report", total.SharedHits,
+			total.NearHits)
 	}
-	page.line("writes", "%v, deletes %v, errors %v", t.Writes, t.Deletes, t.Errors-t.ReadErrors)
+	page.line("writes", "%v, deletes %v, errors %v", total.Writes, total.Deletes, total.Errors-total.ReadErrors)
 	if last == nil || st.UptimeMS <= last.UptimeMS {
 		return
 	}
-	l, s := last.Total(), float64(st.UptimeMS-last.UptimeMS)/1000
-	rate := func(now, then int64) int64 { return int64(float64(now-then) / s) }
+	before, seconds := last.Total(), float64(st.UptimeMS-last.UptimeMS)/1000
+	rate := func(now, then int64) int64 { return int64(float64(now-then) / seconds) }
 	page.line("rates", "%v reads/s, %v writes/s, %v in/s, %v out/s",
-		rate(reads, l.Reads()), rate(t.Writes, l.Writes),
+		rate(reads, before.Reads()), rate(total.Writes, before.Writes),
 		table.Size(rate(st.Connections.BytesIn, last.Connections.BytesIn)),
 		table.Size(rate(st.Connections.BytesOut, last.Connections.BytesOut)))
 }
 
-func (page *statsPage) l2(l *cachesidecar.L2Stats) {
-	m := &l.Memory
-	page.line("l2", "%v entries, %v of %v", l.Entries, table.Size(m.Used), table.Size(m.Limit))
-	page.line("", "keys and values %v, headers %v, index %v, ghosts %v, dead %v, unfilled %v", table.Size(m.Payload),
-		table.Size(m.Headers+m.Alignment), table.Size(m.Index), table.Size(m.Ghosts), table.Size(m.Dead),
-		table.Size(m.Open+m.Tails))
+func (page *statsPage) l2(store *cachesidecar.L2Stats) {
+	memory := &store.Memory
+	page.line("l2", "%v entries, %v of %v", store.Entries, table.Size(memory.Used), table.Size(memory.Limit))
+	page.line("", "keys and values %v, headers %v, index %v, ghosts %v, dead %v, unfilled %v",
+		table.Size(memory.Payload), table.Size(memory.Headers+memory.Alignment), table.Size(memory.Index),
+		table.Size(memory.Ghosts), table.Size(memory.Dead), table.Size(memory.Open+memory.Tails))
 	page.line("", "gone: %v evicted, %v expired, %v flushed, %v moved away, %v over quota",
-		l.Evicted, l.Expired, l.Flushed, l.Moved, l.QuotaEvicted)
-	switch k := l.Kept; {
-	case k == nil:
-	case k.Cold != "":
-		page.line("", "kept none from before: %v", k.Cold)
+		store.Evicted, store.Expired, store.Flushed, store.Moved, store.QuotaEvicted)
+	switch kept := store.Kept; {
+	case kept == nil:
+	case kept.Cold != "":
+		page.line("", "kept none from before: %v", kept.Cold)
 	default:
 		again := ""
-		if k.Partitions > 0 {
+		if kept.Partitions > 0 {
 			again = fmt.Sprintf(", %d of %d partitions served again, %d waiting, %d changed meanwhile",
-				k.Again, k.Partitions, k.Waiting, k.Changed)
+				kept.Again, kept.Partitions, kept.Waiting, kept.Changed)
 		}
-		page.line("", "kept: %v entries, down for %v%s", k.Entries, millis(k.DownMS), again)
+		page.line("", "kept: %v entries, down for %v%s", kept.Entries, millis(kept.DownMS), again)
 	}
 }
 
@@ -206,35 +178,37 @@ func (page *statsPage) others(st *cachesidecar.Stats) {
 	page.line("l1", "%v copies of others' entries, %v of %v", st.L1.Entries, table.Size(st.L1.Used),
 		table.Size(st.L1.Limit))
 	page.line("", "%v reads found one, of which %v were outdated", st.L1.Hits, st.L1.Refused)
-	c := &st.Cluster
+	cluster := &st.Cluster
 	state := "in"
-	if !c.In {
+	if !cluster.In {
 		state = "out"
 	}
 	page.line("cluster", "%v hosts live, this one is %v and owns %v of %v partitions",
-		c.Members, state, c.Owned, kv.Partitions)
+		cluster.Members, state, cluster.Owned, kv.Partitions)
 	page.line("", "asked others for %v keys (%v reads shared an answer), served %v keys to others",
-		c.PeerReads, c.Joined, c.Served)
-	i := &c.Invalidations
+		cluster.PeerReads, cluster.Joined, cluster.Served)
+	invalidations := &cluster.Invalidations
 	page.line("", "invalidations: %v here, %v applied from others (the last waited %v), %v resets; oldest lease %v",
-		i.Head, i.Applied, micros(i.LagUS), i.Gaps+i.Resets, oldest(i.Leases))
-	h := &c.Handoff
+		invalidations.Head, invalidations.Applied, micros(invalidations.LagUS),
+		invalidations.Gaps+invalidations.Resets, oldest(invalidations.Leases))
+	handoff := &cluster.Handoff
 	page.line("", "handoffs under way: %v; entries handed over: %v came, %v went",
-		handoffs(h), h.Admitted+h.Fetched, h.Sent)
+		handoffs(handoff), handoff.Admitted+handoff.Fetched, handoff.Sent)
 }
 
 // feed writes the line of a feed of changes.
-func (page *statsPage) feed(f *cachesidecar.ChangesStats) {
+func (page *statsPage) feed(changes *cachesidecar.ChangesStats) {
 	certified := ""
-	if f.MaxLagMS > 0 {
-		certified = fmt.Sprintf(", certified %v ago", millis(f.CertifiedMS))
+	if changes.MaxLagMS > 0 {
+		certified = fmt.Sprintf(", certified %v ago", millis(changes.CertifiedMS))
 	}
-	if !f.Following {
-		page.line("changes", "feed %v: %v%v", f.Name, f.State, certified)
+	if !changes.Following {
+		page.line("changes", "feed %v: %v%v", changes.Name, changes.State, certified)
 		return
 	}
 	page.line("changes", "feed %v: following, %v behind%v, %v rows, %v keys deleted, %v flushes; the server keeps %v",
-		f.Name, millis(f.LagMS), certified, f.Rows, f.Deletions, f.Flushes, table.Size(f.KeptBytes))
+		changes.Name, millis(changes.LagMS), certified, changes.Rows, changes.Deletions, changes.Flushes,
+		table.Size(changes.KeptBytes))
 }
 
 // oldest returns the age of the oldest lease on another host. Copies of that host's
@@ -307,47 +281,6 @@ func loadsTables(st *cachesidecar.Stats) (text string) {
 	return text
 }
 
-// hurts returns what has gone wrong since the start, and what the limits cost.
-func hurts(st *cachesidecar.Stats) (f telemetry.Findings) {
-	for i := range st.Namespaces {
-		ns := &st.Namespaces[i]
-		for j := range ns.Failures {
-			if x := &ns.Failures[j]; x.Error != "" && !telemetry.OriginFails(ns, x) {
-				f = append(f, telemetry.OriginFailure(ns, x))
-			}
-		}
-		f.Counts("origin of "+ns.Name, ns.Loads.Shed, "loads refused to protect it",
-			ns.Through.Unknown, "writes of unknown outcome", ns.KeyFilter.Failures, "failed builds of the key filter")
-		if ns.Recent.Evicted == 0 { // else its health says so
-			f.Counts("namespace "+ns.Name+" was full", ns.QuotaEvicted, "entries evicted over its quota")
-		}
-	}
-	n, l, c := &st.Connections, &st.L2, &st.Cluster
-	f.Counts("connections cut off", n.Rejected, "over the limit", n.SlowReaders, "took no answers",
-		n.SlowFrames, "sent too slowly", n.BadFrames, "sent bad frames", n.OverBudget, "used too much memory")
-	f.Counts("connections that wait for their turn to begin", n.Waiting, "(their users open many at once)")
-	f.Counts("lack of memory", n.Dropped, "requests BUSY unread", n.Buffers.Refused, "times none for a connection")
-	for _, s := range st.Shares {
-		f.Counts("requests refused because their client had too many "+s.Name, s.Refused, "")
-	}
-	denied := int64(0)
-	for _, n := range n.Denied {
-		denied += n
-	}
-	f.Counts("requests without the right", denied, "")
-	f.Counts("writes refused because their callers had given up", st.Overdue, "")
-	f.Counts("times that the socket's file was gone and was made again", n.Remade, "")
-	f.Counts("writes refused for lack of room", l.NoRoom, "")
-	f.Counts("chosen hashes", l.Collided, "evicted for a key of the same hash", l.CrowdedOut, "in full pages",
-		l.SplitsRefused, "splits refused")
-	f.Counts("pauses of the process, after which it owned nothing", c.Pauses, "")
-	f.Counts("other hosts", c.PollFailures, "polls failed", c.PeerErrors, "requests to owners failed",
-		c.Handoff.Failed, "handoffs ended early", c.Refused, "greetings refused", c.Conflicts, "conflicts of names")
-	f.Counts("lines of the log", st.Log.LeftOut, "left out because of their number", st.Log.Lost, "lost")
-	f.Counts("connections to the HTTP port closed because of their number", st.HTTP.Closed, "")
-	return f
-}
-
 // findingsShown is the most findings of one kind on a page.
 const findingsShown = 12
 
@@ -358,8 +291,8 @@ func (page *statsPage) health(st *cachesidecar.Stats) {
 		text += ": "
 	}
 	page.list("health", text+why.FirstPlain(findingsShown, "\n"))
-	if f := hurts(st); len(f) > 0 {
-		page.list("hurts", f.FirstPlain(findingsShown, "\n"))
+	if hurts := telemetry.HurtsOf(st); len(hurts) > 0 {
+		page.list("hurts", hurts.FirstPlain(findingsShown, "\n"))
 	}
 	page.AddRow()
 }

@@ -37,6 +37,15 @@ func warmCommand(p *program) *cli.Command {
 	}
 }
 
+// Results for a key.
+const (
+	pending uint8 = iota // not asked for, or not answered
+	loaded
+	present
+	absent
+	failed
+)
+
 // warmer loads keys.
 type warmer struct {
 	cl          *client.Client

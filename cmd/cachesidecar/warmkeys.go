@@ -10,15 +10,6 @@ import (
 	"os"
 )
 
-// Results for a key.
-const (
-	pending uint8 = iota // not asked for, or not answered
-	loaded
-	present
-	absent
-	failed
-)
-
 // warmChunk is the number of keys that are asked for before the next ones are read.
 const warmChunk = 1024
 

@@ -75,7 +75,7 @@ func (c *Local) Value(
 	r.SetFacts(info.Facts, now)
 	c.attest(r, asOf)
 	if info.Size <= limit {
-		c.SharedMemory.owned(share, k, dst[at:], info.Facts, ns.Early(), epoch)
+		c.SharedMemory.owned(share, k, dst[at:], info.Facts, ns.RefreshWindow(), epoch)
 		r.Source = wire.SourceL2
 		c.noteRead(pins, ns, k, now)
 	}

@@ -55,7 +55,7 @@ func TestRefreshEarly(t *testing.T) {
 	} {
 		got := 0
 		for range n {
-			if (Policy{Beta: tc.beta}).refreshEarly(tc.left, tc.took, rnd.Float64()) {
+			if (Policy{Beta: tc.beta}).drawEarly(tc.left, tc.took, rnd.Float64()) {
 				got++
 			}
 		}

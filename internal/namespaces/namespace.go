@@ -53,10 +53,10 @@ type slot struct {
 	Seed uint64
 	now  atomic.Pointer[Namespace] // the one with the present settings
 
-	early        atomic.Int64 // see Early
-	Took         Recent       // the time of loads
-	WithoutOwner atomic.Int64 // loads without an owner
-	audit        audit
+	refreshWindow atomic.Int64 // see RefreshWindow
+	Took          Recent       // the time of loads
+	WithoutOwner  atomic.Int64 // loads without an owner
+	audit         audit
 
 	Counts [wire.OpCount][Outcomes]atomic.Int64
 

@@ -323,7 +323,7 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 	}
 	ns.auditChance = auditChance(cfg.Audit)
 	ns.audit.aim(cfg.Guard.Rate)
-	ns.early.Store(0) // the next load computes it anew
+	ns.refreshWindow.Store(0) // the next load computes it anew
 	return ns
 }
 

@@ -57,9 +57,9 @@ type Findings []string
 // Addf adds a sentence.
 func (f *Findings) Addf(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
 
-// Counts adds a number and what it counts, and so on, after a title. It leaves out what is
+// addCounts adds a number and what it counts, and so on, after a title. It leaves out what is
 // zero, and the sentence if all is.
-func (f *Findings) Counts(title string, numbers ...any) {
+func (f *Findings) addCounts(title string, numbers ...any) {
 	var parts []string
 	for i := 0; i < len(numbers); i += 2 {
 		if n := numbers[i].(int64); n > 0 {
@@ -88,8 +88,8 @@ func wrongWith(st *cachesidecar.Stats) (f Findings) {
 	case c.Drained:
 		f.Addf("drained: this host owns nothing, and serves through others (`cachesidecar drain --undo` ends that)")
 	}
-	f.Counts("refused hosts", st.Members["refused"], "(`cachesidecar members` says why)")
-	f.Counts("missing hosts", st.Members["missing"], "(`cachesidecar members` names them)")
+	f.addCounts("refused hosts", st.Members["refused"], "(`cachesidecar members` says why)")
+	f.addCounts("missing hosts", st.Members["missing"], "(`cachesidecar members` names them)")
 	if names := withoutLease(c.Invalidations.Leases); len(names) > 0 {
 		f.Addf("no lease on %s: copies of its entries are not served", AtMost(names, 5, ", "))
 	}
@@ -156,7 +156,7 @@ func window(r *cachesidecar.RecentStats) time.Duration {
 func (f *Findings) ofNamespace(ns *cachesidecar.NamespaceStats) {
 	for i := range ns.Failures {
 		if x := &ns.Failures[i]; OriginFails(ns, x) {
-			f.Addf("%s", OriginFailure(ns, x))
+			f.Addf("%s", originFailure(ns, x))
 		}
 	}
 	// As the alert CachesidecarErrors, but from the third one on: a mistyped command is one.
@@ -175,7 +175,7 @@ func (f *Findings) ofNamespace(ns *cachesidecar.NamespaceStats) {
 		f.Addf("the keys of %s were not all loaded at the start: this host's log says why in the line "+
 			`"warming has ended"`, ns.Name)
 	}
-	f.Counts("origin of "+ns.Name+": writes that the new owners of their keys have not heard of",
+	f.addCounts("origin of "+ns.Name+": writes that the new owners of their keys have not heard of",
 		ns.Through.Unsettled, "")
 }
 
@@ -214,8 +214,8 @@ func OriginFails(ns *cachesidecar.NamespaceStats, x *cachesidecar.FailureStats) 
 	return x.Calls == "loads" && ns.Loads.BreakerOpen || x.InARow > 0 && x.AgeMS < failingFor.Milliseconds()
 }
 
-// OriginFailure describes the last failure of an origin's calls.
-func OriginFailure(ns *cachesidecar.NamespaceStats, x *cachesidecar.FailureStats) string {
+// originFailure describes the last failure of an origin's calls.
+func originFailure(ns *cachesidecar.NamespaceStats, x *cachesidecar.FailureStats) string {
 	age := time.Duration(x.AgeMS) * time.Millisecond
 	var more []string
 	if x.InARow > 1 {

@@ -59,8 +59,9 @@ func (s *Store) mayBeCopied(hash kv.Hash) bool {
 	return there
 }
 
-// outdate is changed for what has a version from the past.
-func (s *Store) outdate(k kv.Key, now kv.Moment) kv.Version {
+// endCopies reports a change, which ends the copies of earlier values. It is changed for what has a version
+// from the past.
+func (s *Store) endCopies(k kv.Key, now kv.Moment) kv.Version {
 	g := s.copiedOf(k.Hash)
 	g.mu.Lock()
 	delete(g.hashes, k.Hash)

@@ -18,8 +18,8 @@ type past struct {
 	hits       int  // that the entry had
 	replaces   bool // replaces a live entry too
 
-	outdates bool       // set by put: copies of earlier values may be alive
-	event    kv.Version // of the change, if it is one
+	leavesCopies bool       // set by put: see mayLeaveCopies
+	event        kv.Version // of the change, if it is one
 }
 
 // Restore puts an entry back as it was elsewhere, with its version. It does so only if
@@ -90,27 +90,36 @@ func (s *Store) removePast(k kv.Key, w *Write, now kv.Moment) Result {
 	switch {
 	case live && !p.replaces:
 		return Exists
-	case sh.outdated(k, w, found, h):
+	case sh.storeIsNewer(k, w, found, h):
 		return Outdated
-	case sh.outdates(k, p, live, h, now.Boot):
-		p.event = s.outdate(k, now)
+	case sh.mayLeaveCopies(k, p, live, h, now.Boot):
+		p.event = s.endCopies(k, now)
 	}
 	sh.drop(k, now)
 	return Stored
 }
 
-// outdated reports whether the store has something newer than what a write brings.
-func (sh *shard) outdated(k kv.Key, w *Write, found bool, old header) bool {
+// storeIsNewer reports whether the store has something newer than what a write brings.
+func (sh *shard) storeIsNewer(k kv.Key, w *Write, found bool, old header) bool {
 	p, partition := w.past, k.Hash.Partition()
-	return p.generation != sh.store.Generation(partition) ||
-		w.Version < sh.counts[k.Namespace].floor ||
-		found && sh.current(old, partition) && old.version >= w.Version ||
-		!p.replaces && sh.store.mayBeCopied(k.Hash) ||
-		!p.admit()
+	switch {
+	case p.generation != sh.store.Generation(partition),
+		w.Version < sh.counts[k.Namespace].floor,
+		found && sh.current(old, partition) && old.version >= w.Version,
+		!p.replaces && sh.store.mayBeCopied(k.Hash):
+		return true
+	}
+	return !p.admit()
 }
 
-// outdates reports whether copies of an earlier value may be alive, or the entry itself where it was kept.
-func (sh *shard) outdates(k kv.Key, p *past, live bool, old header, now time.Duration) bool {
-	return p.replaces && sh.store.announces(k.Hash.Partition(), now) ||
-		(live && old.marks&markCopied != 0 || sh.store.mayBeCopied(k.Hash)) && !failpoint.Out(failpoint.Copied)
+// mayLeaveCopies reports whether a write would leave copies of an earlier value behind, or the entry
+// itself where it was kept.
+func (sh *shard) mayLeaveCopies(k kv.Key, p *past, live bool, old header, now time.Duration) bool {
+	switch {
+	case p.replaces && sh.store.announces(k.Hash.Partition(), now):
+		return true
+	case live && old.marks&markCopied != 0, sh.store.mayBeCopied(k.Hash):
+		return !failpoint.Out(failpoint.Copied)
+	}
+	return false
 }

@@ -148,7 +148,7 @@ func (s *Store) Missed(k kv.Key, now kv.Moment) bool {
 	if !s.serves(k.Hash) {
 		return false
 	}
-	s.outdate(k, now)
+	s.endCopies(k, now)
 	return true
 }
 

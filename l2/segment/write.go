@@ -101,8 +101,8 @@ func (s *Store) stamp(k kv.Key, w *Write, now kv.Moment) kv.Version {
 		}
 		return s.changed(k, now)
 	}
-	if w.past.outdates {
-		w.past.event = s.outdate(k, now)
+	if w.past.leavesCopies {
+		w.past.event = s.endCopies(k, now)
 	}
 	return w.Version
 }
@@ -176,10 +176,10 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		switch {
 		case live && !p.replaces:
 			return oldHeader.version, Exists, nothingShort
-		case sh.outdated(k, w, found, oldHeader):
+		case sh.storeIsNewer(k, w, found, oldHeader):
 			return 0, Outdated, nothingShort
 		}
-		p.outdates = sh.outdates(k, p, live, oldHeader, now.Boot)
+		p.leavesCopies = sh.mayLeaveCopies(k, p, live, oldHeader, now.Boot)
 	}
 	class := classOf(sh.store.due(h), now.Boot)
 	if live && w.Mode == CompareAndSwap { // it depends on the value, as a read does

@@ -116,7 +116,7 @@ type timeoutConn struct {
 	closed      bool
 }
 
-// timeoutConnBelow returns the patient that bytes are written to, below TLS or not.
+// timeoutConnBelow returns the timeoutConn that bytes are written to, below TLS or not; nil: there is none.
 func timeoutConnBelow(w io.Writer) *timeoutConn {
 	for {
 		if p, ok := w.(*timeoutConn); ok {
@@ -130,7 +130,7 @@ func timeoutConnBelow(w io.Writer) *timeoutConn {
 	}
 }
 
-// takeBytes charges n bytes of the present answer. A nil patient has no bound.
+// takeBytes charges n bytes of the present answer. A nil timeoutConn has no bound.
 func (c *timeoutConn) takeBytes(n int) error {
 	if c == nil {
 		return nil

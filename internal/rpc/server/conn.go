@@ -41,36 +41,34 @@ const MaxFrames = 32
 var (
 	ErrSlowReader = errors.New("the peer does not take its answers in time")
 	ErrSlowFrame  = errors.New("the peer does not complete its frame")
-	ErrFrame      = errors.New("the frame's length is out of bounds")
 	errClosing    = errors.New("shutting down")
 	errKilled     = errors.New("this host has ended it")
 )
 
-// Conn is a serving connection. Its reader is one goroutine: see serve. The reader and
-// the handler, which the reader calls, use the fields; other goroutines use socket, outbox
-// and replies only, and the atomic fields.
+// Conn is a serving connection. Its reader is one goroutine: see serve. The reader calls the handler.
 type Conn struct {
-	// Out is what the reader will write. The handler appends answers to it in Serve.
-	Out []byte
-
-	server  *shared
+	// The reader's own, and its handler's; what of input and frame others may use says so.
+	Out     []byte // what the reader will write; the handler appends answers to it in Serve
 	handler Handler
-	socket  transport.Socket
 	input   transport.Input
 	frame   partFrame
-	turn    sched.TimeSlice
 	batch   batch
+	turn    sched.TimeSlice
+	longest int   // bytes of a request: see AllowMaxFrame
+	lost    error // why an answer could not be written
+
+	// Any goroutine's.
+	server  *shared
+	account *quota.Account
+	socket  transport.Socket
 	outbox  outbox
 	replies replies
-	lost    error // the reader's own: why an answer could not be written
+
+	closing    atomic.Bool // the server ends, and the reader is to
+	overBudget atomic.Bool // ended because others need the memory of its answers
 
 	batches      atomic.Uint32 // so far
 	sweptBatches uint32        // batches at the server's last sweep; the sweep's own
-
-	account    *quota.Account
-	longest    int // bytes of a request: see AllowMaxFrame
-	closing    atomic.Bool
-	overBudget atomic.Bool // ended because others need the memory of its answers
 }
 
 // SetTenant moves the connection's account to its tenant, once the tenant is known. The reader

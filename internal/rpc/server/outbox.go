@@ -12,7 +12,13 @@ import (
 
 // outbox is the answers of a connection that wait to be written, bounded by its share of the
 // budget. It has a queue of chunks, and one goroutine at a time writes them, each with one write.
-// A goroutine that finds writing unset may set it, and then writes.
+//
+// That goroutine holds writing. Whoever finds writing unset may set it, under mu: the reader with
+// the answers of its batch (sendBatch) or a descriptor (Conn.Pass), the goroutine of a request with
+// its answer (replies.sendLocked), or the reader of another connection, which has come with answers
+// for this one (replies.queueLocked; transport.Answers calls WriteNow later). The others queue their
+// answers. The holder writes those too, and unsets writing in doneLocked. WriteNow alone passes
+// writing on: a write that would wait goes to a goroutine of its own.
 type outbox struct {
 	socket *transport.Socket
 	sent   *atomic.Int64 // counts bytes
@@ -123,7 +129,7 @@ func (o *outbox) waitNotFullLocked() {
 	for o.err == nil && o.fullLocked() { // the peer is slow
 		o.pinLocked()
 		if o.err == nil {
-			o.wait()
+			o.waitLocked()
 		}
 	}
 }
@@ -144,8 +150,8 @@ func (o *outbox) sendBatchLocked(batch chunk) {
 	}
 }
 
-// wait makes the reader wait for a change. The lock is held at entry and exit.
-func (o *outbox) wait() {
+// waitLocked makes the reader wait for a change. The lock is held at entry and exit.
+func (o *outbox) waitLocked() {
 	o.waited = true
 	o.changed.Wait()
 }
@@ -340,62 +346,4 @@ func (o *outbox) failure() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.err
-}
-
-// chunk is what one write sends: short messages that share a pooled buffer, or bytes of
-// their own.
-type chunk struct {
-	b       []byte
-	pooled  *[transport.BufferSize]byte
-	charged int64 // bytes charged to the account for it
-	long    bool  // counts in queue.long
-}
-
-// queue is the chunks that wait to be written, in their order.
-type queue struct {
-	chunks []chunk // from first on
-	first  int
-	bytes  int
-	long   int // long chunks, waiting or being written
-}
-
-func (q *queue) push(ch chunk) {
-	q.chunks = append(q.chunks, ch)
-	q.bytes += len(ch.b)
-	if ch.long {
-		q.long++
-	}
-}
-
-// join appends b to the last chunk, if that has a pooled buffer with room for b.
-func (q *queue) join(b []byte) bool {
-	if q.empty() {
-		return false
-	}
-	last := &q.chunks[len(q.chunks)-1]
-	if last.pooled == nil || len(last.b)+len(b) > transport.BufferSize {
-		return false
-	}
-	last.b = append(last.b, b...)
-	q.bytes += len(b)
-	return true
-}
-
-// waiting returns the chunks that wait.
-func (q *queue) waiting() []chunk { return q.chunks[q.first:] }
-
-func (q *queue) empty() bool { return q.first == len(q.chunks) }
-
-// pop removes the first chunk.
-func (q *queue) pop() chunk {
-	ch := q.chunks[q.first]
-	q.chunks[q.first] = chunk{}
-	q.bytes -= len(ch.b)
-	if q.first++; q.first == len(q.chunks) {
-		q.first = 0
-		if q.chunks = q.chunks[:0]; cap(q.chunks) > MaxFrames {
-			q.chunks = nil
-		}
-	}
-	return ch
 }

@@ -172,7 +172,7 @@ func (c *Conn) Begin(room func() bool) (stands bool) {
 		}
 		switch {
 		case full():
-			o.wait()
+			o.waitLocked()
 		default:
 			o.waitForRoomLocked()
 		}
@@ -197,7 +197,7 @@ func (o *outbox) waitForRoomLocked() {
 		defer o.mu.Unlock()
 		o.changed.Broadcast()
 	})
-	o.wait()
+	o.waitLocked()
 	again.Stop()
 }
 

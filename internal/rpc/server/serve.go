@@ -7,11 +7,13 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // newConn returns a connection over nc. Its handler is yet to be set.
@@ -135,6 +137,50 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 		in.Release()
 	}
 	return served, begun, err
+}
+
+// cut appends the next whole frames that have come to list, and returns how many bytes they take.
+// bad says that the first one is bad.
+func (c *Conn) cut(list [][]byte) (frames [][]byte, n int, bad bool) {
+	if f := c.server.limits.Framing; f != nil {
+		return c.cutByFraming(list, f)
+	}
+	b := c.input.Bytes()
+	for len(list) < MaxFrames && n < slicePartBytes && len(b)-n >= wire.LengthSize {
+		length := wire.FrameLength(b[n:])
+		if length == 0 || length > c.longest {
+			return list, n, len(list) == 0 // the frames before it are served first
+		}
+		begin, end := n+wire.LengthSize, n+wire.LengthSize+length
+		if end > len(b) {
+			break
+		}
+		list = append(list, b[begin:end:end])
+		n = end
+	}
+	return list, n, false
+}
+
+// cutByFraming is cut for another framing than that of package wire.
+func (c *Conn) cutByFraming(list [][]byte, f Framing) (frames [][]byte, n int, bad bool) {
+	b := c.input.Bytes()
+	for len(list) < MaxFrames && n < slicePartBytes && n < len(b) {
+		cut := f.Cut(b[n:], c.frame.scanned, c.longest)
+		if cut.Bad != nil {
+			return list, n, len(list) == 0 // the frames before it are served first
+		}
+		if cut.Frame == nil {
+			c.frame.scanned = cut.Scanned
+			break
+		}
+		c.frame.scanned = 0
+		list = append(list, slices.Clip(cut.Frame))
+		n += cut.Size
+		drop := min(cut.Drop, len(b)-n)
+		n += drop
+		c.input.Skip(cut.Drop - drop)
+	}
+	return list, n, false
 }
 
 // takeRest yields the processor at the end of a time slice, and waits for a turn to go on.

@@ -2,125 +2,12 @@ package server
 
 import (
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// Framing finds the requests in what a connection has read, and says BUSY in the words of its
-// protocol. Limits.Framing is one; all connections of a server share it.
-type Framing interface {
-	// Cut finds the first request in b, what a connection has read and not served. b begins
-	// where a request does, and is not empty. scanned is Cut.Scanned of the last Cut of the
-	// same request, which has seen fewer bytes of it; 0: there was none. longest bounds the
-	// bytes of a request.
-	Cut(b []byte, scanned, longest int) Cut
-	// Busy appends the answer to a request that has begun and that there is no memory for.
-	// beginning is what has come of it; its Cut.Need is known. ok false: there is no answer,
-	// and the connection ends.
-	Busy(dst, beginning []byte, why error) (out []byte, ok bool)
-}
-
-// Cut is what a Framing has found.
-type Cut struct {
-	Frame []byte // a whole request, for Handler.Serve, in the bytes of b; nil: none is complete
-	Size  int    // bytes of b that the request takes; Frame may be some of them
-	// Drop is how many bytes behind Size belong to the request and are of no use. They are
-	// dropped as they come.
-	Drop int
-	// If no request is complete: Need is how many bytes the one that has begun takes, as far
-	// as that is known; 0: it is not. It is more than b has.
-	Need    int
-	Scanned int // bytes of b that the next Cut need not look at
-	// Bad ends the connection, after the requests before it are served. Handler.Oversized
-	// gets Frame as the beginning, Need as the length, and Bad.
-	Bad error
-}
-
-// cut appends the next whole frames that have come to list, and returns how many bytes they take.
-// bad says that the first one is bad.
-func (c *Conn) cut(list [][]byte) (frames [][]byte, n int, bad bool) {
-	if f := c.server.limits.Framing; f != nil {
-		return c.cutByFraming(list, f)
-	}
-	b := c.input.Bytes()
-	for len(list) < MaxFrames && n < slicePartBytes && len(b)-n >= wire.LengthSize {
-		length := wire.FrameLength(b[n:])
-		if length == 0 || length > c.longest {
-			return list, n, len(list) == 0 // the frames before it are served first
-		}
-		begin, end := n+wire.LengthSize, n+wire.LengthSize+length
-		if end > len(b) {
-			break
-		}
-		list = append(list, b[begin:end:end])
-		n = end
-	}
-	return list, n, false
-}
-
-// cutByFraming is cut for another framing than that of package wire.
-func (c *Conn) cutByFraming(list [][]byte, f Framing) (frames [][]byte, n int, bad bool) {
-	b := c.input.Bytes()
-	for len(list) < MaxFrames && n < slicePartBytes && n < len(b) {
-		cut := f.Cut(b[n:], c.frame.scanned, c.longest)
-		if cut.Bad != nil {
-			return list, n, len(list) == 0 // the frames before it are served first
-		}
-		if cut.Frame == nil {
-			c.frame.scanned = cut.Scanned
-			break
-		}
-		c.frame.scanned = 0
-		list = append(list, slices.Clip(cut.Frame))
-		n += cut.Size
-		drop := min(cut.Drop, len(b)-n)
-		n += drop
-		c.input.Skip(cut.Drop - drop)
-	}
-	return list, n, false
-}
-
-// beginning returns what the framing says of the request that has begun.
-func (c *Conn) beginning() Cut {
-	return c.server.framing.Cut(c.input.Bytes(), c.frame.scanned, c.longest)
-}
-
-// prefixed is the Framing of this project's protocol: each request begins with its length.
-type prefixed struct{}
-
-// Cut is only used where it need not be fast: see Conn.cut.
-func (prefixed) Cut(b []byte, _, longest int) Cut {
-	if len(b) < wire.LengthSize {
-		return Cut{}
-	}
-	length := wire.FrameLength(b)
-	size := wire.LengthSize + length
-	switch {
-	case length == 0 || length > longest:
-		return Cut{
-			Frame: b[wire.LengthSize:], Need: length,
-			Bad: fmt.Errorf("%w: %d bytes, 1 to %d are taken", ErrFrame, length, longest),
-		}
-	case size > len(b):
-		return Cut{Need: size}
-	}
-	return Cut{Frame: b[wire.LengthSize:size:size], Size: size}
-}
-
-// Busy needs the id of the request.
-func (prefixed) Busy(dst, beginning []byte, why error) (out []byte, ok bool) {
-	id, ok := wire.PeekID(beginning[wire.LengthSize:])
-	if !ok {
-		return dst, false
-	}
-	return wire.AppendError(dst, id,
-		wire.Errorf(wire.Busy, "a request of %d bytes: %v", wire.FrameLength(beginning), why)), true
-}
 
 // partFrame is the frame of a request that has begun and is not complete. It is charged
 // for memory as its bytes come: never more than twice the bytes that are there, or the
@@ -130,15 +17,15 @@ type partFrame struct {
 	scanned int         // of its bytes: see Cut.Scanned
 	timed   bool        // a read deadline is set
 	due     time.Time   // that deadline
-	wanted  atomic.Bool // others want its memory
+	wanted  atomic.Bool // others want its memory; any goroutine's
 }
 
 // overdue says whether the time of the frame is over. Connections that want memory also
 // wake the reader, possibly after it has already seen that they do.
 func (f *partFrame) overdue() bool { return !f.due.IsZero() && !time.Now().Before(f.due) }
 
-// setDeadline gives the frame that has begun a deadline of the reads, or removes it. begun says whether there
-// is one, and another whether it is not the same as after the last batch.
+// setDeadline gives the frame that has begun a deadline of the reads, or removes it. begun says whether
+// there is one, and isNew whether it is another one than after the last batch.
 func (f *partFrame) setDeadline(c *Conn, begun, isNew bool) error {
 	if begun == f.timed && !(begun && isNew) {
 		return nil
@@ -151,6 +38,11 @@ func (f *partFrame) setDeadline(c *Conn, begun, isNew bool) error {
 		return err
 	}
 	return c.outbox.failure() // whose deadline has just been overwritten
+}
+
+// beginning returns what the framing says of the request that has begun.
+func (c *Conn) beginning() Cut {
+	return c.server.framing.Cut(c.input.Bytes(), c.frame.scanned, c.longest)
 }
 
 // growInput replaces the full buffer by a larger one, for a frame that has begun in it.
