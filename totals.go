@@ -20,7 +20,9 @@ func (st *Stats) Total() (t NamespaceStats) {
 }
 
 // Add adds the counts of a part of the store.
-func (counts *L2Counts) Add(o *L2Counts) { add(reflect.ValueOf(counts).Elem(), reflect.ValueOf(o).Elem()) }
+func (counts *L2Counts) Add(o *L2Counts) {
+	add(reflect.ValueOf(counts).Elem(), reflect.ValueOf(o).Elem())
+}
 
 // add adds the numbers of one struct to those of another one of the same type. It adds
 // elements of lists to the element of the same label.
