@@ -33,15 +33,13 @@ type kept struct {
 	prev, next *kept       // under the shard's lock; towards newest, oldest
 }
 
-// keptOverhead is the memory of one value beside its key and its bytes, in bytes: the
-// struct and its place in a map.
+// keptOverhead is the memory of one value beside its key and its bytes, in bytes: the struct and its place in a map.
 const keptOverhead = 208
 
 func (k *kept) cost() int64 { return int64(len(k.key)+len(k.value)) + keptOverhead }
 
-// keptValues keeps values up to a number of bytes. It evicts by SIEVE (Zhang et al., NSDI
-// 2024): a hand moves from the oldest value to the newest, and removes the first value
-// that was not read since the hand last passed it.
+// keptValues keeps values up to a number of bytes. It evicts by SIEVE (Zhang et al., NSDI 2024): a hand moves from
+// the oldest value to the newest, and removes the first value that was not read since the hand last passed it.
 type keptValues struct {
 	limit  int64 // bytes per shard
 	shards [keptShards]keptShard

@@ -108,8 +108,7 @@ func (p *program) warm(c *cli.Context) error {
 	return p.reportWarm(c, w, err, time.Since(begun))
 }
 
-// newBar returns a progress bar on a terminal. A total of -1 means that the total is not
-// known.
+// newBar returns a progress bar on a terminal. A total of -1 means that the total is not known.
 func newBar(to io.Writer, total int64) *progressbar.ProgressBar {
 	return progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(to), progressbar.OptionSetWidth(30), progressbar.OptionShowCount(),
@@ -151,8 +150,7 @@ func (w *warmer) run(ctx context.Context, list *keyList) error {
 	}
 }
 
-// warmKeys asks for some keys. An error ends the run; keys that were not asked for because
-// of it are pending.
+// warmKeys asks for some keys. An error ends the run; keys that were not asked for because of it are pending.
 func (w *warmer) warmKeys(ctx context.Context, keys []listedKey) (results []uint8, err error) {
 	results = make([]uint8, len(keys))
 	g, ctx := errgroup.WithContext(ctx)
@@ -210,8 +208,7 @@ func (w *warmer) tally(key string, result uint8, why error) error {
 	return nil
 }
 
-// warmKey loads a key if it is not in the cache. An error with the result pending ends the
-// run.
+// warmKey loads a key if it is not in the cache. An error with the result pending ends the run.
 func (w *warmer) warmKey(ctx context.Context, key string) (result uint8, err error) {
 	result = present
 	err = w.get(ctx, key, cachesidecar.GetOptions{NoLoad: true})

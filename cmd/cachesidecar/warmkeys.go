@@ -24,9 +24,8 @@ type listedKey struct {
 	key  string
 }
 
-// maxKeyLine is the longest line that is read as a key, in bytes. The sidecar refuses
-// keys above 1,024 bytes one by one. A file with a line above maxKeyLine is not a list of
-// keys.
+// maxKeyLine is the longest line that is read as a key, in bytes. The sidecar refuses keys above 1,024 bytes one by
+// one. A file with a line above maxKeyLine is not a list of keys.
 const maxKeyLine = 64 << 10
 
 func newKeyList(r io.ReadCloser, name string, null bool) *keyList {
