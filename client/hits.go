@@ -10,9 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// hits has the reads that this process has answered itself: the sidecar cannot count them. It
-// calls report some time after the first read that is not reported. What is lost with a report
-// is not reported again.
+// hits has the reads that this process has answered itself: the sidecar cannot count them. It calls report some time
+// after the first read that is not reported. What is lost with a report is not reported again.
 type hits struct {
 	report  func()
 	due     atomic.Bool   // report will be called

@@ -102,17 +102,3 @@ func callBody[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err 
 	}
 	return v, err
 }
-
-// NearStats returns the near cache's statistics; zeros without a near cache.
-func (c *Client) NearStats() NearStats {
-	n := c.near.cache
-	if n == nil {
-		return NearStats{}
-	}
-	entries, bytes := n.values.size()
-	return NearStats{
-		Following: n.stream.Load() != nil,
-		Hits:      n.hits.sum(inNear), Misses: n.misses.Load(), Refused: n.refused.Load(),
-		Entries: entries, Bytes: bytes, Limit: n.cfg.Bytes, Events: n.events.Load(), Resets: n.resets.Load(),
-	}
-}

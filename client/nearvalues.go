@@ -9,6 +9,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
+// stream is a sequence of events from the sidecar without a gap. A value that was kept
+// under another stream is not served.
+type stream struct {
+	through kv.Process   // the sidecar's process
+	lease   atomic.Int64 // boot clock up to which all events are applied; zero: not yet
+	behind  atomic.Int64 // how far the sidecar itself may lag, in nanoseconds
+	log     invalidation.Follower
+}
+
 // kept is a value that the sidecar has returned. It is immutable.
 type kept struct {
 	hash        kv.Hash
@@ -24,15 +33,13 @@ type kept struct {
 	prev, next *kept       // under the shard's lock; towards newest, oldest
 }
 
-// keptOverhead is the memory of one value beside its key and its bytes, in bytes: the
-// struct and its place in a map.
+// keptOverhead is the memory of one value beside its key and its bytes, in bytes: the struct and its place in a map.
 const keptOverhead = 208
 
 func (k *kept) cost() int64 { return int64(len(k.key)+len(k.value)) + keptOverhead }
 
-// keptValues keeps values up to a number of bytes. It evicts by SIEVE (Zhang et al., NSDI
-// 2024): a hand moves from the oldest value to the newest, and removes the first value
-// that was not read since the hand last passed it.
+// keptValues keeps values up to a number of bytes. It evicts by SIEVE (Zhang et al., NSDI 2024): a hand moves from
+// the oldest value to the newest, and removes the first value that was not read since the hand last passed it.
 type keptValues struct {
 	limit  int64 // bytes per shard
 	shards [keptShards]keptShard
@@ -43,7 +50,7 @@ const keptShards = 16
 
 type keptShard struct {
 	mu             sync.RWMutex
-	m              map[kv.Hash]*kept
+	byHash         map[kv.Hash]*kept
 	newest, oldest *kept
 	hand           *kept // nil: at the oldest
 	bytes          int64
@@ -52,7 +59,7 @@ type keptShard struct {
 func newKeptValues(bytes int64) *keptValues {
 	v := &keptValues{limit: bytes / keptShards}
 	for i := range v.shards {
-		v.shards[i].m = map[kv.Hash]*kept{}
+		v.shards[i].byHash = map[kv.Hash]*kept{}
 	}
 	return v
 }
@@ -63,7 +70,7 @@ func (values *keptValues) shard(h kv.Hash) *keptShard { return &values.shards[h>
 func (values *keptValues) get(k kv.Key) *kept {
 	s := values.shard(k.Hash)
 	s.mu.RLock()
-	got := s.m[k.Hash]
+	got := s.byHash[k.Hash]
 	s.mu.RUnlock()
 	if got == nil || got.namespace != k.Namespace || got.key != string(k.Bytes) {
 		return nil
@@ -80,10 +87,10 @@ func (values *keptValues) put(n *kept) {
 	s := values.shard(n.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.m[n.hash]; old != nil {
+	if old := s.byHash[n.hash]; old != nil {
 		s.remove(old)
 	}
-	s.m[n.hash] = n
+	s.byHash[n.hash] = n
 	if n.next = s.newest; n.next != nil {
 		n.next.prev = n
 	} else {
@@ -101,7 +108,7 @@ func (values *keptValues) outdate(h kv.Hash, version kv.Version) {
 	s := values.shard(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.m[h]; old != nil && old.asOf < version {
+	if old := s.byHash[h]; old != nil && old.asOf < version {
 		s.remove(old)
 	}
 }
@@ -111,7 +118,7 @@ func (values *keptValues) clear() {
 	for i := range values.shards {
 		s := &values.shards[i]
 		s.mu.Lock()
-		s.m, s.newest, s.oldest, s.hand, s.bytes = map[kv.Hash]*kept{}, nil, nil, nil, 0
+		s.byHash, s.newest, s.oldest, s.hand, s.bytes = map[kv.Hash]*kept{}, nil, nil, nil, 0
 		s.mu.Unlock()
 	}
 }
@@ -120,7 +127,7 @@ func (values *keptValues) size() (entries, bytes int64) {
 	for i := range values.shards {
 		s := &values.shards[i]
 		s.mu.RLock()
-		entries += int64(len(s.m))
+		entries += int64(len(s.byHash))
 		bytes += s.bytes
 		s.mu.RUnlock()
 	}
@@ -159,14 +166,5 @@ func (shard *keptShard) remove(k *kept) {
 		shard.oldest = k.prev
 	}
 	shard.bytes -= k.cost()
-	delete(shard.m, k.hash)
-}
-
-// stream is a sequence of events from the sidecar without a gap. A value that was kept
-// under another stream is not served.
-type stream struct {
-	through kv.Process   // the sidecar's process
-	lease   atomic.Int64 // boot clock up to which all events are applied; zero: not yet
-	behind  atomic.Int64 // how far the sidecar itself may lag, in nanoseconds
-	log     invalidation.Follower
+	delete(shard.byHash, k.hash)
 }

@@ -18,13 +18,13 @@ func (values *keptValues) check(t *testing.T) {
 		n, bytes, hand := 0, int64(0), s.hand == nil
 		var last *kept
 		for k := s.newest; k != nil; k = k.next {
-			if k.prev != last || s.m[k.hash] != k {
+			if k.prev != last || s.byHash[k.hash] != k {
 				t.Fatalf("shard %d: the list is broken at %s", i, k.key)
 			}
 			n, bytes, hand, last = n+1, bytes+k.cost(), hand || k == s.hand, k
 		}
-		if n != len(s.m) || bytes != s.bytes || bytes > values.limit || s.oldest != last || !hand {
-			t.Fatalf("shard %d: %d of %d in the list, %d of %d bytes, at most %d", i, n, len(s.m), bytes, s.bytes, values.limit)
+		if n != len(s.byHash) || bytes != s.bytes || bytes > values.limit || s.oldest != last || !hand {
+			t.Fatalf("shard %d: %d of %d in the list, %d of %d bytes, at most %d", i, n, len(s.byHash), bytes, s.bytes, values.limit)
 		}
 	}
 }

@@ -137,3 +137,17 @@ type NearStats struct {
 	Limit          int64 // in bytes
 	Events, Resets int64 // in the sidecar's stream
 }
+
+// NearStats returns the near cache's statistics; zeros without a near cache.
+func (c *Client) NearStats() NearStats {
+	n := c.near.cache
+	if n == nil {
+		return NearStats{}
+	}
+	entries, bytes := n.values.size()
+	return NearStats{
+		Following: n.stream.Load() != nil,
+		Hits:      n.hits.sum(inNear), Misses: n.misses.Load(), Refused: n.refused.Load(),
+		Entries: entries, Bytes: bytes, Limit: n.cfg.Bytes, Events: n.events.Load(), Resets: n.resets.Load(),
+	}
+}

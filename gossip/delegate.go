@@ -15,8 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// delegate has the methods that memberlist calls, some of them under its lock. They
-// neither block nor call back.
+// delegate has the methods that memberlist calls, some of them under its lock. They neither block nor call back.
 type delegate struct{ g *Gossip }
 
 // NodeMeta returns what this node tells about itself.
@@ -88,8 +87,7 @@ var (
 	errUnknown = errors.New("gossip: not met yet")
 )
 
-// checkNode returns what is wrong with a node's name and addresses, which appear in
-// lists and logs; nil: nothing.
+// checkNode returns what is wrong with a node's name and addresses, which appear in lists and logs; nil: nothing.
 func checkNode(n *memberlist.Node, m *Meta) error {
 	if len(n.Addr) != 4 && len(n.Addr) != 16 {
 		return fmt.Errorf("gossip: an address of %d bytes", len(n.Addr))
@@ -112,16 +110,14 @@ func checkNode(n *memberlist.Node, m *Meta) error {
 
 const maxNode = 256 // bytes
 
-// nameOK says whether a name can be configured: not too long, and of visible
-// characters.
+// nameOK says whether a name can be configured: not too long, and of visible characters.
 func nameOK(s string) bool {
 	return s != "" && len(s) <= maxNode && utf8.ValidString(s) &&
 		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) })
 }
 
-// AckPayload returns a checksum of this node's meta, for each answer to a probe. A
-// prober with another checksum knows an earlier process, which this process has not
-// heard of if it was told no node to join.
+// AckPayload returns a checksum of this node's meta, for each answer to a probe. A prober with another checksum knows
+// an earlier process, which this process has not heard of if it was told no node to join.
 func (d delegate) AckPayload() []byte {
 	return binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(d.NodeMeta(0)))
 }

@@ -135,9 +135,8 @@ func varyProcessors() {
 	}
 }
 
-// collectSeldom makes Go's collector run when the heap is three times the memory in use,
-// not twice, up to a limit in bytes, unless $GOGC or $GOMEMLIMIT is set. A collection
-// uses all idle processors, and requests wait meanwhile.
+// collectSeldom makes Go's collector run when the heap is three times the memory in use, not twice, up to a limit in
+// bytes, unless $GOGC or $GOMEMLIMIT is set. A collection uses all idle processors, and requests wait meanwhile.
 func collectSeldom(limit int64) {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
@@ -145,8 +144,7 @@ func collectSeldom(limit int64) {
 	}
 }
 
-// reloader reads the configuration of run again and puts it into effect, one reload at a
-// time.
+// reloader reads the configuration of run again and puts it into effect, one reload at a time.
 type reloader struct {
 	read     func() (configfile.File, error) // of the same command line, and of the file as it is now
 	s        *sidecar.Sidecar
@@ -165,8 +163,7 @@ func (r *reloader) endsWithin() time.Duration {
 	return cmp.Or(time.Duration(r.leaveTime.Load()), sidecar.DefaultLeaveTime) + 35*time.Second
 }
 
-// reloadOn reloads on each signal, until stop is called. Signals that come during a reload make
-// one more.
+// reloadOn reloads on each signal, until stop is called. Signals that come during a reload make one more.
 func (r *reloader) reloadOn(hangup <-chan os.Signal) (stop func()) {
 	return background(context.Background(), func(ctx context.Context) {
 		for {

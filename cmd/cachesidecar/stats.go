@@ -211,8 +211,7 @@ func (page *statsPage) feed(changes *cachesidecar.ChangesStats) {
 		table.Size(changes.KeptBytes))
 }
 
-// oldest returns the age of the oldest lease on another host. Copies of that host's
-// entries may lag that far behind.
+// oldest returns the age of the oldest lease on another host. Copies of that host's entries may lag that far behind.
 func oldest(leases []cachesidecar.LeaseStats) string {
 	age := int64(-1)
 	for _, l := range leases {

@@ -108,8 +108,7 @@ func (p *program) warm(c *cli.Context) error {
 	return p.reportWarm(c, w, err, time.Since(begun))
 }
 
-// newBar returns a progress bar on a terminal. A total of -1 means that the total is not
-// known.
+// newBar returns a progress bar on a terminal. A total of -1 means that the total is not known.
 func newBar(to io.Writer, total int64) *progressbar.ProgressBar {
 	return progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(to), progressbar.OptionSetWidth(30), progressbar.OptionShowCount(),
@@ -133,14 +132,17 @@ func (w *warmer) hasOrigin(ctx context.Context, ns string) error {
 		"name one in the configuration file, or another namespace with --ns", ns)
 }
 
+// warmChunk is the number of keys that are asked for before the next ones are read.
+const warmChunk = 1024
+
 // run asks for all keys.
 func (w *warmer) run(ctx context.Context, list *keyList) error {
 	for {
-		keys, err := list.next(ctx, warmChunk)
+		keys, err := list.readKeys(ctx, warmChunk)
 		if err != nil || len(keys) == 0 {
 			return err
 		}
-		results, err := w.chunk(ctx, keys)
+		results, err := w.warmKeys(ctx, keys)
 		w.advance(keys, results)
 		if err != nil {
 			return err
@@ -148,9 +150,8 @@ func (w *warmer) run(ctx context.Context, list *keyList) error {
 	}
 }
 
-// chunk asks for some keys. An error ends the run; keys that were not asked for because
-// of it are pending.
-func (w *warmer) chunk(ctx context.Context, keys []listedKey) (results []uint8, err error) {
+// warmKeys asks for some keys. An error ends the run; keys that were not asked for because of it are pending.
+func (w *warmer) warmKeys(ctx context.Context, keys []listedKey) (results []uint8, err error) {
 	results = make([]uint8, len(keys))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(w.concurrency)
@@ -159,12 +160,12 @@ func (w *warmer) chunk(ctx context.Context, keys []listedKey) (results []uint8, 
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			b, why := w.key(ctx, k.key)
-			if b == pending {
+			result, why := w.warmKey(ctx, k.key)
+			if result == pending {
 				return why
 			}
-			results[i] = b
-			return w.tally(k.key, b, why)
+			results[i] = result
+			return w.tally(k.key, result, why)
 		})
 	}
 	return results, g.Wait()
@@ -173,25 +174,28 @@ func (w *warmer) chunk(ctx context.Context, keys []listedKey) (results []uint8, 
 // advance moves the line to the last key that was answered without failure, up to the first
 // pending key: the failed keys behind it are worth another try.
 func (w *warmer) advance(keys []listedKey, results []uint8) {
-	for i, b := range results {
-		if b == pending {
+	for i, result := range results {
+		if result == pending {
 			return
 		}
-		if b != failed {
+		if result != failed {
 			w.line = keys[i].line
 		}
 	}
 }
 
+// maxFailures is the number of failed keys that are reported by name.
+const maxFailures = 10
+
 // tally counts a key. It returns an error if too many keys in a row have failed.
-func (w *warmer) tally(key string, b uint8, why error) error {
+func (w *warmer) tally(key string, result uint8, why error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.count[b]++
+	w.count[result]++
 	if w.bar != nil {
 		_ = w.bar.Add(1)
 	}
-	if b != failed {
+	if result != failed {
 		w.inARow = 0
 		return nil
 	}
@@ -204,12 +208,8 @@ func (w *warmer) tally(key string, b uint8, why error) error {
 	return nil
 }
 
-// maxFailures is the number of failed keys that are reported by name.
-const maxFailures = 10
-
-// key loads a key if it is not in the cache. An error with the result pending ends the
-// run.
-func (w *warmer) key(ctx context.Context, key string) (result uint8, err error) {
+// warmKey loads a key if it is not in the cache. An error with the result pending ends the run.
+func (w *warmer) warmKey(ctx context.Context, key string) (result uint8, err error) {
 	result = present
 	err = w.get(ctx, key, cachesidecar.GetOptions{NoLoad: true})
 	if errors.Is(err, cachesidecar.ErrNotFound) && !errors.Is(err, cachesidecar.ErrAbsent) {

@@ -353,7 +353,7 @@ func FuzzKeyList(f *testing.F) {
 		}
 		var got []listedKey
 		for l := newKeyList(io.NopCloser(bytes.NewReader(b)), "list", null); ; {
-			keys, err := l.next(t.Context(), 3)
+			keys, err := l.readKeys(t.Context(), 3)
 			testenv.Must(t, err)
 			if len(keys) == 0 {
 				break

@@ -10,9 +10,6 @@ import (
 	"os"
 )
 
-// warmChunk is the number of keys that are asked for before the next ones are read.
-const warmChunk = 1024
-
 // keyList reads keys, one per line or up to a zero byte. It skips empty keys.
 type keyList struct {
 	io.Closer
@@ -27,9 +24,8 @@ type listedKey struct {
 	key  string
 }
 
-// maxKeyLine is the longest line that is read as a key, in bytes. The sidecar refuses
-// keys above 1,024 bytes one by one. A file with a line above maxKeyLine is not a list of
-// keys.
+// maxKeyLine is the longest line that is read as a key, in bytes. The sidecar refuses keys above 1,024 bytes one by
+// one. A file with a line above maxKeyLine is not a list of keys.
 const maxKeyLine = 64 << 10
 
 func newKeyList(r io.ReadCloser, name string, null bool) *keyList {
@@ -55,7 +51,7 @@ func openKeys(in io.Reader, name string, null, counted bool) (l *keyList, total 
 	if st, err := f.Stat(); err == nil && counted && st.Mode().IsRegular() {
 		l = newKeyList(f, name, null)
 		for ok := true; ok && err == nil; total++ { // from -1: its last round finds the end
-			_, ok, err = l.one()
+			_, ok, err = l.readKey()
 		}
 		if err == nil {
 			_, err = f.Seek(0, io.SeekStart)
@@ -79,8 +75,8 @@ func splitNull(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	return 0, nil, nil
 }
 
-// one returns the next key; ok is false at the end.
-func (l *keyList) one() (k listedKey, ok bool, err error) {
+// readKey returns the next key; ok is false at the end.
+func (l *keyList) readKey() (k listedKey, ok bool, err error) {
 	for l.lines.Scan() {
 		l.line++
 		if key := l.lines.Text(); key != "" {
@@ -98,11 +94,11 @@ func (l *keyList) one() (k listedKey, ok bool, err error) {
 	return k, false, err
 }
 
-// next returns up to n keys, and no key at the end.
-func (l *keyList) next(ctx context.Context, n int) ([]listedKey, error) {
+// readKeys returns up to n keys, and no key at the end.
+func (l *keyList) readKeys(ctx context.Context, n int) ([]listedKey, error) {
 	return waitFor(ctx, func() (keys []listedKey, err error) {
 		for len(keys) < n {
-			key, ok, err := l.one()
+			key, ok, err := l.readKey()
 			if err != nil || !ok {
 				return keys, err
 			}

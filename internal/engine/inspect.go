@@ -165,3 +165,16 @@ func parseCursor(cursor []byte, e kv.Epoch) (p segment.Position, bad *wire.Error
 		Rest: binary.BigEndian.Uint64(cursor[12:]),
 	}, nil
 }
+
+// reload answers RELOAD.
+func (h *Admin) reload(ctx context.Context) wire.Reply {
+	if h.Config.Program.Reload == nil {
+		return failed(wire.BadRequest, "the program that this sidecar is embedded in "+
+			"has no configuration that could be read again: reload it by the program's own means")
+	}
+	changes, err := h.Config.Program.Reload(ctx)
+	if err != nil {
+		return failed(wire.BadRequest, "%v", err)
+	}
+	return wire.BodyReply(changes)
+}

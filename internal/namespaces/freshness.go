@@ -38,12 +38,11 @@ func (ns *Namespace) RefreshEarly(d kv.Deadline, now kv.Moment) bool {
 	return left < ns.RefreshWindow() && ns.Policy.drawEarly(left, ns.Took.Mean(), rand.Float64())
 }
 
-// drawEarly draws whether a read of a live value should refresh it in the background,
-// before the value ends and all its readers miss at once. It is XFetch
-// (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention,
-// VLDB 2015): it compares left, the remaining time, with took·beta·(−ln r), r uniform in
-// (0, 1]. A value that is read often is refreshed about one load time before its end, by
-// few readers. A value that is read rarely is almost never refreshed early.
+// drawEarly draws whether a read of a live value should refresh it in the background, before the value ends and all
+// its readers miss at once. It is XFetch (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede
+// Prevention, VLDB 2015): it compares left, the remaining time, with took·beta·(−ln r), r uniform in (0, 1]. A value
+// that is read often is refreshed about one load time before its end, by few readers. A value that is read rarely is
+// almost never refreshed early.
 func (policy Policy) drawEarly(left, took time.Duration, random float64) bool {
 	if policy.Beta <= 0 || took <= 0 {
 		return false
@@ -52,16 +51,14 @@ func (policy Policy) drawEarly(left, took time.Duration, random float64) bool {
 	return float64(took)*policy.Beta*-math.Log(r) >= float64(left)
 }
 
-// Stale reports whether a request that accepts a stale value gets the old one at once,
-// while one refresh runs in the background. A value kept by a soft deletion is kept only
-// for this purpose, so it is used for as long as it exists.
+// Stale reports whether a request that accepts a stale value gets the old one at once, while one refresh runs in the
+// background. A value kept by a soft deletion is kept only for this purpose, so it is used for as long as it exists.
 func (policy Policy) Stale(old *segment.Stale) bool {
 	return old.Invalidated || old.Ended < policy.StaleWhileRevalidate
 }
 
-// StaleIfFailed reports whether such a request gets the old value after its load ended
-// with err. ErrAbsent is not a failure but the newest state of the origin, as is every
-// other answer of the origin.
+// StaleIfFailed reports whether such a request gets the old value after its load ended with err. ErrAbsent is not a
+// failure but the newest state of the origin, as is every other answer of the origin.
 func (policy Policy) StaleIfFailed(old *segment.Stale, err error) bool {
 	return !loader.Answered(err) && (old.Invalidated || old.Ended < policy.StaleIfError)
 }
@@ -76,8 +73,7 @@ func (ns *Namespace) BarrierOf(q *wire.Request) (hold, lag time.Duration) {
 	return min(time.Duration(q.ReplicaLagMS)*time.Millisecond, lag), lag
 }
 
-// Waits reports whether a read that misses can wait: for the origin, or for another
-// client that loads the key.
+// Waits reports whether a read that misses can wait: for the origin, or for another client that loads the key.
 func (ns *Namespace) Waits(q *wire.Request) bool {
 	return q.Op == wire.OpLease || ns.Origin != nil && !q.Has(wire.NoLoad)
 }

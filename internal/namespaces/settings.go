@@ -53,12 +53,10 @@ type WarmSettings struct {
 	loader.List
 }
 
-// Policy determines how long the values of a namespace live, and how they are used after
-// their end.
+// Policy determines how long the values of a namespace live, and how they are used after their end.
 type Policy struct {
 	NegativeTTL time.Duration // of "the origin has no such key"; zero: not kept
-	// Time after the end in which a value is answered at once and refreshed in the
-	// background; zero: none.
+	// Time after the end in which a value is answered at once and refreshed in the background; zero: none.
 	StaleWhileRevalidate time.Duration
 	// Time after the end in which a value is answered if the origin fails; zero: none.
 	StaleIfError time.Duration

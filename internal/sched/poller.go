@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -24,3 +25,7 @@ func WakePoller() {
 		maxProcs.noteBusy()
 	}
 }
+
+// LetOthersRun runs the goroutines that are ready before the caller goes on: each of them that has a request for the
+// same connection adds it to the caller's write.
+func LetOthersRun() { runtime.Gosched() }

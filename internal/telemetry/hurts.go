@@ -26,8 +26,8 @@ func HurtsOf(st *cachesidecar.Stats) (f Findings) {
 	f.addCounts("writes refused because their callers had given up", st.Overdue, "")
 	f.addCounts("times that the socket's file was gone and was made again", socket.Remade, "")
 	f.addCounts("writes refused for lack of room", store.NoRoom, "")
-	f.addCounts("chosen hashes", store.Collided, "evicted for a key of the same hash", store.CrowdedOut,
-		"in full pages", store.SplitsRefused, "splits refused")
+	f.addCounts("chosen hashes", store.Collided, "evicted for a key of the same hash",
+		store.CrowdedOut, "in full pages", store.SplitsRefused, "splits refused")
 	f.addCounts("pauses of the process, after which it owned nothing", cluster.Pauses, "")
 	f.addCounts("other hosts", cluster.PollFailures, "polls failed", cluster.PeerErrors, "requests to owners failed",
 		cluster.Handoff.Failed, "handoffs ended early", cluster.Refused, "greetings refused",

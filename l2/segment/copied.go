@@ -6,11 +6,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Copies of a value that others were sent may be alive elsewhere after the store has evicted
-// the entry. What is then filled for the key has a version from the past, which outdates no
-// copy. So the store remembers the hashes of such entries, and a fill of one of them is a
-// change: see Fill. If it can remember no more, it forgets the hashes of some partitions,
-// and Config.Forgotten says that all copies of their keys must go.
+// Copies of a value that others were sent may be alive elsewhere after the store has evicted the entry. What is then
+// filled for the key has a version from the past, which outdates no copy. So the store remembers the hashes of such
+// entries, and a fill of one of them is a change: see Fill. If it can remember no more, it forgets the hashes of some
+// partitions, and Config.Forgotten says that all copies of their keys must go.
 
 const (
 	copiedGroups     = 64   // each of kv.Partitions/copiedGroups partitions

@@ -7,9 +7,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Writes with a version from the past: entries from another host, and the results of
-// loads. Such a write keeps the version that it comes with. It is refused if the store
-// has something newer for its key.
+// Writes with a version from the past: entries from another host, and the results of loads. Such a write keeps the
+// version that it comes with. It is refused if the store has something newer for its key.
 
 // past is what such a write brings along.
 type past struct {
@@ -22,10 +21,9 @@ type past struct {
 	event        kv.Version // of the change, if it is one
 }
 
-// Restore puts an entry back as it was elsewhere, with its version. It does so only if
-// the key has no live entry, and had none that may have copies, its partition still has the
-// given generation, and admit returns true. admit is called in the critical section that
-// stores.
+// Restore puts an entry back as it was elsewhere, with its version. It does so only if the key has no live entry, and
+// had none that may have copies, its partition still has the given generation, and admit returns true. admit is
+// called in the critical section that stores.
 func (s *Store) Restore(e kv.Entry, generation uint16, hits int, admit func() bool, now kv.Moment) Result {
 	_, r := s.putPast(e.Key, Write{
 		Value: e.Value, Facts: e.Facts, past: &past{generation: generation, hits: hits, admit: admit},
@@ -44,16 +42,14 @@ type Fill struct {
 
 	ExecuteBefore time.Duration // as in Write
 
-	// Admit is called in the critical section that stores, if everything else agrees,
-	// and again if the store has to make room first. Fill stores only if it returns
-	// true.
+	// Admit is called in the critical section that stores, if everything else agrees, and again if the store has to
+	// make room first. Fill stores only if it returns true.
 	Admit func() bool
 }
 
-// Fill stores the result of a load in place of the present entry. It returns Stored,
-// Outdated, Overdue, TooLarge or NoRoom. A fill is outdated if the partition has another
-// generation, if a flush or the present entry is not older than the load, or if Admit
-// returns false.
+// Fill stores the result of a load in place of the present entry. It returns Stored, Outdated, Overdue, TooLarge or
+// NoRoom. A fill is outdated if the partition has another generation, if a flush or the present entry is not older
+// than the load, or if Admit returns false.
 //
 // Fill calls Config.Changed only if copies of an earlier value may be alive: the live entry
 // that it replaces or removes may have copies, or one that was evicted may; or if AnnounceFills says so. The version

@@ -284,7 +284,7 @@ func (f *Feed) Check(ctx context.Context) (warnings []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	_, left, err := f.left(ctx, conn)
+	_, left, err := f.leftSlots(ctx, conn)
 	return append(f.warnings(server), left...), err
 }
 

@@ -22,9 +22,10 @@ const leftQuery = `SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), resta
 
 // Slot says which slot of which server the feed follows. One feed alone can do so, whichever the database:
 // a server has one slot of a name.
-func (f *Feed) Slot() string { return f.slot(f.cfg.Slot) }
+func (f *Feed) Slot() string { return f.slotText(f.cfg.Slot) }
 
-func (f *Feed) slot(name string) string {
+// slotText names a slot and its server.
+func (f *Feed) slotText(name string) string {
 	var servers []string
 	if c, err := f.config(false); err == nil {
 		_, first := pgconn.NetworkAddress(c.Host, c.Port)
@@ -69,15 +70,15 @@ func (f *Feed) slotOf(ctx context.Context, conn *pgconn.PgConn) (*slot, error) {
 // behind. It is called before the feed is used.
 func (f *Feed) Beside(slots []string) { f.beside = slots }
 
-// left returns the slots that may be left behind, with what is to be done.
-func (f *Feed) left(ctx context.Context, conn *pgconn.PgConn) (names, warnings []string, err error) {
+// leftSlots returns the slots that may be left behind, with what is to be done.
+func (f *Feed) leftSlots(ctx context.Context, conn *pgconn.PgConn) (names, warnings []string, err error) {
 	rows, err := ask(ctx, conn, leftQuery)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, row := range rows {
 		name := row[0]
-		if name == f.cfg.Slot || slices.Contains(f.beside, f.slot(name)) {
+		if name == f.cfg.Slot || slices.Contains(f.beside, f.slotText(name)) {
 			continue
 		}
 		kept, _ := strconv.ParseUint(row[1], 10, 64) // zero if it is not known

@@ -113,7 +113,7 @@ func (st *stream) Begun(ctx context.Context) error {
 
 // Left returns a warning of each slot that may be left behind, once in the life of the feed.
 func (st *stream) Left(ctx context.Context) (warnings []string, err error) {
-	names, all, err := st.feed.left(ctx, st.gate)
+	names, all, err := st.feed.leftSlots(ctx, st.gate)
 	for i, name := range names {
 		if _, told := st.feed.told.LoadOrStore(name, true); !told {
 			warnings = append(warnings, all[i])

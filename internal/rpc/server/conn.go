@@ -13,17 +13,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
-// Handler serves the requests of one connection. The connection's reader calls all
-// methods, one at a time.
+// Handler serves the requests of one connection. The connection's reader calls all methods, one at a time.
 type Handler interface {
 	// Batch is called when bytes have come in, before their frames are served. Served is
 	// called when the answers have been written.
 	Batch()
 	Served()
-	// Serve answers at most MaxFrames frames: it appends whole frames to c.Out, or hands
-	// requests on to c.Go. The bytes of frames are valid until it returns. It keeps c.Out
-	// below 64 KiB with Flush and Grow. An error ends the connection after c.Out has been
-	// written.
+	// Serve answers at most MaxFrames frames: it appends whole frames to c.Out, or hands requests on to c.Go. The
+	// bytes of frames are valid until it returns. It keeps c.Out below 64 KiB with Flush and Grow. An error ends the
+	// connection after c.Out has been written.
 	Serve(c *Conn, frames [][]byte) error
 	// Oversized appends the answer to a frame that is longer than allowed, of which only
 	// the beginning was read. The connection is closed after it.
@@ -75,8 +73,7 @@ type Conn struct {
 // calls it, before any request waits.
 func (c *Conn) SetTenant(tenant, process string) { c.account.Move(tenant, process) }
 
-// AllowMaxFrame raises the longest request from Limits.MaxFirstFrame to Limits.MaxFrame. The handler
-// calls it.
+// AllowMaxFrame raises the longest request from Limits.MaxFirstFrame to Limits.MaxFrame. The handler calls it.
 func (c *Conn) AllowMaxFrame() { c.longest = c.server.limits.MaxFrame }
 
 // Kill ends the connection without waiting for its reader. Any goroutine may call it. Answers that are
@@ -85,11 +82,9 @@ func (c *Conn) Kill() { c.socket.Kill() }
 
 // Limits bounds the resources of connections. Zero means the default.
 type Limits struct {
-	// MaxConns bounds the connections at once; one more is closed at once. Default
-	// 16,384.
+	// MaxConns bounds the connections at once; one more is closed at once. Default 16,384.
 	MaxConns int
-	// NewRate bounds the new connections of one tenant a second, after the first 128; more
-	// wait. Default: no bound.
+	// NewRate bounds the new connections of one tenant a second, after the first 128; more wait. Default: no bound.
 	NewRate float64
 	// Framing finds the requests in what connections send. Default: that of package wire.
 	Framing Framing
@@ -109,8 +104,7 @@ type Limits struct {
 	WriteTimeout time.Duration
 	// DrainTimeout is the time for requests in flight at a shutdown. Default 5 s.
 	DrainTimeout time.Duration
-	// Budget bounds the memory; several servers and clients may share it. Default: a
-	// Budget for this server alone.
+	// Budget bounds the memory; several servers and clients may share it. Default: a Budget for this server alone.
 	Budget *quota.Budget
 }
 

@@ -10,14 +10,12 @@ import (
 // Framing finds the requests in what a connection has read, and says BUSY in the words of its
 // protocol. Limits.Framing is one; all connections of a server share it.
 type Framing interface {
-	// Cut finds the first request in b, what a connection has read and not served. b begins
-	// where a request does, and is not empty. scanned is Cut.Scanned of the last Cut of the
-	// same request, which has seen fewer bytes of it; 0: there was none. longest bounds the
-	// bytes of a request.
+	// Cut finds the first request in b, what a connection has read and not served. b begins where a request does, and
+	// is not empty. scanned is Cut.Scanned of the last Cut of the same request, which has seen fewer bytes of it; 0:
+	// there was none. longest bounds the bytes of a request.
 	Cut(b []byte, scanned, longest int) Cut
-	// Busy appends the answer to a request that has begun and that there is no memory for.
-	// beginning is what has come of it; its Cut.Need is known. ok false: there is no answer,
-	// and the connection ends.
+	// Busy appends the answer to a request that has begun and that there is no memory for. beginning is what has come
+	// of it; its Cut.Need is known. ok false: there is no answer, and the connection ends.
 	Busy(dst, beginning []byte, why error) (out []byte, ok bool)
 }
 
@@ -25,8 +23,7 @@ type Framing interface {
 type Cut struct {
 	Frame []byte // a whole request, for Handler.Serve, in the bytes of b; nil: none is complete
 	Size  int    // bytes of b that the request takes; Frame may be some of them
-	// Drop is how many bytes behind Size belong to the request and are of no use. They are
-	// dropped as they come.
+	// Drop is how many bytes behind Size belong to the request and are of no use. They are dropped as they come.
 	Drop int
 	// If no request is complete: Need is how many bytes the one that has begun takes, as far
 	// as that is known; 0: it is not. It is more than b has.

@@ -13,17 +13,15 @@ import (
 // outbox is the answers of a connection that wait to be written, bounded by its share of the
 // budget. It has a queue of chunks, and one goroutine at a time writes them, each with one write.
 //
-// That goroutine holds writing. Whoever finds writing unset may set it, under mu: the reader with
-// the answers of its batch (sendBatch) or a descriptor (Conn.Pass), the goroutine of a request with
-// its answer (replies.sendLocked), or the reader of another connection, which has come with answers
-// for this one (replies.queueLocked; transport.Answers calls WriteNow later). The others queue their
-// answers. The holder writes those too, and unsets writing in doneLocked. WriteNow alone passes
-// writing on: a write that would wait goes to a goroutine of its own.
+// That goroutine holds writing. Whoever finds writing unset may set it, under mu: the reader with the answers of its
+// batch (sendBatch) or a descriptor (Conn.Pass), the goroutine of a request with its answer (replies.sendLocked), or
+// the reader of another connection, which has come with answers for this one (replies.queueLocked; transport.Answers
+// calls WriteNow later). The others queue their answers. The holder writes those too, and unsets writing in
+// doneLocked. WriteNow alone passes writing on: a write that would wait goes to a goroutine of its own.
 type outbox struct {
 	socket *transport.Socket
 	sent   *atomic.Int64 // counts bytes
-	// onFail is told once, with the lock held, that err ends the connection, and returns
-	// the error to keep.
+	// onFail is told once, with the lock held, that err ends the connection, and returns the error to keep.
 	onFail func(err error) error
 	share  quota.AnswerShare
 
@@ -47,8 +45,7 @@ func (o *outbox) init(s *transport.Socket, a *quota.Account, sent *atomic.Int64,
 	o.changed.L = &o.mu
 }
 
-// maxQueued is how many bytes of answers may wait for a connection's writer before its
-// reader waits too.
+// maxQueued is how many bytes of answers may wait for a connection's writer before its reader waits too.
 const maxQueued = 256 << 10
 
 // fullLocked says whether the reader must wait before it adds more.
@@ -256,9 +253,8 @@ func (o *outbox) doneLocked() {
 	o.changed.Broadcast()
 }
 
-// beforeWait is called before a write of answers waits, and returns an error if it must
-// not wait. From then on the waiting answers are charged, and grow old until all of them
-// are taken.
+// beforeWait is called before a write of answers waits, and returns an error if it must not wait. From then on the
+// waiting answers are charged, and grow old until all of them are taken.
 func (o *outbox) beforeWait() error {
 	first := o.blocked.CompareAndSwap(0, time.Now().UnixNano())
 	o.mu.Lock()
@@ -328,8 +324,7 @@ func (o *outbox) unpinLocked() {
 func (o *outbox) failLocked(err error) {
 	if o.err == nil {
 		o.err = o.onFail(err)
-		// Wakes the reader and the writer. Close would wait for the reader, and the reader
-		// may be the caller.
+		// Wakes the reader and the writer. Close would wait for the reader, and the reader may be the caller.
 		o.socket.Wake()
 	}
 }

@@ -9,10 +9,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
-// partFrame is the frame of a request that has begun and is not complete. It is charged
-// for memory as its bytes come: never more than twice the bytes that are there, or the
-// 64 KiB that a read takes. If there is no memory for it, it is answered BUSY at once. The
-// rest of it is read and dropped (Input.Skip), and the connection goes on.
+// partFrame is the frame of a request that has begun and is not complete. It is charged for memory as its bytes come:
+// never more than twice the bytes that are there, or the 64 KiB that a read takes. If there is no memory for it, it
+// is answered BUSY at once. The rest of it is read and dropped (Input.Skip), and the connection goes on.
 type partFrame struct {
 	scanned int         // of its bytes: see Cut.Scanned
 	timed   bool        // a read deadline is set
@@ -83,9 +82,8 @@ func (c *Conn) dropFrameBetween(why error) error {
 	return err
 }
 
-// dropFrame answers the frame that has begun with BUSY, and discards it. If its length is not
-// known, or what an answer needs has not come, dropFrame returns an error, which ends the
-// connection.
+// dropFrame answers the frame that has begun with BUSY, and discards it. If its length is not known, or what an
+// answer needs has not come, dropFrame returns an error, which ends the connection.
 func (c *Conn) dropFrame(why error) error {
 	c.server.dropped.Add(1)
 	in := &c.input

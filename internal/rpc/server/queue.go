@@ -2,8 +2,7 @@ package server
 
 import "github.com/cachesidecar/cachesidecar/internal/transport"
 
-// chunk is what one write sends: short messages that share a pooled buffer, or bytes of
-// their own.
+// chunk is what one write sends: short messages that share a pooled buffer, or bytes of their own.
 type chunk struct {
 	b       []byte
 	pooled  *[transport.BufferSize]byte

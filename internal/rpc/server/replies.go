@@ -50,8 +50,7 @@ func (r *replies) pushLocked(b []byte, given, reads bool) {
 	}
 }
 
-// sendLocked writes the answer b of a task, or leaves it to the goroutine that writes
-// already.
+// sendLocked writes the answer b of a task, or leaves it to the goroutine that writes already.
 func (r *replies) sendLocked(b []byte, reads bool) {
 	r.pushLocked(b, true, reads)
 	if o := r.outbox; o.err == nil && !o.writing && !o.queue.empty() {
@@ -83,8 +82,7 @@ type longTask struct {
 	task func() []byte
 }
 
-// longPatience bounds how many bytes of later answers may overtake a long answer, in
-// multiples of its own length.
+// longPatience bounds how many bytes of later answers may overtake a long answer, in multiples of its own length.
 const longPatience = 8
 
 // runLong runs the long tasks, each when no long answer waits to be written.
@@ -144,12 +142,11 @@ func reading(task func() []byte) func() (answer []byte, reads bool) {
 	return func() ([]byte, bool) { return task(), true }
 }
 
-// Begin begins a request that must wait; Run or Answer ends it. Begin waits while the
-// connection has MaxInFlight requests or too many bytes of answers that the peer does not
-// take, so nothing more is read meanwhile. Begin also waits while room returns false,
-// until other requests have ended, as long as there is memory to wait; a nil room always
-// has room. stands says whether the connection still stands. If it does not, no call
-// needs to be made for the request. Only the reader calls Begin.
+// Begin begins a request that must wait; Run or Answer ends it. Begin waits while the connection has MaxInFlight
+// requests or too many bytes of answers that the peer does not take, so nothing more is read meanwhile. Begin also
+// waits while room returns false, until other requests have ended, as long as there is memory to wait; a nil room
+// always has room. stands says whether the connection still stands. If it does not, no call needs to be made for the
+// request. Only the reader calls Begin.
 func (c *Conn) Begin(room func() bool) (stands bool) {
 	endTurn(c)
 	o := &c.outbox
@@ -189,8 +186,7 @@ func (c *Conn) Begin(room func() bool) (stands bool) {
 // connections of its process have left some.
 const roomAgain = 5 * time.Millisecond
 
-// waitForRoomLocked waits until something has changed, on this connection or possibly on
-// another.
+// waitForRoomLocked waits until something has changed, on this connection or possibly on another.
 func (o *outbox) waitForRoomLocked() {
 	again := time.AfterFunc(roomAgain, func() {
 		o.mu.Lock()
@@ -214,11 +210,10 @@ func (c *Conn) Run(task func() (answer []byte, reads bool)) {
 	}()
 }
 
-// Long runs a request that has begun and whose answer has about size bytes. It runs task
-// when no long answer waits to be written. So all short answers come first, and of the
-// long ones the shorter come before much longer ones. Long is for requests that only
-// read. A task that waits delays all tasks behind it. So it waits for a turn to copy at
-// most, or hands its request on to Run and returns nil.
+// Long runs a request that has begun and whose answer has about size bytes. It runs task when no long answer waits to
+// be written. So all short answers come first, and of the long ones the shorter come before much longer ones. Long is
+// for requests that only read. A task that waits delays all tasks behind it. So it waits for a turn to copy at most,
+// or hands its request on to Run and returns nil.
 func (c *Conn) Long(size int, task func() []byte) {
 	r := &c.replies
 	r.outbox.mu.Lock()
@@ -254,9 +249,8 @@ func (c *Conn) Tell(a *transport.Answers, frame []byte) {
 	c.replies.queueLocked(a, frame, false, true)
 }
 
-// While returns a context that ends once nothing can be written to the connection any
-// more, or the connection has ended. Only the reader calls While. The connection keeps
-// one such context, the last.
+// While returns a context that ends once nothing can be written to the connection any more, or the connection has
+// ended. Only the reader calls While. The connection keeps one such context, the last.
 func (c *Conn) While(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	c.outbox.mu.Lock()
@@ -267,8 +261,7 @@ func (c *Conn) While(ctx context.Context) context.Context {
 	return ctx
 }
 
-// Hold charges n bytes for a request that waits, until Free. An error means that there is
-// no memory.
+// Hold charges n bytes for a request that waits, until Free. An error means that there is no memory.
 func (c *Conn) Hold(n int) error { return c.account.Take(quota.ForRequests, int64(n)) }
 
 // Free gives back n bytes of Hold.
@@ -277,11 +270,10 @@ func (c *Conn) Free(n int) { c.account.Give(quota.ForRequests, int64(n)) }
 // Account returns the account of the connection.
 func (c *Conn) Account() *quota.Account { return c.account }
 
-// Wait has the reader of a connection wait in f. Before that it writes what Out has, so that f may
-// take long. Meanwhile nothing more is read, and the connection ends if its client goes. last says
-// that the caller needs nothing more of the frames at hand, whose memory is given back if nothing
-// has come behind them. An error means that f was not called: there is no memory to wait with, or
-// the connection has ended.
+// Wait has the reader of a connection wait in f. Before that it writes what Out has, so that f may take long.
+// Meanwhile nothing more is read, and the connection ends if its client goes. last says that the caller needs nothing
+// more of the frames at hand, whose memory is given back if nothing has come behind them. An error means that f was
+// not called: there is no memory to wait with, or the connection has ended.
 func Wait(c *Conn, last bool, f func()) error {
 	if err := c.flush(); err != nil {
 		return err
@@ -339,11 +331,10 @@ type End Conn
 // EndOf returns the end of a connection.
 func EndOf(c *Conn) *End { return (*End)(c) }
 
-// Ended says whether the connection's client has gone, or this host has ended the connection:
-// no answer can come to the client any more. It asks the operating system, since the reader
-// may have had no time yet to find out. A client that only sends nothing more has not gone.
-// Over TCP a client that has closed its connection looks like that one, until it refuses an
-// answer. Any goroutine may call Ended, also after the connection has been closed.
+// Ended says whether the connection's client has gone, or this host has ended the connection: no answer can come to
+// the client any more. It asks the operating system, since the reader may have had no time yet to find out. A client
+// that only sends nothing more has not gone. Over TCP a client that has closed its connection looks like that one,
+// until it refuses an answer. Any goroutine may call Ended, also after the connection has been closed.
 func (end *End) Ended() bool {
 	return end.socket.Killed() || end.outbox.failure() != nil || end.socket.HungUp()
 }

@@ -212,8 +212,7 @@ func (c *Conn) refuse(bad Cut) error {
 	return bad.Bad
 }
 
-// onFail notes that the connection cannot be written to, and returns the error to keep.
-// The outbox's lock is held.
+// onFail notes that the connection cannot be written to, and returns the error to keep. The outbox's lock is held.
 func (c *Conn) onFail(err error) error {
 	c.replies.cancelContext()
 	switch {
@@ -273,9 +272,8 @@ func (c *Conn) drain() error {
 	return err
 }
 
-// shutdown makes the reader stop: over a Unix socket at the end of what the peer has sent,
-// so that the peer knows of each request whether it was served; else after the bytes that
-// it has read.
+// shutdown makes the reader stop: over a Unix socket at the end of what the peer has sent, so that the peer knows of
+// each request whether it was served; else after the bytes that it has read.
 func (c *Conn) shutdown() {
 	c.socket.EndLinger()
 	if c.socket.CloseRead() {
