@@ -216,8 +216,6 @@ func TestGetMulti(t *testing.T) {
 // TestReconnect checks that calls fail fast while the sidecar is away, and work again
 // after it is back.
 func TestReconnect(t *testing.T) {
-	testenv.Takes(t, 5*time.Second)
-	t.Parallel() // it waits for a sidecar that is to be back
 	path := filepath.Join(t.TempDir(), "s")
 	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("no sidecar there: %v", err)
@@ -228,7 +226,8 @@ func TestReconnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	ctx := testenv.Context(t) // a sidecar that has just left is awaited, but by no call after that
+	client.PassMove(t, c)
+	ctx := testenv.Context(t)
 	for range 100 {
 		if _, err := c.Get(ctx, "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 			t.Errorf("while it is away: %v", err)
@@ -319,7 +318,8 @@ func TestContext(t *testing.T) {
 }
 
 func TestFailOpen(t *testing.T) {
-	t.Parallel() // it waits for a sidecar that is to be back
+	testenv.Takes(t, 5*time.Second)
+	t.Parallel() // a sidecar that has just left is awaited, for as long as it is in life
 	load := func(context.Context, string) ([]byte, error) { return []byte("loaded"), nil }
 	for _, closed := range []bool{false, true} {
 		t.Run(fmt.Sprint("closed ", closed), func(t *testing.T) {

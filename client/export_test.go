@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -34,6 +36,18 @@ func (c *Client) Doubted() bool {
 		}
 	}
 	return false
+}
+
+// PassMove waits until the sidecar has said that it closes, and makes the time pass for which calls wait for
+// the next one.
+func PassMove(t testing.TB, c *Client) {
+	t.Helper()
+	testenv.Eventually(t, "the sidecar says that it closes", func() bool { return c.movesAt.Load() != 0 })
+	at := c.movesAt.Load() - int64(moveFor)
+	if at == 0 { // means never
+		at--
+	}
+	c.movesAt.Store(at)
 }
 
 // CountNear counts a hit of the near cache, which only SendHits reports.

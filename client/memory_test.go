@@ -195,8 +195,6 @@ func TestNotShared(t *testing.T) {
 
 // A sidecar that is started again has another region; the client finds it.
 func TestSharedRestart(t *testing.T) {
-	testenv.Takes(t, 5*time.Second)
-	t.Parallel() // it waits for a sidecar that is to be back
 	path := filepath.Join(t.TempDir(), "s")
 	stop := serve(t, path)
 	c := sharing(t, client.Config{Socket: path})
@@ -205,6 +203,7 @@ func TestSharedRestart(t *testing.T) {
 	}
 	warm(t, c, "k")
 	stop()
+	client.PassMove(t, c)
 	if it, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); err == nil {
 		t.Fatalf("without a sidecar: %+v", it)
 	}

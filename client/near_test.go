@@ -517,8 +517,6 @@ func TestNearLease(t *testing.T) {
 // TestNearDisconnect checks that all values are dropped at once if the connection breaks,
 // and that no value of an earlier sidecar is served after another one has started.
 func TestNearDisconnect(t *testing.T) {
-	testenv.Takes(t, 5*time.Second)
-	t.Parallel() // it waits for a sidecar that is to be back
 	n := newNearTest(t, time.Minute)
 	n.set(n.other, "k", "1")
 	n.keep("k", "1")
@@ -536,6 +534,7 @@ func TestNearDisconnect(t *testing.T) {
 	n.keep("k", "1")
 	path := n.other.cfg.Socket
 	n.stop()
+	PassMove(t, n.Client)
 	testenv.Eventually(n.t, "nothing is followed, and all is dropped", func() bool {
 		st := n.NearStats()
 		return !st.Following && st.Entries == 0

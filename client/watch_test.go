@@ -45,8 +45,6 @@ func (f *follow) want(kind client.Kind, about string) client.Event {
 }
 
 func TestWatch(t *testing.T) {
-	testenv.Takes(t, 5*time.Second)
-	t.Parallel() // it waits for a sidecar that is to be back
 	path := filepath.Join(t.TempDir(), "s")
 	stop := serve(t, path)
 	c := dial(t, client.Config{Socket: path})
@@ -84,6 +82,7 @@ func TestWatch(t *testing.T) {
 
 	// After a restart come one or more errors, and then a reset.
 	stop()
+	client.PassMove(t, c)
 	if _, err, ok := some.pull(); ok && err == nil {
 		_, err, ok = some.pull() // the last heartbeat before the stop
 		if !ok || err == nil {

@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/testing/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) { origintest.Main(m) }
 
 // start runs a sidecar until the test ends. The default timeouts are long enough for a
 // machine that stalls.

@@ -85,34 +85,45 @@ func TestTextBadInput(t *testing.T) {
 // TestTextTruncated ends a connection at each byte of a command. It is not served, and the
 // next client finds what was there before.
 func TestTextTruncated(t *testing.T) {
+	t.Parallel() // each connection is waited for
 	h := doors.Serve(t, onehost.Config{})
-	other := h.Text()
-	other.Ask("set k 7 0 1\r\n5", "STORED")
+	h.Text().Ask("set k 7 0 1\r\n5", "STORED")
 	for _, command := range []string{
 		"get k\r\n", "gets k\r\n", "gat 1 k\r\n", "mg k v T1\r\n", "me k\r\n", "incr k 1\r\n", "decr k 1\r\n", "ma k\r\n",
 		"touch k 1\r\n", "delete k\r\n", "md k\r\n", "flush_all\r\n", "set k 0 0 5\r\nhello\r\n", "ms k 5\r\nhello\r\n",
 		"append k 0 0 3\r\n\r\nx\r\n", "prepend k 0 0 1\r\n1\r\n", "replace k 0 0 1\r\n1\r\n", "add l 0 0 1\r\n1\r\n",
 		"cas k 0 0 1 1\r\n1\r\n", "set k 0 0 1 noreply\r\n1\r\n", "version\r\n", "stats\r\n", "verbosity 1\r\n", "mn\r\n",
 	} {
-		for n := range len(command) {
-			c := h.Text()
-			c.Send(command[:n])
-			_ = c.Conn.(*net.UnixConn).CloseWrite()
-			_ = c.SetReadDeadline(testenv.Deadline())
-			if said, err := io.ReadAll(c); err != nil || len(said) > 0 {
-				t.Errorf("%q: %q, %v", command[:n], said, err)
-			}
-			c.Close()
-		}
-		other.Ask("mg k v f t", "VA 1 f7 t-1", "5")
-		other.Ask("get l", "END")
+		t.Run(command[:len(command)-2], func(t *testing.T) {
+			t.Parallel()
+			truncate(t, h, command)
+		})
 	}
+}
+
+// truncate sends each beginning of a command.
+func truncate(t *testing.T, h *doors.Host, command string) {
+	t.Helper()
+	for n := range len(command) {
+		c := h.Text()
+		c.Send(command[:n])
+		_ = c.Conn.(*net.UnixConn).CloseWrite()
+		_ = c.SetReadDeadline(testenv.Deadline())
+		if said, err := io.ReadAll(c); err != nil || len(said) > 0 {
+			t.Errorf("%q: %q, %v", command[:n], said, err)
+		}
+		c.Close()
+	}
+	other := h.Text()
+	other.Ask("mg k v f t", "VA 1 f7 t-1", "5")
+	other.Ask("get l", "END")
 }
 
 // TestTextValuesNeverCome announces many long values, or begins many long lines, and sends only their
 // beginnings. Their memory is bounded, others are served, and nothing is left when the clients have gone.
 func TestTextValuesNeverCome(t *testing.T) {
 	testenv.Takes(t, 3*time.Second)
+	t.Parallel()
 	for name, begin := range map[string]string{"values": "set k 0 0 400000\r\n", "lines": "get "} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

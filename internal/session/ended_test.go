@@ -91,6 +91,7 @@ var endings = []ending{
 // closed the connection is not executed: it would replace what other clients have written since.
 // Here it waits for an earlier request of the connection.
 func TestWritesEndWithTheirConnection(t *testing.T) {
+	t.Parallel() // each case has a host of its own, and some wait for a second
 	for _, tc := range []struct {
 		name string
 		q    wire.Request
@@ -123,27 +124,29 @@ func TestWritesEndWithTheirConnection(t *testing.T) {
 				}
 			}
 			t.Run(tc.name+" when "+e.name, func(t *testing.T) {
-				g := newGate()
+				t.Parallel()
+				g, q := newGate(), tc.q
 				h := g.behind(t, false)
 				c := h.App()
 				c.Begin(wire.Request{Op: wire.OpGet, Key: []byte("k")})
 				<-g.asked
-				if tc.q.Keys == nil {
-					tc.q.Key = []byte("k")
+				if q.Keys == nil {
+					q.Key = []byte("k")
 				}
-				id := c.Begin(tc.q)
+				id := c.Begin(q)
 				check(t, h, g, c.Conn, 2, e.executed || tc.late == "", func() {})
 				for left := 2; e.executed && left > 0; left-- { // the GET ends first, and its answer may be the second
 					frame := c.Frame()
 					if of, _ := wire.PeekID(frame); of != id {
 						continue
 					}
-					if r := c.Decode(tc.q.Op, frame); r.Status != wire.OK {
+					if r := c.Decode(q.Op, frame); r.Status != wire.OK {
 						t.Errorf("the answer is %s %s", r.Status, r.Message)
 					}
 				}
 			})
 			t.Run(tc.name+" in memcached's protocol when "+e.name, func(t *testing.T) {
+				t.Parallel()
 				g := newGate()
 				h := g.behind(t, false)
 				c := h.Text()

@@ -17,7 +17,8 @@ import (
 )
 
 func TestWrite(t *testing.T) {
-	testenv.Takes(t, time.Second)
+	testenv.Takes(t, 3*time.Second)
+	t.Parallel()
 	server, socket := startMemcached(t)
 	writer := func(cfg Config, write WriteConfig, options ...loader.OriginOptions) loader.Writer {
 		cfg.KeyPrefix, cfg.Write = "p:", write
@@ -47,8 +48,6 @@ func TestWrite(t *testing.T) {
 		{Name: "nobody listens", Writer: hasty(testenv.Refusing(t)), Key: "a", Err: loader.ErrNotWritten},
 		{Name: "garbage", Writer: hasty(origintest.Saying(t, "garbage\r\n")), Key: "a", Err: origintest.ErrUnknown},
 		{Name: "error", Writer: hasty(origintest.Saying(t, "SERVER_ERROR out of memory storing object\r\n")), Key: "a", Err: origintest.ErrUnknown},
-		{Name: "silence", Writer: hasty(origintest.Saying(t, "")), Key: "a", Err: origintest.ErrUnknown, Hangs: true},
-		{Name: "drips", Writer: hasty(origintest.Dripping(t, "STO", "x")), Key: "a", Err: origintest.ErrUnknown, Hangs: true},
 		{Name: "drops the connection", Writer: hasty(origintest.Cutting(t, "")), Key: "a", Err: origintest.ErrUnknown},
 		{Name: "through a proxy", Writer: proxied, Key: "proxied", Value: "1"},
 	})
@@ -84,4 +83,17 @@ func TestWrite(t *testing.T) {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}
+}
+
+// TestWriteWithoutAnswer checks writes to servers that do not answer.
+func TestWriteWithoutAnswer(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
+	t.Parallel()
+	hasty := func(address string) loader.Writer {
+		return source(t, Config{Servers: []string{address}, KeyPrefix: "p:"}, loader.OriginOptions{Timeout: origintest.Hasty})
+	}
+	origintest.RunWrites(t, []origintest.Write{
+		{Name: "silence", Writer: hasty(origintest.Saying(t, "")), Key: "a", Err: origintest.ErrUnknown, Hangs: true},
+		{Name: "drips", Writer: hasty(origintest.Dripping(t, "STO", "x")), Key: "a", Err: origintest.ErrUnknown, Hangs: true},
+	})
 }

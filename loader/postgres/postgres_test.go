@@ -57,6 +57,7 @@ func underWay(t *testing.T, p *origintest.Postgres, text string) {
 }
 
 func TestPostgres(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
 	p := origintest.NewPostgres(t)
 	server := p.Start(t)

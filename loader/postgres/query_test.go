@@ -33,6 +33,7 @@ func many(n int, f func(i int)) {
 // that connection may have one of another client. Several origins, and others that were started
 // before, share the connections.
 func TestPooler(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	p := origintest.NewPostgres(t)
 	p.Start(t)
@@ -75,6 +76,7 @@ func TestPooler(t *testing.T) {
 // TestTableChanges alters a table between two loads: no load fails, and each gives the value as
 // the table is.
 func TestTableChanges(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	p := origintest.NewPostgres(t)
 	p.Start(t)
@@ -121,6 +123,7 @@ func TestTableChanges(t *testing.T) {
 
 // TestIdleEnds restarts the server while connections are idle: no load and no write fails.
 func TestIdleEnds(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	p := origintest.NewPostgres(t)
 	server := p.Start(t)
@@ -150,6 +153,7 @@ func TestIdleEnds(t *testing.T) {
 // TestDescriptionsEnd checks that a description is not kept for ever: a wider type of the key
 // gives an error of the key only. An error that ends the connection says nothing of a table.
 func TestDescriptionsEnd(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, time.Second)
 	p := origintest.NewPostgres(t)
 	p.Start(t)

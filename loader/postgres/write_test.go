@@ -23,6 +23,7 @@ func tcp(address, query string) Config {
 }
 
 func TestList(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
 	c := origintest.NewPostgres(t)
 	server := c.Start(t)
@@ -120,6 +121,7 @@ const (
 )
 
 func TestWrite(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
 	c := origintest.NewPostgres(t)
 	server := c.Start(t)

@@ -112,7 +112,8 @@ func TestList(t *testing.T) {
 }
 
 func TestWrite(t *testing.T) {
-	testenv.Takes(t, 2*time.Second)
+	testenv.Takes(t, 3*time.Second)
+	t.Parallel()
 	server, socket := startRedis(t)
 	ctx := context.Background()
 	with := func(cfg Config, write WriteConfig, options ...loader.OriginOptions) loader.Writer {
@@ -143,8 +144,6 @@ func TestWrite(t *testing.T) {
 		{Name: "wrong password", Writer: with(Config{Address: socket, Password: "wr0ng"}, WriteConfig{}), Key: "a", Err: loader.ErrNotWritten, Secret: "wr0ng"},
 		{Name: "nobody listens", Writer: hasty(testenv.Refusing(t)), Key: "a", Err: loader.ErrNotWritten, Secret: "s3cret"},
 		{Name: "garbage", Writer: hasty(origintest.Saying(t, "garbage\r\n")), Key: "a", Err: origintest.ErrUnknown},
-		{Name: "silence", Writer: hasty(origintest.Saying(t, "")), Key: "a", Err: origintest.ErrUnknown, Hangs: true},
-		{Name: "drips", Writer: hasty(origintest.Dripping(t, "+", "x")), Key: "a", Err: origintest.ErrUnknown, Hangs: true},
 		{Name: "drops the connection", Writer: hasty(origintest.Cutting(t, "")), Key: "a", Err: origintest.ErrUnknown},
 		{Name: "a proxy's error", Writer: saying("-ERR upstream failure"), Key: "a", Err: origintest.ErrUnknown},
 		{Name: "still loading", Writer: saying("-LOADING Redis is loading the dataset in memory"), Key: "a", Err: loader.ErrNotWritten},
@@ -193,4 +192,17 @@ func TestWrite(t *testing.T) {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}
+}
+
+// TestWriteWithoutAnswer checks writes to servers that do not answer.
+func TestWriteWithoutAnswer(t *testing.T) {
+	testenv.Takes(t, 3*time.Second)
+	t.Parallel()
+	hasty := func(address string) loader.Writer {
+		return source(t, Config{Address: address, KeyPrefix: "p:", Password: "s3cret"}, loader.OriginOptions{Timeout: origintest.Hasty})
+	}
+	origintest.RunWrites(t, []origintest.Write{
+		{Name: "silence", Writer: hasty(origintest.Saying(t, "")), Key: "a", Err: origintest.ErrUnknown, Hangs: true},
+		{Name: "drips", Writer: hasty(origintest.Dripping(t, "+", "x")), Key: "a", Err: origintest.ErrUnknown, Hangs: true},
+	})
 }

@@ -650,8 +650,10 @@ func TestMaxConns(t *testing.T) {
 // TestEndWithLastBytes checks that a client that sends its last request and closes its
 // side at once gets the answer and then the end of the stream.
 func TestEndWithLastBytes(t *testing.T) {
+	t.Parallel()
 	for network, address := range map[string]string{"unix": filepath.Join(t.TempDir(), "s"), "tcp": "127.0.0.1:0"} {
 		t.Run(network, func(t *testing.T) {
+			t.Parallel() // over TCP each end is waited for
 			s, dial, _ := serveOn(t, newEcho(), Limits{}, network, address)
 			for range 20 {
 				nc := dial()
