@@ -41,7 +41,7 @@ var maxPairs = map[string]int{
 	"cmd/cachesidecar":    3,
 	"internal/cluster":    3,
 	"internal/engine":     13,
-	"internal/memcached":  11,
+	"internal/memcached":  10,
 	"internal/namespaces": 4,
 	"internal/peer":       3,
 	"internal/rpc/server": 6,

@@ -30,8 +30,16 @@ type Feed interface {
 	Secrets() []string
 }
 
-// FeedStream is what one host follows of a feed. Receive and Alive are for one goroutine, the other
-// methods for another.
+// FeedStream is what one host follows of a feed. It is used so:
+//
+//	Anew, State       once, after Feed.Stream
+//	Begun             once what is older has been dropped
+//	Receive, Alive    again and again, by a goroutine of their own
+//	View, Broken, Nudge, Confirm, Forget
+//	                  again and again, by another goroutine
+//	Left              once in the life of a feed
+//	GiveUp            where the stream is of no use any more
+//	Close             at the end
 type FeedStream interface {
 	// Anew returns why earlier changes are not in the stream; "": all are.
 	Anew() string

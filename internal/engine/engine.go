@@ -45,7 +45,7 @@ type Engine struct {
 }
 
 // Execute answers a request from what this host has, without waiting, or with MOVED (see
-// keys.go). q.Namespace must be set. fetchedEpoch is the ownership epoch in which an entry
+// slowway.go). q.Namespace must be set. fetchedEpoch is the ownership epoch in which an entry
 // that may be on its way here has been asked for; zero is none. For GET and MGET sessions
 // call Value instead, which puts values straight into the connection's buffer.
 func (e *Engine) Execute(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32) (r wire.Reply) {

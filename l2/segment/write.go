@@ -389,3 +389,10 @@ func (sh *shard) countHidden(h header, partition uint16) {
 		sh.n.Moved++
 	}
 }
+
+// countEvicted counts the removal of an entry that was still of use, for others.
+func (sh *shard) countEvicted(hash kv.Hash, h header) {
+	sh.n.Evicted++
+	sh.counts[h.namespace].evicted++
+	sh.store.rememberCopied(hash, h)
+}

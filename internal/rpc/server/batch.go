@@ -75,6 +75,7 @@ func (c *Conn) Grow(n int, between bool) error {
 	}
 	need = (need + quota.PageSize - 1) &^ (quota.PageSize - 1)
 	has, share := &c.batch.charged, &c.outbox.share
+	// Twice what it has, while the budget allows it: an answer of many parts is then copied few times.
 	if twice := 2 * *has; twice > need && share.Take(twice-*has, 0) == nil {
 		need, *has = twice, twice
 	} else if need > transport.BufferSize {
@@ -179,13 +180,3 @@ func EndTurn(c *Conn, n int) {
 		endTurn(c)
 	}
 }
-
-// slicePartBytes bounds the requests of a part, after which the reader looks whether its time slice is over. A part
-// has at least one request.
-const slicePartBytes = 16 << 10
-
-// A reader is busy in its third batch in a row, or in a batch of many requests.
-const (
-	busyBatches = 2
-	busyFrames  = 8
-)

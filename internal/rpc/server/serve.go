@@ -16,6 +16,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
+// slicePartBytes bounds the requests of a part, after which the reader looks whether its time slice is over. A part
+// has at least one request.
+const slicePartBytes = 16 << 10
+
+// A reader is busy in its third batch in a row, or in a batch of many requests.
+const (
+	busyBatches = 2
+	busyFrames  = 8
+)
+
 // newConn returns a connection over nc. Its handler is yet to be set.
 func newConn(nc net.Conn, s *shared, tenant, process string) *Conn {
 	c := &Conn{server: s, longest: s.limits.MaxFirstFrame}
