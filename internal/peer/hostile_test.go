@@ -76,22 +76,22 @@ func TestHandshakeCutShort(t *testing.T) {
 }
 
 // TestCostOfStrangers checks that no handshake of a stranger costs much, whatever certificates it
-// shows. The bound is three times what the costliest takes, the stranger's own part included.
+// shows: at most eight times what it costs without any, and the costliest take a half of that. The stranger's own
+// part is included.
 func TestCostOfStrangers(t *testing.T) {
-	const handshakes, most = 20, 10 * time.Millisecond
+	const handshakes, most = 20, 8
 	testenv.Takes(t, time.Second)
-	testenv.ReadsClock(t, most, "the processor's time for a stranger is the cost that is bounded")
 	ours, theirs := peertest.NewAuthority(t, "ours"), peertest.NewAuthority(t, "theirs")
 	s := serveKeys(t, identity("b", 2), newKeys(t, "b", ours).get, nil, nil)
-	failed := int64(0)
+	failed, plain := int64(0), time.Duration(0)
 	for _, tc := range []struct {
 		name  string
 		shows []tls.Certificate
 		curve tls.CurveID
 	}{
+		{name: "with the costliest curve", curve: tls.CurveP521},
 		{name: "without a certificate"},
 		{name: "under another key's certificate", shows: []tls.Certificate{theirs.Certificate(t, []string{"a"})}},
-		{name: "with the costliest curve", curve: tls.CurveP521},
 		{name: "under a chain of 100 of the costliest certificates", shows: []tls.Certificate{costlyChain(t, 100)}},
 		{name: "under as many of them as are read", shows: []tls.Certificate{costlyChain(t, 24)}},
 		{name: "under a chain of 4 of them", shows: []tls.Certificate{costlyChain(t, 4)}},
@@ -107,8 +107,11 @@ func TestCostOfStrangers(t *testing.T) {
 		each := (cpuTime(t) - before) / handshakes
 		failed += handshakes
 		t.Logf("%v for each handshake %s", each, tc.name)
-		if each > most {
-			t.Errorf("%s: %v for each handshake", tc.name, each)
+		if plain == 0 || tc.shows == nil && each < plain {
+			plain = each
+		}
+		if each > most*plain {
+			t.Errorf("%s: %v for each handshake, and %v without certificates", tc.name, each, plain)
 		}
 		testenv.Eventually(t, "all to fail", func() bool { return s.Stats().Failed == failed })
 	}
