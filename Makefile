@@ -52,7 +52,7 @@ clocks:           ## list the tests that read the machine's clock, each with the
 RACE = CGO_ENABLED=1 $(GO) test -race -vet=off -ldflags=-w -timeout 60m # vet has a target, and no debugger comes
 UNRACED = cachesidecar/cachesidecar cmd/cachesidecar clients/c internal/testing/faults internal/testing/attacks \
 	internal/testing/mutants l2/ownership l2/segment internal/access internal/calls internal/table internal/telemetry \
-	internal/wire internal/testing/checkhistory internal/testing/history internal/testing/linear internal/testing/testenv
+	internal/wire internal/configfile internal/testing/checkhistory internal/testing/history internal/testing/linear internal/testing/testenv
 REPEATS = '^Test((Lengthy)?Virtual|(OptionsReachTheOwner|MemcachedRandom|MemcachedOrder|TextRandom|Restart|SplitHeals|Hundred|Detection|KeyFilterFlood|FloorsWithTheirAges|Texts|FeedUnfit|FeedSlots)$$)'
 BUT = $$($(GO) list ./... $(foreach p,$(1),| grep -v /$(p)$$))
 
