@@ -151,8 +151,9 @@ func (p *program) app() *cli.App {
 // commands are all commands, in the order of the help.
 func (p *program) commands() []*cli.Command {
 	return slices.Concat([]*cli.Command{runCommand(p), reloadCommand(p)}, valueCommands(p), listCommands(p),
-		[]*cli.Command{statsCommand(p), topCommand(p), watchCommand(p)}, clusterCommands(p), infoCommands(p),
+		[]*cli.Command{statsCommand(p), topCommand(p), watchCommand(p)}, clusterCommands(p),
 		[]*cli.Command{
+			flushCommand(p), pingCommand(p), healthCommand(p), versionCommand(p),
 			warmCommand(p), benchCommand(p), demoCommand(p),
 			configCommand(p), keyCommand(p), completionCommand(p), manCommand(p),
 		})

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -72,20 +71,6 @@ func timedOut(err error) bool {
 		}
 	}
 	return false
-}
-
-// version is set by the linker for releases.
-var version = ""
-
-// buildVersion returns the version of this build: the linker's, else the module's.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
-		return bi.Main.Version
-	}
-	return "devel"
 }
 
 // sleep waits for a time, or for the end of ctx, which is an error.
