@@ -93,7 +93,7 @@ func (c *changes) reader(ctx context.Context, publication, table, key string) lo
 	}))
 	s := must(f.Stream(ctx, "", ""))
 	c.closes(s.Close)
-	check(s.Begun(ctx))
+	check(s.CloseGap(ctx))
 	return s
 }
 
@@ -112,7 +112,7 @@ func (c *changes) follow(ctx context.Context, publication, table, key string, on
 				return
 			}
 			if t != nil {
-				stream.Forget(stream.State())
+				stream.Forget(stream.Checkpoint())
 				if stream.Confirm(t.End); t.Rows > 0 {
 					onRows()
 				}

@@ -12,9 +12,9 @@ import (
 // come once the stream is where the log ended after the moment; and of those, what a view from after the
 // moment does not see, no reader saw.
 type certificate struct {
-	at    time.Duration // boot clock
-	view  loader.View   // from after it
-	state string        // of the stream, after it
+	at         time.Duration     // boot clock
+	view       loader.View       // from after it
+	checkpoint loader.Checkpoint // of the stream, after it
 }
 
 // leastEvery bounds how often the catalog is looked at.
@@ -41,7 +41,7 @@ func (f *Follower) wholeEvery() time.Duration {
 // beginCertificate begins one of a moment, unless one is under way. The stream was whole after it.
 func (s *following) beginCertificate(at time.Duration, v loader.View) {
 	if s.next == nil {
-		s.next = &certificate{at: at, view: v, state: s.stream.State()}
+		s.next = &certificate{at: at, view: v, checkpoint: s.stream.Checkpoint()}
 		s.certify()
 	}
 }
@@ -66,22 +66,22 @@ func (s *following) certify() {
 		}
 	}
 	s.next = nil
-	s.host.Certified(s.name, c.at, c.state)
-	s.telling = append(s.telling, told{c.state, time.Now()})
+	s.host.Certified(s.name, c.at, c.checkpoint)
+	s.telling = append(s.telling, told{c.checkpoint, time.Now()})
 }
 
-// told is the state of a certificate that the other hosts are hearing of.
+// told is the checkpoint of a certificate that the other hosts are hearing of.
 type told struct {
-	state string
-	at    time.Time
+	checkpoint loader.Checkpoint
+	at         time.Time
 }
 
 // forget has the server forget what all hosts know to be deleted. A host that follows next, and finds that the
 // server has forgotten more than it knows of, has not been told of it by a host of this cluster.
 func (s *following) forget() {
-	known := ""
+	known := loader.Checkpoint("")
 	for len(s.telling) > 0 && time.Since(s.telling[0].at) >= s.Heard {
-		known, s.telling = s.telling[0].state, s.telling[1:]
+		known, s.telling = s.telling[0].checkpoint, s.telling[1:]
 	}
 	if known != "" {
 		s.stream.Forget(known)

@@ -134,11 +134,11 @@ func TestCertifiesWhole(t *testing.T) {
 	})
 }
 
-// TestOtherState checks that a host which begins to follow flushes if the stream's state is another one
+// TestOtherCheckpoint checks that a host which begins to follow flushes if the stream's checkpoint is another one
 // than was certified last, perhaps by another host.
-func TestOtherState(t *testing.T) {
+func TestOtherCheckpoint(t *testing.T) {
 	certifies(t, func(w *world) {
-		w.server.do(func() { w.server.state, w.server.heard = "one", "one" })
+		w.server.do(func() { w.server.at, w.server.heard = "one", "one" })
 		w.lead()
 		sleep(time.Minute)
 		w.host.lead(false)
@@ -146,14 +146,14 @@ func TestOtherState(t *testing.T) {
 		other := add(w.T, w.server)
 		other.lead()
 		if sleep(time.Second); len(other.host.flushed) != 0 {
-			t.Errorf("the same state: flushed %v", other.host.flushed)
+			t.Errorf("the same checkpoint: flushed %v", other.host.flushed)
 		}
 		other.host.lead(false)
 		sleep(time.Second)
-		w.server.do(func() { w.server.state = "two" })
+		w.server.do(func() { w.server.at = "two" })
 		w.lead()
 		if sleep(time.Second); len(w.host.flushed) != 2 {
-			t.Errorf("another state: flushed %v, want both namespaces", w.host.flushed)
+			t.Errorf("another checkpoint: flushed %v, want both namespaces", w.host.flushed)
 		}
 		w.within("after the flush", true)
 	})
@@ -184,7 +184,7 @@ func TestForgets(t *testing.T) {
 			got := "nothing"
 			w.server.do(func() {
 				if n := len(w.server.forgotten); n > 0 {
-					got = w.server.forgotten[n-1]
+					got = string(w.server.forgotten[n-1])
 				}
 			})
 			if got != want {
@@ -198,7 +198,7 @@ func TestForgets(t *testing.T) {
 		end := w.host.hang("1")
 		w.server.send(changed("1"))
 		sleep(time.Minute)
-		w.server.do(func() { w.server.state = "later" })
+		w.server.do(func() { w.server.at = "later" })
 		sleep(time.Minute)
 		forgotten("an owner hangs", "s")
 		end()
@@ -230,13 +230,13 @@ func TestUnknown(t *testing.T) {
 				t.Errorf("max_lag %v: flushed %v, want %d", maxLag, w.host.flushed, want)
 			}
 			if s.heard != "s" || len(s.began) > 0 {
-				t.Errorf("max_lag %v: certified %q, and begun anew: %q", maxLag, s.heard, s.began)
+				t.Errorf("max_lag %v: certified %q, and gaps: %q", maxLag, s.heard, s.began)
 			}
 		})
 	}
 }
 
-// TestGapError checks that a stream begins anew after one that the server cannot go on with, whichever host
+// TestGapError checks that a stream has a gap after one that the server cannot go on with, whichever host
 // makes it.
 func TestGapError(t *testing.T) {
 	certifies(t, func(w *world) {
@@ -245,8 +245,8 @@ func TestGapError(t *testing.T) {
 		w.server.last().ends <- fmt.Errorf("no publication: %w", loader.ErrGap)
 		sleep(time.Minute)
 		w.is(Following)
-		if got := w.server.began; len(got) != 1 || !strings.Contains(got[0], "no publication") {
-			t.Errorf("begun anew since %q", got)
+		if got := w.server.began; len(got) != 1 || !strings.Contains(string(got[0]), "no publication") {
+			t.Errorf("the gap is %q", got)
 		}
 		if !slices.Contains(w.server.log, "give up") || len(w.host.flushed) != 2 {
 			t.Errorf("done: %v, flushed %v", w.server.log, w.host.flushed)

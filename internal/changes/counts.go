@@ -72,11 +72,11 @@ func (c *counts) failed(err error) {
 	c.err = err.Error()
 }
 
-func (c *counts) gap(why string) {
+func (c *counts) noteGap(why loader.Gap) {
 	c.gaps.Add(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gapAt, c.gapWhy = time.Now(), why
+	c.gapAt, c.gapWhy = time.Now(), string(why)
 }
 
 func (c *counts) lastGap() time.Time {

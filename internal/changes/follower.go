@@ -22,10 +22,10 @@ type Host interface {
 	// Now is the boot clock.
 	Now() time.Duration
 	// Certified says that everything is deleted that readers of a feed's origin saw at a moment of it, and
-	// what was the State of the stream then.
-	Certified(name string, at time.Duration, state string)
-	// FeedState returns the State with which a feed was certified last, as far as this host has heard.
-	FeedState(name string) string
+	// where the stream was then.
+	Certified(name string, at time.Duration, from loader.Checkpoint)
+	// FeedCheckpoint returns the checkpoint with which a feed was certified last, as far as this host has heard.
+	FeedCheckpoint(name string) loader.Checkpoint
 }
 
 // Follower follows one feed.
@@ -38,8 +38,8 @@ type Follower struct {
 
 	Times
 
-	anew   string // why the next stream must begin anew; it and told are of Run alone
-	told   string // the error that the log has
+	gap    loader.Gap // what the next stream does not know; it and told are of Run alone
+	told   string     // the error that the log has
 	counts counts
 }
 
@@ -110,15 +110,15 @@ func (f *Follower) wait(lead context.Context, err error, began time.Time, pause 
 	return min(2*pause, mostPause)
 }
 
-// missed notes that an error may leave out changes. That holds until a stream has begun anew, also if
+// missed notes that an error may leave out changes. That holds until a stream has closed the gap, also if
 // another host follows meanwhile: it has not heard of the error.
 func (f *Follower) missed(err error) {
 	switch {
-	case f.anew != "":
+	case f.gap != "":
 	case errors.Is(err, loader.ErrFeed): // a table was out of the publication, for example
-		f.anew = "the server did not fit the settings for some time"
+		f.gap = "the server did not fit the settings for some time"
 	case errors.Is(err, loader.ErrGap):
-		f.anew = f.hide(err).Error()
+		f.gap = loader.Gap(f.hide(err).Error())
 	}
 }
 

@@ -94,7 +94,7 @@ func TestLosesTheLead(t *testing.T) {
 	for name, wait := range map[string]func(*world){
 		"for readers":        func(w *world) { w.server.past = false },
 		"for a flush":        func(w *world) { w.Cleanup(w.host.hang("flush users")) },
-		"since the last one": func(w *world) { w.f.counts.gap("another reason") },
+		"since the last one": func(w *world) { w.f.counts.noteGap("another reason") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			follows(t, func(w *world) {
@@ -119,7 +119,7 @@ func TestLosesTheLead(t *testing.T) {
 
 // TestBrokenFlushes checks that the namespaces are flushed if a stream may leave out changes, at once
 // and when the transactions have ended that were open, at most once in 30 s; that it goes on meanwhile;
-// and that the next stream begins anew if it ends before that.
+// and that the next stream has a gap if it ends before that.
 func TestBrokenFlushes(t *testing.T) {
 	follows(t, func(w *world) {
 		flushes := func(what string, want int64) {
@@ -156,13 +156,13 @@ func TestBrokenFlushes(t *testing.T) {
 		sleep(gapPause)
 		w.is(Following)
 		if log := strings.Join(w.server.log, ", "); !strings.HasSuffix(log, "close, stream, flush pages, flush users, begun") ||
-			!slices.Equal(w.server.began, []string{"a third table has changed"}) {
+			!slices.Equal(w.server.began, []loader.Gap{"a third table has changed"}) {
 			w.Errorf("%s, since %q", log, w.server.began)
 		}
 	})
 }
 
-// TestReasonIsKept checks that a reason to begin anew lasts until a stream has begun, however many tries
+// TestReasonIsKept checks that a gap lasts until a stream has closed it, however many tries
 // that takes, and whichever host leads meanwhile.
 func TestReasonIsKept(t *testing.T) {
 	follows(t, func(w *world) {
@@ -184,7 +184,7 @@ func TestReasonIsKept(t *testing.T) {
 	})
 }
 
-// TestReasonIsHandedOver checks that the next host begins anew if this one stops leading before it has
+// TestReasonIsHandedOver checks that the next host has a gap if this one stops leading before it has
 // dealt with a reason to do so.
 func TestReasonIsHandedOver(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {

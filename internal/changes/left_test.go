@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func (m *stream) Left(context.Context) (warnings []string, err error) {
+func (m *stream) LeftBehind(context.Context) (warnings []string, err error) {
 	m.do(func() { warnings, err = m.left, m.leftFails })
 	return warnings, err
 }

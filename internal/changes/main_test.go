@@ -28,13 +28,13 @@ type server struct {
 	confirmed loader.Position
 	hidden    map[uint64]bool // transactions that no reader sees
 	streams   []*stream
-	asked     []time.Time // when Stream was called
-	began     []string    // why a stream began anew
+	asked     []time.Time  // when Stream was called
+	began     []loader.Gap // of streams
 
-	lost    string // why the next stream begins anew, whatever is asked for
-	refuses error  // Stream returns it
-	past    bool   // readers see all that is not in the stream
-	broken  string
+	lost    loader.Gap // of the next stream, whatever is asked for
+	refuses error      // Stream returns it
+	past    bool       // readers see all that is not in the stream
+	broken  loader.Gap
 	logEnd  loader.Position
 	nudged  int
 	fails   error // View and Broken return it
@@ -42,10 +42,10 @@ type server struct {
 
 	leftFails error // Left returns it
 	maxLag    time.Duration
-	state     string
+	at        loader.Checkpoint // of each stream
 	begun     time.Time
-	heard     string // the state that was certified last
-	forgotten []string
+	heard     loader.Checkpoint // what was certified last
+	forgotten []loader.Checkpoint
 }
 
 // heardIn is the time in which all hosts hear of a certificate.
@@ -53,7 +53,7 @@ const heardIn = 1500 * time.Millisecond
 
 func newServer() *server {
 	return &server{
-		begun: time.Now(), more: make(chan struct{}), hidden: map[uint64]bool{}, past: true, state: "s", heard: "s",
+		begun: time.Now(), more: make(chan struct{}), hidden: map[uint64]bool{}, past: true, at: "s", heard: "s",
 	}
 }
 
@@ -124,7 +124,7 @@ func (s *server) Secrets() []string                       { return nil }
 
 var errInUse = errors.New("the slot is in use")
 
-func (s *server) Stream(_ context.Context, anew, state string) (loader.FeedStream, error) {
+func (s *server) Stream(_ context.Context, gap loader.Gap, from loader.Checkpoint) (loader.FeedStream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, time.Now())
@@ -134,19 +134,19 @@ func (s *server) Stream(_ context.Context, anew, state string) (loader.FeedStrea
 	if n := len(s.streams); n > 0 && !s.streams[n-1].closed {
 		return nil, errInUse
 	}
-	if anew == "" {
-		anew = s.lost
+	if gap == "" {
+		gap = s.lost
 	}
-	if state != "" && state != s.state {
-		anew = "another state"
+	if from != "" && from != s.at {
+		gap = "another checkpoint"
 	}
-	m := &stream{server: s, anew: anew, ends: make(chan error, 1)}
-	for m.next < len(s.sent) && (anew != "" || s.sent[m.next].End <= s.confirmed) {
+	m := &stream{server: s, gap: gap, ends: make(chan error, 1)}
+	for m.next < len(s.sent) && (gap != "" || s.sent[m.next].End <= s.confirmed) {
 		m.next++
 	}
 	s.streams = append(s.streams, m)
-	if s.note("stream"); anew != "" {
-		s.began = append(s.began, anew)
+	if s.note("stream"); gap != "" {
+		s.began = append(s.began, gap)
 	}
 	return m, nil
 }
@@ -161,18 +161,18 @@ func (s *server) last() *stream {
 // stream is a stream of a server.
 type stream struct {
 	*server
-	anew                string
+	gap                 loader.Gap
 	ends                chan error // Receive returns it
 	next, views, living int
 	taken               []*loader.Transaction // by the follower: copies
 	closed              bool
 }
 
-func (m *stream) Anew() string { return m.anew }
+func (m *stream) Gap() loader.Gap { return m.gap }
 
-func (m *stream) State() string { return m.state }
+func (m *stream) Checkpoint() loader.Checkpoint { return m.at }
 
-func (m *stream) Begun(context.Context) error {
+func (m *stream) CloseGap(context.Context) error {
 	m.do(func() { m.lost = ""; m.note("begun") })
 	return nil
 }
@@ -201,7 +201,7 @@ func (m *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 	return nil, nil
 }
 
-func (m *stream) Alive() error {
+func (m *stream) KeepAlive() error {
 	m.do(func() { m.living++ })
 	return nil
 }
@@ -222,7 +222,7 @@ func (m *stream) View(context.Context) (loader.View, error) {
 	}, nil
 }
 
-func (m *stream) Broken(context.Context) (string, error) {
+func (m *stream) FindGap(context.Context) (loader.Gap, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	why := m.broken
@@ -240,8 +240,8 @@ func (m *stream) Nudge(context.Context) error {
 	return nil
 }
 
-func (m *stream) Forget(state string) {
-	m.do(func() { m.forgotten = append(m.forgotten, state) })
+func (m *stream) Forget(known loader.Checkpoint) {
+	m.do(func() { m.forgotten = append(m.forgotten, known) })
 }
 
 func (m *stream) Confirm(at loader.Position) { m.do(func() { m.confirmed = at }) }
@@ -322,11 +322,11 @@ func (h *host) Outdate(ctx context.Context, namespace string, keys [][]byte) err
 // Now is a boot clock that has begun with the world.
 func (h *host) Now() time.Duration { return time.Since(h.server.begun) }
 
-func (h *host) Certified(_ string, at time.Duration, state string) {
-	h.server.do(func() { h.moments, h.server.heard = append(h.moments, at), state })
+func (h *host) Certified(_ string, at time.Duration, from loader.Checkpoint) {
+	h.server.do(func() { h.moments, h.server.heard = append(h.moments, at), from })
 }
 
-func (h *host) FeedState(string) string {
+func (h *host) FeedCheckpoint(string) loader.Checkpoint {
 	h.server.mu.Lock()
 	defer h.server.mu.Unlock()
 	return h.server.heard

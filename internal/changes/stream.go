@@ -44,7 +44,7 @@ type following struct {
 	last     time.Time    // the round
 	deleting errgroup.Group
 
-	broken string          // why changes may be missing, until the namespaces are flushed
+	broken loader.Gap      // why changes may be missing, until the namespaces are flushed
 	again  loader.Snapshot // they are flushed once more when its open transactions have ended; nil: not
 
 	flushing atomic.Int64 // namespaces, for that
@@ -69,31 +69,31 @@ type pending struct {
 // follow follows the feed until ctx ends, or an error.
 func (f *Follower) follow(ctx context.Context) error {
 	f.counts.setState(Starting)
-	known := f.host.FeedState(f.name)
+	known := f.host.FeedCheckpoint(f.name)
 	if failpoint.Out(failpoint.FeedState) {
 		known = ""
 	}
-	stream, err := f.feed.Stream(ctx, f.anew, known)
+	stream, err := f.feed.Stream(ctx, f.gap, known)
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
-	if stream.Anew() != "" {
+	if stream.Gap() != "" {
 		if err := f.beginStream(ctx, stream); err != nil {
 			return err
 		}
-		f.anew = ""
+		f.gap = ""
 	}
 	f.counts.setState(Following)
 	f.told = ""
-	f.log.Info("following the changes of the database", "anew", stream.Anew())
+	f.log.Info("following the changes of the database", "anew", string(stream.Gap()))
 	f.warn(ctx, stream)
 	s := &following{
 		Follower: f, stream: stream,
 		came: make(chan *loader.Transaction, maxReceived), wake: make(chan struct{}, 1),
 	}
 	s.deleting.SetLimit(maxDeletions)
-	if known == "" && stream.Anew() == "" && f.MaxLag == 0 { // else nothing was kept before the first certificate
+	if known == "" && stream.Gap() == "" && f.MaxLag == 0 { // else nothing was kept before the first certificate
 		s.broken = "no host knows what was deleted before"
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -101,7 +101,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	group.Go(func() error { return s.run(ctx) })
 	err = group.Wait()
 	_ = s.deleting.Wait() // its functions end with ctx, which has ended, and none fails
-	if f.missed(err); f.anew != "" {
+	if f.missed(err); f.gap != "" {
 		f.giveUp(stream)
 	}
 	return err
@@ -110,29 +110,29 @@ func (f *Follower) follow(ctx context.Context) error {
 // warn logs what earlier feeds have left behind at the server. An error is that of a connection, which the
 // next question finds out too.
 func (f *Follower) warn(ctx context.Context, stream loader.FeedStream) {
-	left, _ := stream.Left(ctx)
+	left, _ := stream.LeftBehind(ctx)
 	for _, text := range left {
 		f.log.Warn("a replication slot is not in use, and keeps the log of the database", "warning", text)
 	}
 }
 
-// giveUp has the next stream begin anew, also if another host makes it: it does not know the reason.
+// giveUp has the next stream begin with a gap, also if another host makes it: it does not know the reason.
 func (f *Follower) giveUp(stream loader.FeedStream) {
 	ctx, cancel := context.WithTimeout(context.Background(), giveUpTime)
 	defer cancel()
 	if err := f.hide(stream.GiveUp(ctx)); err != nil {
 		f.log.Warn("changes may be missing, and another host that follows will not know: "+
-			"flush the namespaces of the feed", "reason", f.anew, "error", err)
+			"flush the namespaces of the feed", "reason", string(f.gap), "error", err)
 	}
 }
 
 // beginStream drops what was cached before a stream that leaves out earlier changes. The stream stays
-// unfinished until then: if this host ends before, the next one begins anew too.
+// unfinished until then: if this host ends before, the next one has a gap too.
 func (f *Follower) beginStream(ctx context.Context, stream loader.FeedStream) error {
 	if wait := time.Until(f.counts.lastGap().Add(f.gapPause())); wait > 0 && !kv.Sleep(ctx, wait) {
 		return ctx.Err()
 	}
-	f.log.Warn("the feed begins anew: the namespaces that it names are flushed", "reason", stream.Anew())
+	f.log.Warn("the feed begins anew: the namespaces that it names are flushed", "reason", string(stream.Gap()))
 	for pause := seenFirst; ; pause = min(2*pause, time.Second) {
 		v, err := stream.View(ctx)
 		if err != nil {
@@ -145,13 +145,13 @@ func (f *Follower) beginStream(ctx context.Context, stream loader.FeedStream) er
 			return ctx.Err()
 		}
 	}
-	f.counts.gap(stream.Anew())
+	f.counts.noteGap(stream.Gap())
 	for _, namespace := range f.feed.Namespaces() {
 		if err := f.flush(ctx, namespace, "the feed begins anew"); err != nil {
 			return err
 		}
 	}
-	return stream.Begun(ctx)
+	return stream.CloseGap(ctx)
 }
 
 func (f *Follower) flush(ctx context.Context, namespace, why string) error {
@@ -181,7 +181,7 @@ func (s *following) receive(ctx context.Context) error {
 				s.queued.Add(int64(t.Keys))
 				t = nil
 			case <-time.After(wait):
-				if err := s.stream.Alive(); err != nil {
+				if err := s.stream.KeepAlive(); err != nil {
 					return err
 				}
 			case <-ctx.Done():
@@ -375,12 +375,12 @@ func (s *following) confirm() {
 func (s *following) whole(ctx context.Context) error {
 	s.forget()
 	now, under := s.host.Now(), s.next
-	why, err := s.stream.Broken(ctx)
+	gap, err := s.stream.FindGap(ctx)
 	if err != nil {
 		return err
 	}
-	if why != "" { // the next stream begins anew if this one ends before the namespaces are flushed
-		s.broken, s.anew = why, why
+	if gap != "" { // the next stream has it too if this one ends before the namespaces are flushed
+		s.broken, s.gap = gap, gap
 	}
 	v, err := s.stream.View(ctx)
 	if err != nil {
@@ -389,16 +389,16 @@ func (s *following) whole(ctx context.Context) error {
 	s.counts.noteView(v)
 	switch {
 	case s.broken != "" && time.Since(s.counts.lastGap()) >= s.gapPause():
-		s.log.Warn("changes may be missing: the namespaces of the feed are flushed", "reason", s.broken)
-		s.counts.gap(s.broken)
-		s.flushAll(ctx, s.broken)
+		s.log.Warn("changes may be missing: the namespaces of the feed are flushed", "reason", string(s.broken))
+		s.counts.noteGap(s.broken)
+		s.flushAll(ctx, string(s.broken))
 		s.broken, s.again = "", v.Snapshot
 	case s.again != nil && s.broken == "" && v.Outlives(s.again):
 		s.flushAll(ctx, "the transactions of then have ended")
 		s.again = nil
 	}
 	if s.broken == "" && s.again == nil && s.flushing.Load() == 0 {
-		s.anew = ""
+		s.gap = ""
 		s.beginCertificate(now, v)
 	}
 	if s.counts.silent() || under != nil && s.next == under {

@@ -23,8 +23,8 @@ func TestOldCertificates(t *testing.T) {
 	now := 100 * time.Hour
 	is := func(what, state string, want bool) {
 		t.Helper()
-		if _, late, _ := n.FeedLag("shop"); late != want || n.FeedState("shop") != state {
-			t.Errorf("%s: late: %v, state %q, want %v, %q", what, late, n.FeedState("shop"), want, state)
+		if _, late, _ := n.FeedLag("shop"); late != want || n.FeedCheckpoint("shop") != state {
+			t.Errorf("%s: late: %v, state %q, want %v, %q", what, late, n.FeedCheckpoint("shop"), want, state)
 		}
 	}
 	heard := func(ageMS uint64, state string) {
@@ -67,7 +67,7 @@ func TestYoungMachine(t *testing.T) {
 				if want := wantLate && feed.MaxLag > 0; late != want || bounded != (feed.MaxLag > 0) {
 					t.Errorf("up for %v, %s: %s is late: %v, bounded: %v", up, what, feed.Name, late, bounded)
 				}
-				if got := n.FeedState(feed.Name); got != state {
+				if got := n.FeedCheckpoint(feed.Name); got != state {
 					t.Errorf("up for %v, %s: the state of %s is %q, want %q", up, what, feed.Name, got, state)
 				}
 			}

@@ -170,24 +170,24 @@ func (n *Node) Outcast() (why string) {
 }
 
 // Certified says that everything is deleted that readers of a feed's origin saw at a moment of the boot
-// clock, and what was the state of its stream then.
-func (n *Node) Certified(feed string, at time.Duration, stream string) {
+// clock, and the checkpoint of its stream then.
+func (n *Node) Certified(feed string, at time.Duration, checkpoint string) {
 	n.driver.step(func(s *state, now time.Duration) {
 		if c := s.feeds.named(feed); c != nil && (!c.heard || at > c.at) {
-			c.heard, c.at, c.state = true, at, stream
+			c.heard, c.at, c.state = true, at, checkpoint
 			s.judgeFeeds(now)
 		}
 	})
 }
 
-// FeedState returns that state, of the last moment that this node has heard of.
-func (n *Node) FeedState(feed string) (stream string) {
+// FeedCheckpoint returns that checkpoint, of the last moment that this node has heard of.
+func (n *Node) FeedCheckpoint(feed string) (checkpoint string) {
 	n.driver.withState(func(s *state) {
 		if c := s.feeds.named(feed); c != nil {
-			stream = c.state
+			checkpoint = c.state
 		}
 	})
-	return stream
+	return checkpoint
 }
 
 // FeedLag returns the age of what is certified of a feed, and whether that is too much for its

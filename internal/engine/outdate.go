@@ -7,6 +7,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // A feed of changes names keys that have changed at the origin. One host follows it, and deletes
@@ -24,13 +25,16 @@ func (e *Engine) Leads(name string) (leads bool, changed <-chan struct{}) {
 // Now is the boot clock.
 func (e *Engine) Now() time.Duration { return e.Clock.Read().Boot }
 
-// Certified says that everything is deleted that readers of a feed's origin saw at a moment.
-func (e *Engine) Certified(feed string, at time.Duration, state string) {
-	e.Node.Certified(feed, at, state)
+// Certified says that everything is deleted that readers of a feed's origin saw at a moment, and where its stream
+// was then.
+func (e *Engine) Certified(feed string, at time.Duration, from loader.Checkpoint) {
+	e.Node.Certified(feed, at, string(from))
 }
 
-// FeedState returns what was certified last as the state of a feed's stream.
-func (e *Engine) FeedState(feed string) string { return e.Node.FeedState(feed) }
+// FeedCheckpoint returns the checkpoint with which a feed was certified last.
+func (e *Engine) FeedCheckpoint(feed string) loader.Checkpoint {
+	return loader.Checkpoint(e.Node.FeedCheckpoint(feed))
+}
 
 // deleteTime bounds one try of a deletion. A flush waits longer: for hosts that are silent.
 const deleteTime = time.Second

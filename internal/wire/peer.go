@@ -98,7 +98,7 @@ type SettingsOf struct {
 type Certified struct {
 	Feed  string
 	AgeMS uint64
-	State string // of the feed's stream, up to 64 bytes
+	State string // the feed's checkpoint, up to 64 bytes
 }
 
 // Standing is what a member has told another member about itself.

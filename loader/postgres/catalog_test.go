@@ -162,19 +162,19 @@ func (f *followed) catalogHangs() {
 // that it is until one of them has begun anew.
 func TestFeedBrokenBetween(t *testing.T) {
 	s := newFeedServer(t)
-	state := ""
-	begins := func(want string, begun bool) {
+	known := loader.Checkpoint("")
+	begins := func(want loader.Gap, begun bool) {
 		t.Helper()
-		stream, err := s.feed().Stream(t.Context(), "", state)
+		stream, err := s.feed().Stream(t.Context(), "", known)
 		testenv.Must(t, err)
 		defer s.noticed()
 		defer stream.Close()
-		if stream.Anew() != want {
-			t.Errorf("it begins anew since %q, want %q", stream.Anew(), want)
+		if stream.Gap() != want {
+			t.Errorf("the gap is %q, want %q", stream.Gap(), want)
 		}
 		if begun {
-			testenv.Must(t, stream.Begun(t.Context()))
-			state = stream.State()
+			testenv.Must(t, stream.CloseGap(t.Context()))
+			known = stream.Checkpoint()
 		}
 	}
 	begins("there was no slot", true)

@@ -76,17 +76,17 @@ type followed struct {
 }
 
 // follow begins a stream.
-func (s *feedServer) follow(anew string) *followed {
+func (s *feedServer) follow(gap loader.Gap) *followed {
 	s.t.Helper()
-	return s.followFeed(s.feed(), anew)
+	return s.followFeed(s.feed(), gap)
 }
 
-func (s *feedServer) followFeed(feed *Feed, anew string) *followed {
+func (s *feedServer) followFeed(feed *Feed, gap loader.Gap) *followed {
 	s.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	stream, err := feed.Stream(ctx, anew, "")
+	stream, err := feed.Stream(ctx, gap, "")
 	testenv.Must(s.t, err)
-	testenv.Must(s.t, stream.Begun(ctx))
+	testenv.Must(s.t, stream.CloseGap(ctx))
 	f := &followed{stream, s.t, make(chan *loader.Transaction, 100), make(chan error, 1), stop, s}
 	go func() {
 		for {
@@ -160,8 +160,8 @@ func text(t *loader.Transaction) string {
 func TestFeedRows(t *testing.T) {
 	s := newFeedServer(t)
 	f := s.follow("")
-	if f.Anew() != "there was no slot" {
-		t.Errorf("it begins anew since %q", f.Anew())
+	if f.Gap() != "there was no slot" {
+		t.Errorf("the gap is %q", f.Gap())
 	}
 	long := "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i)"
 	for _, tc := range []struct{ sql, want string }{
@@ -265,8 +265,8 @@ func TestFeedGap(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		var err error
-		if stream, err = s.feed().Stream(ctx, "", ""); err == nil && stream.Anew() != "there was no slot" {
-			err = fmt.Errorf("after a beginning that did not end: %q", stream.Anew())
+		if stream, err = s.feed().Stream(ctx, "", ""); err == nil && stream.Gap() != "there was no slot" {
+			err = fmt.Errorf("after a beginning that did not end: %q", stream.Gap())
 		}
 		ended <- err
 	}()
@@ -374,12 +374,12 @@ func TestFeedConfirm(t *testing.T) {
 	s.Exec(t, "INSERT INTO users VALUES (2)")
 	f.next()
 	f.Confirm(first.End)
-	f.Forget(f.State())
+	f.Forget(f.Checkpoint())
 	s.confirmed(first.End)
 	f.end()
 	f = s.follow("")
-	if f.Anew() != "" {
-		t.Errorf("the slot is there, and it begins anew: %s", f.Anew())
+	if f.Gap() != "" {
+		t.Errorf("the slot is there, and it has a gap: %s", f.Gap())
 	}
 	if got := text(f.next()); got != "users 2" {
 		t.Errorf("after the first was confirmed: %q", got)
@@ -417,8 +417,8 @@ func TestFeedSlots(t *testing.T) {
 		s.Exec(t, "CHECKPOINT")
 	}
 	f = s.follow("")
-	if !strings.Contains(f.Anew(), "lost what it kept") {
-		t.Errorf("a slot that has lost its log: %q", f.Anew())
+	if !strings.Contains(string(f.Gap()), "lost what it kept") {
+		t.Errorf("a slot that has lost its log: %q", f.Gap())
 	}
 	if left, err := s.feed().Check(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("another slot that has lost its log, and keeps nothing: %q, %v", left, err)

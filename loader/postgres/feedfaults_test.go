@@ -65,7 +65,7 @@ func (f *followed) names(sql, want string) {
 func (f *followed) breaks(after string, want bool) {
 	f.t.Helper()
 	for _, want := range []bool{want, false} {
-		if why, err := f.Broken(f.t.Context()); err != nil || (why != "") != want {
+		if why, err := f.FindGap(f.t.Context()); err != nil || (why != "") != want {
 			f.t.Errorf("%s: it is broken by %q, %v; want %v", after, why, err, want)
 		}
 	}
@@ -124,7 +124,7 @@ func TestFeedWhileFollowed(t *testing.T) {
 	f.names("INSERT INTO users VALUES ('u3', 'a')", "users u3")
 	f.breaks("a table that was out of the publication", true)
 	s.Exec(t, "ALTER PUBLICATION cachesidecar DROP TABLE users")
-	why, err := f.Broken(t.Context())
+	why, err := f.FindGap(t.Context())
 	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.users is not in publication") {
 		t.Errorf("a table that is out: %q, %v", why, err)
 	}

@@ -163,7 +163,7 @@ func TestFeedNudge(t *testing.T) {
 	ctx := t.Context()
 	stream, err := s.feed().Stream(ctx, "", "")
 	if err == nil {
-		err = stream.Begun(ctx)
+		err = stream.CloseGap(ctx)
 	}
 	testenv.Must(t, err)
 	defer stream.Close()
@@ -186,7 +186,7 @@ func TestFeedNudge(t *testing.T) {
 	})
 }
 
-// TestFeedGivenUp checks that the next stream begins anew after one that was given up.
+// TestFeedGivenUp checks that the next stream has a gap after one that was given up.
 func TestFeedGivenUp(t *testing.T) {
 	s := newFeedServer(t)
 	f := s.follow("")
@@ -195,7 +195,7 @@ func TestFeedGivenUp(t *testing.T) {
 	f.stop = nil
 	testenv.Must(t, f.GiveUp(t.Context()))
 	f.Close()
-	if again := s.follow(""); again.Anew() != "there was no slot" {
-		t.Errorf("it begins anew since %q", again.Anew())
+	if again := s.follow(""); again.Gap() != "there was no slot" {
+		t.Errorf("the gap is %q", again.Gap())
 	}
 }

@@ -1,6 +1,10 @@
 package postgres
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
 
 // TestFeedInserted checks that a commit which readers see lies before what a view says of the log's end,
 // also if it is not written yet.
@@ -30,23 +34,23 @@ func TestFeedInserted(t *testing.T) {
 	}
 }
 
-// TestFeedState checks that a stream begins anew if its state is not what another host has certified: the
+// TestFeedCheckpoint checks that a stream has a gap if its checkpoint is not what another host has certified: the
 // catalog has changed while no host followed.
-func TestFeedState(t *testing.T) {
+func TestFeedCheckpoint(t *testing.T) {
 	s := newFeedServer(t)
 	f := s.follow("")
-	state := f.State()
+	known := f.Checkpoint()
 	f.end()
-	if len(state) == 0 || len(state) > 64 {
-		t.Errorf("a state has %d bytes", len(state))
+	if len(known) == 0 || len(known) > 64 {
+		t.Errorf("a checkpoint has %d bytes", len(known))
 	}
-	for _, want := range []string{"", catalogChanged} {
-		stream, err := s.feed().Stream(t.Context(), "", state)
+	for _, want := range []loader.Gap{"", catalogChanged} {
+		stream, err := s.feed().Stream(t.Context(), "", known)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if stream.Anew() != want {
-			t.Errorf("it begins anew because of %q, want %q", stream.Anew(), want)
+		if stream.Gap() != want {
+			t.Errorf("the gap is %q, want %q", stream.Gap(), want)
 		}
 		stream.Close()
 		s.noticed()

@@ -66,7 +66,7 @@ func TestFeedLeft(t *testing.T) {
 	testenv.Must(t, err)
 	defer made.Close()
 	for _, want := range []int{1, 0} { // once
-		left, err := made.(*stream).Left(t.Context())
+		left, err := made.(*stream).LeftBehind(t.Context())
 		if err != nil || len(left) != want || want > 0 && !leftWarning.MatchString(left[0]) {
 			t.Errorf("the stream tells of %q, %v, want %d", left, err, want)
 		}

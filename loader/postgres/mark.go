@@ -19,7 +19,7 @@ import (
 // more is another one, or others have moved it. One that has not brings all that has changed since, whoever
 // made it: a slot that is made again begins behind everything that a slot could bring before.
 
-// mark is where a stream is. Hosts tell each other of it as the State of the stream.
+// mark is where a stream is. Hosts tell each other of it as the Checkpoint of the stream.
 type mark struct {
 	catalog string // a digest
 	server  serverID
@@ -38,20 +38,20 @@ type server struct {
 	end loader.Position
 }
 
-func (mk mark) String() string {
+func (mk mark) checkpoint() loader.Checkpoint {
 	b := binary.BigEndian.AppendUint64([]byte(mk.catalog), mk.server.system)
 	b = binary.BigEndian.AppendUint32(b, mk.server.timeline)
-	return string(binary.BigEndian.AppendUint64(b, uint64(mk.at)))
+	return loader.Checkpoint(binary.BigEndian.AppendUint64(b, uint64(mk.at)))
 }
 
-// parseMark reads a State. Those of later versions may have more. What is no State names another catalog or server.
-func parseMark(state string) (m mark) {
-	m.catalog = state
-	if len(state) <= sha256.Size {
+// parseMark reads a checkpoint. Those of later versions may have more. What is none names another catalog or server.
+func parseMark(from loader.Checkpoint) (m mark) {
+	m.catalog = string(from)
+	if len(from) <= sha256.Size {
 		return m
 	}
-	f := &fields{rest: []byte(state[sha256.Size:])}
-	m.catalog = state[:sha256.Size]
+	f := &fields{rest: []byte(from[sha256.Size:])}
+	m.catalog = string(from[:sha256.Size])
 	if m.server.system, m.server.timeline, m.at = f.uint64(), f.uint32(), loader.Position(f.uint64()); f.short {
 		m.server, m.at = serverID{}, 0
 	}
@@ -59,7 +59,7 @@ func parseMark(state string) (m mark) {
 }
 
 // differs returns why the stream does not continue what was certified, whatever the slot is; "": it may do so.
-func (st *stream) differs(known mark) string {
+func (st *stream) differs(known mark) loader.Gap {
 	switch {
 	case known.catalog == "":
 		return ""

@@ -15,7 +15,7 @@ import (
 func TestFeedPromoted(t *testing.T) {
 	s := newFeedServer(t)
 	f := s.follow("")
-	state := f.State()
+	known := f.Checkpoint()
 	second := &feedServer{Postgres: s.Standby(t), t: t}
 	second.Start(t, "wal_level=logical")
 	feed := second.feed()
@@ -30,10 +30,10 @@ func TestFeedPromoted(t *testing.T) {
 		_, err := feed.Check(t.Context())
 		return err
 	})
-	stream, err := feed.Stream(t.Context(), "", state)
+	stream, err := feed.Stream(t.Context(), "", known)
 	testenv.Must(t, err)
 	defer stream.Close()
-	if stream.Anew() == "" {
+	if stream.Gap() == "" {
 		t.Error("the stream goes on, though what the first server had may be missing")
 	}
 }

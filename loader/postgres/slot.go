@@ -12,7 +12,7 @@ import (
 
 // How a feed finds its replication slot, and makes one.
 
-// findSlot looks at the slot. If there must be another one, anew says why: known is what was certified last.
+// findSlot looks at the slot. If there must be another one, gap says why: known is what was certified last.
 func (st *stream) findSlot(ctx context.Context, known mark) error {
 	name := st.feed.cfg.Slot
 	found, err := st.feed.slotOf(ctx, st.gate)
@@ -20,18 +20,18 @@ func (st *stream) findSlot(ctx context.Context, known mark) error {
 	case err != nil:
 		return err
 	case found == nil:
-		st.anew = cmp.Or(st.anew, "there was no slot")
+		st.gap = cmp.Or(st.gap, "there was no slot")
 		return nil
 	case found.user != "":
 		return fmt.Errorf("slot %s is in use by process %s of the server: it is that of another cluster, "+
 			"or its last user has gone and the server notices within 10 s", name, found.user)
 	case found.lost:
-		st.anew = cmp.Or(st.anew, "the slot has lost what it kept: max_slot_wal_keep_size")
+		st.gap = cmp.Or(st.gap, "the slot has lost what it kept: max_slot_wal_keep_size")
 	case known.at != 0 && found.confirmed > known.at:
-		st.anew = cmp.Or(st.anew, "changes are confirmed that did not come here: the slot was made again, moved, or "+
+		st.gap = cmp.Or(st.gap, "changes are confirmed that did not come here: the slot was made again, moved, or "+
 			"followed by another client or cluster")
 	}
-	if st.anew != "" {
+	if st.gap != "" {
 		_, err = ask(ctx, st.gate, "SELECT pg_drop_replication_slot("+quoted(name)+")")
 		return err
 	}
@@ -61,7 +61,7 @@ func (st *stream) makeSlot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(free) == 1 && (free[0][0] == "0" || free[0][0] == "1") { // else Begun fails, after each flush
+	if len(free) == 1 && (free[0][0] == "0" || free[0][0] == "1") { // else CloseGap fails, after each flush
 		return fmt.Errorf("%w: %s of the server's replication slots are free, and making one needs two for a moment: "+
 			"raise max_replication_slots, and restart the server, or drop slots", loader.ErrFeed, free[0][0])
 	}
@@ -89,9 +89,9 @@ func (st *stream) makeSlot(ctx context.Context) error {
 	return err
 }
 
-// Begun implements loader.FeedStream: the temporary slot becomes one that stays.
-func (st *stream) Begun(ctx context.Context) error {
-	if st.anew == "" {
+// CloseGap implements loader.FeedStream: the temporary slot becomes one that stays.
+func (st *stream) CloseGap(ctx context.Context) error {
+	if st.gap == "" {
 		return nil
 	}
 	rows, err := ask(ctx, st.gate, fmt.Sprintf(
@@ -111,8 +111,8 @@ func (st *stream) Begun(ctx context.Context) error {
 	return st.start(ctx)
 }
 
-// Left returns a warning of each slot that may be left behind, once in the life of the feed.
-func (st *stream) Left(ctx context.Context) (warnings []string, err error) {
+// LeftBehind returns a warning of each slot that may be left behind, once in the life of the feed.
+func (st *stream) LeftBehind(ctx context.Context) (warnings []string, err error) {
 	names, all, err := st.feed.leftSlots(ctx, st.gate)
 	for i, name := range names {
 		if _, told := st.feed.told.LoadOrStore(name, true); !told {

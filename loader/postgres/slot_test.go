@@ -15,16 +15,16 @@ import (
 
 const othersMoved = "changes are confirmed that did not come here"
 
-// certified follows the slot up to a change, and returns the state of then.
-func (s *feedServer) certified() (state string) {
+// certified follows the slot up to a change, and returns the checkpoint of then.
+func (s *feedServer) certified() (known loader.Checkpoint) {
 	s.t.Helper()
 	f := s.follow("")
 	s.Exec(s.t, "INSERT INTO users SELECT coalesce(max(id), 0) + 1 FROM users")
 	m := f.next()
 	f.Confirm(m.End)
-	state = f.State()
+	known = f.Checkpoint()
 	f.end()
-	return state
+	return known
 }
 
 // confirmed waits until the server has been told what it need not keep.
@@ -39,7 +39,7 @@ func (s *feedServer) confirmed(at loader.Position) {
 	})
 }
 
-// TestFeedSlotMoved checks that a host begins anew if the slot is not the one that was followed, or not where it
+// TestFeedSlotMoved checks that a host has a gap if the slot is not the one that was followed, or not where it
 // was left, and goes on if it is.
 func TestFeedSlotMoved(t *testing.T) {
 	s := newFeedServer(t)
@@ -50,8 +50,8 @@ func TestFeedSlotMoved(t *testing.T) {
 		advance = "SELECT pg_replication_slot_advance('cachesidecar', pg_current_wal_lsn())"
 	)
 	for i, tc := range []struct {
-		name, anew string
-		do         []string
+		name, gap string
+		do        []string
 	}{
 		{"changes alone", "", []string{write}},
 		{"made again", othersMoved, []string{drop, "SELECT pg_create_logical_replication_slot('cachesidecar', 'pgoutput')"}},
@@ -77,22 +77,22 @@ func TestFeedSlotMoved(t *testing.T) {
 		if i == 4 && !testenv.Long() {
 			break
 		}
-		state := s.certified()
+		known := s.certified()
 		for _, sql := range tc.do {
 			s.Exec(t, sql)
 		}
-		stream, err := s.feed().Stream(t.Context(), "", state)
+		stream, err := s.feed().Stream(t.Context(), "", known)
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
 		}
-		if (stream.Anew() == "") != (tc.anew == "") || !strings.Contains(stream.Anew(), tc.anew) {
-			t.Errorf("%s: it begins anew since %q, want %q", tc.name, stream.Anew(), tc.anew)
+		if (stream.Gap() == "") != (tc.gap == "") || !strings.Contains(string(stream.Gap()), tc.gap) {
+			t.Errorf("%s: the gap is %q, want %q", tc.name, stream.Gap(), tc.gap)
 		}
-		if tc.anew == "" && stream.Anew() == "" && slices.Contains(tc.do, write) { // it brings what has changed
+		if tc.gap == "" && stream.Gap() == "" && slices.Contains(tc.do, write) { // it brings what has changed
 			testenv.Succeeds(t, tc.name, func() error {
 				m, err := stream.Receive(t.Context())
-				if err == nil && (m == nil || m.Rows == 0 || m.End <= parseMark(state).at) {
+				if err == nil && (m == nil || m.Rows == 0 || m.End <= parseMark(known).at) {
 					err = errors.New("the change has not come")
 				}
 				return err
@@ -117,8 +117,8 @@ func TestFeedSlotMovedMeanwhile(t *testing.T) {
 		if err = errors.Join(err, err2); err == nil {
 			err = st.findSlot(t.Context(), mark{})
 		}
-		if err != nil || st.anew != "" {
-			t.Fatal(err, st.anew)
+		if err != nil || st.gap != "" {
+			t.Fatal(err, st.gap)
 		}
 		if moved {
 			s.Exec(t, "SELECT pg_logical_emit_message(true, 'x', '')")
@@ -165,8 +165,8 @@ func (s *feedServer) execAt(dsn, sql string) {
 	testenv.Must(s.t, err)
 }
 
-// TestFeedPublicationAgain checks that a host begins anew if the publication was away, or had another name, when
-// a row changed while no host followed: the server cannot read its log from there. No host has heard of a state.
+// TestFeedPublicationAgain checks that a host has a gap if the publication was away, or had another name, when
+// a row changed while no host followed: the server cannot read its log from there. No host has heard of a checkpoint.
 func TestFeedPublicationAgain(t *testing.T) {
 	s := newFeedServer(t)
 	for _, there := range [][2]string{
@@ -178,8 +178,8 @@ func TestFeedPublicationAgain(t *testing.T) {
 		s.Exec(t, "UPDATE users SET name = 'b'")
 		s.Exec(t, there[1])
 		stream, err := s.feed().Stream(t.Context(), "", "")
-		if err != nil || stream.Anew() != "" {
-			t.Fatal(err, stream.Anew())
+		if err != nil || stream.Gap() != "" {
+			t.Fatal(err, stream.Gap())
 		}
 		for err == nil {
 			_, err = stream.Receive(t.Context())
@@ -192,14 +192,14 @@ func TestFeedPublicationAgain(t *testing.T) {
 		}
 		stream.Close()
 		f := s.follow("")
-		if f.Anew() == "" {
+		if f.Gap() == "" {
 			t.Errorf("%s: the next stream goes on", there[0])
 		}
 		f.end()
 	}
 }
 
-// TestFeedStuck checks that a host begins anew if the server fails each time at the same place of its log, and
+// TestFeedStuck checks that a host has a gap if the server fails each time at the same place of its log, and
 // not if an operator ends its connection, or what it does, each time.
 func TestFeedStuck(t *testing.T) {
 	s := newFeedServer(t)
@@ -211,8 +211,8 @@ func TestFeedStuck(t *testing.T) {
 	fails := func(why string, gap bool) {
 		t.Helper()
 		stream, err := feed.Stream(t.Context(), "", "")
-		if err != nil || stream.Anew() != "" {
-			t.Fatal(err, stream.Anew())
+		if err != nil || stream.Gap() != "" {
+			t.Fatal(err, stream.Gap())
 		}
 		defer s.noticed()
 		defer stream.Close()

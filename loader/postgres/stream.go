@@ -25,9 +25,9 @@ type stream struct {
 	gate    *pgconn.PgConn // statements
 	decoder *decoder
 
-	anew    string   // why the slot was made
-	past    Snapshot // of the transactions that are not in a slot that was made
-	catalog string   // a digest
+	gap     loader.Gap // why the slot was made
+	past    Snapshot   // of the transactions that are not in a slot that was made
+	catalog string     // a digest
 	server  server
 	started bool
 
@@ -44,8 +44,8 @@ const catalogChanged = "the publication, a table of it or a column has changed"
 const statusEvery = time.Second
 
 // Stream implements loader.Feed.
-func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStream, err error) {
-	s := &stream{feed: f, decoder: newDecoder(f.tables, f.cfg.Messages), anew: anew}
+func (f *Feed) Stream(ctx context.Context, gap loader.Gap, from loader.Checkpoint) (_ loader.FeedStream, err error) {
+	s := &stream{feed: f, decoder: newDecoder(f.tables, f.cfg.Messages), gap: gap}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -55,8 +55,8 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 		return nil, err
 	}
 	if s.catalog, err = f.check(ctx, s.gate); err != nil {
-		if errors.Is(err, loader.ErrFeed) { // also hosts that do not know of it must begin anew
-			s.anew = "the server did not fit the settings"
+		if errors.Is(err, loader.ErrFeed) { // hosts that do not know of it have the gap too
+			s.gap = "the server did not fit the settings"
 			_ = s.findSlot(ctx, mark{}) // the error that is returned tells more
 		}
 		return nil, err
@@ -68,12 +68,12 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 	if s.server, err = identify(ctx, s.conn); err != nil {
 		return nil, err
 	}
-	known := parseMark(state)
-	s.anew = cmp.Or(s.anew, s.differs(known)) // while this host followed nothing
+	known := parseMark(from)
+	s.gap = cmp.Or(s.gap, s.differs(known)) // while this host followed nothing
 	if err := s.findSlot(ctx, known); err != nil {
 		return nil, err
 	}
-	if s.anew != "" {
+	if s.gap != "" {
 		if err := s.makeSlot(ctx); err != nil {
 			return nil, err
 		}
@@ -85,16 +85,16 @@ func (f *Feed) Stream(ctx context.Context, anew, state string) (_ loader.FeedStr
 	return s, nil
 }
 
-// Anew implements loader.FeedStream.
-func (st *stream) Anew() string { return st.anew }
+// Gap implements loader.FeedStream.
+func (st *stream) Gap() loader.Gap { return st.gap }
 
-// State implements loader.FeedStream.
-func (st *stream) State() string {
-	return mark{st.catalog, st.server.id, loader.Position(st.confirmed.Load())}.String()
+// Checkpoint implements loader.FeedStream.
+func (st *stream) Checkpoint() loader.Checkpoint {
+	return mark{st.catalog, st.server.id, loader.Position(st.confirmed.Load())}.checkpoint()
 }
 
 // temporary is the name of the slot that is there until everything from before it was dropped. It
-// ends with the connection: if this host ends before, the next one begins anew too.
+// ends with the connection: if this host ends before, the next one has a gap too.
 func (st *stream) temporary() string {
 	return fmt.Sprintf("%.50s_%d", st.feed.cfg.Slot, st.conn.PID())
 }
@@ -127,7 +127,7 @@ func (st *stream) start(ctx context.Context) error {
 // Receive implements loader.FeedStream. It tells the server the position.
 func (st *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
 	for {
-		if err := st.Alive(); err != nil {
+		if err := st.KeepAlive(); err != nil {
 			return nil, err
 		}
 		if ctx.Err() != nil {
@@ -167,7 +167,7 @@ func streamError(m *pgproto3.ErrorResponse) error {
 		return fmt.Errorf("%w: the publication was not there, or had another name, when a row changed: %w",
 			loader.ErrGap, err)
 	}
-	if noUTF8(err) { // it would come again: only a stream that begins anew gets past it
+	if noUTF8(err) { // it would come again: only a stream with a gap gets past it
 		return fmt.Errorf("%w: a row has a text that has no form in UTF-8: mend the row, or leave its "+
 			"column out of the publication (%s)", loader.ErrFeed, m.Code) // its words have bytes of the row
 	}
@@ -253,14 +253,14 @@ func (st *stream) Confirm(at loader.Position) {
 }
 
 // Forget implements loader.FeedStream.
-func (st *stream) Forget(state string) {
-	if at := parseMark(state).at; uint64(at) > st.forgotten.Load() {
+func (st *stream) Forget(known loader.Checkpoint) {
+	if at := parseMark(known).at; uint64(at) > st.forgotten.Load() {
 		st.forgotten.Store(uint64(at))
 	}
 }
 
-// Alive implements loader.FeedStream.
-func (st *stream) Alive() error {
+// KeepAlive implements loader.FeedStream.
+func (st *stream) KeepAlive() error {
 	if time.Since(st.told) < statusEvery {
 		return nil
 	}
@@ -366,11 +366,11 @@ func (v view) Outlives(earlier loader.Snapshot) bool {
 	return ok && v.now.After(was.now)
 }
 
-// Broken implements loader.FeedStream.
-func (st *stream) Broken(ctx context.Context) (why string, err error) {
+// FindGap implements loader.FeedStream.
+func (st *stream) FindGap(ctx context.Context) (gap loader.Gap, err error) {
 	now, err := st.feed.check(ctx, st.gate)
 	if err == nil && now != st.catalog {
-		st.catalog, why = now, catalogChanged
+		st.catalog, gap = now, catalogChanged
 	}
-	return why, err
+	return gap, err
 }

@@ -33,7 +33,7 @@ type rowFeed struct {
 	forgotten loader.Position      // where the slot is
 	timeline  int                  // of the server
 	slots     int                  // that were made; zero: there is none
-	gaps      []string             // why streams have begun anew
+	gaps      []loader.Gap         // of streams
 	open      bool                 // one stream at a time
 	down      bool                 // each question fails
 	silent    bool                 // the stream brings nothing
@@ -121,7 +121,7 @@ func (f *rowFeed) SQL() string                             { return "" }
 func (f *rowFeed) Secrets() []string                       { return nil }
 
 // Stream goes on with the slot, unless it has forgotten more than is certified, or the server is another one.
-func (f *rowFeed) Stream(_ context.Context, anew, state string) (loader.FeedStream, error) {
+func (f *rowFeed) Stream(_ context.Context, gap loader.Gap, from loader.Checkpoint) (loader.FeedStream, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -132,21 +132,21 @@ func (f *rowFeed) Stream(_ context.Context, anew, state string) (loader.FeedStre
 	}
 	var timeline, catalog int
 	var at loader.Position
-	_, _ = fmt.Sscanf(state, "%d/%d/%d", &timeline, &at, &catalog)
+	_, _ = fmt.Sscanf(string(from), "%d/%d/%d", &timeline, &at, &catalog)
 	switch {
-	case anew != "":
+	case gap != "":
 	case f.slots == 0:
-		anew = "there is no slot"
-	case state != "" && (timeline != f.timeline || f.forgotten > at):
-		anew = "the slot is another one"
-	case state != "" && catalog != f.catalog:
-		anew = "the catalog has changed"
+		gap = "there is no slot"
+	case from != "" && (timeline != f.timeline || f.forgotten > at):
+		gap = "the slot is another one"
+	case from != "" && catalog != f.catalog:
+		gap = "the catalog has changed"
 	}
 	f.open = true
 	s := &rowStream{
-		rowFeed: f, anew: anew, confirmed: f.forgotten, catalog: f.catalog, pastChanges: maps.Clone(f.changes),
+		rowFeed: f, gap: gap, confirmed: f.forgotten, catalog: f.catalog, pastChanges: maps.Clone(f.changes),
 	}
-	if anew != "" {
+	if gap != "" {
 		s.past, s.confirmed = len(f.log), f.end()
 	}
 	for s.next < len(f.log) && f.log[s.next].End <= s.confirmed {
@@ -160,7 +160,7 @@ func (f *rowFeed) end() loader.Position { return loader.Position(10 * len(f.log)
 
 type rowStream struct {
 	*rowFeed
-	anew        string
+	gap         loader.Gap
 	past        int          // transactions that are not in the stream
 	pastChanges map[int]bool // of the catalog, that the stream goes by, and that had not ended when it began
 	confirmed   loader.Position
@@ -169,8 +169,8 @@ type rowStream struct {
 	catalog     int // at the last look
 }
 
-func (s *rowStream) Anew() string { return s.anew }
-func (s *rowStream) Alive() error { return nil }
+func (s *rowStream) Gap() loader.Gap  { return s.gap }
+func (s *rowStream) KeepAlive() error { return nil }
 
 // Nudge implements loader.FeedStream: a transaction commits that changes nothing.
 func (s *rowStream) Nudge(context.Context) error {
@@ -181,19 +181,19 @@ func (s *rowStream) Nudge(context.Context) error {
 	return nil
 }
 
-func (s *rowStream) State() string {
+func (s *rowStream) Checkpoint() loader.Checkpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return fmt.Sprintf("%d/%d/%d", s.timeline, s.confirmed, s.catalog)
+	return loader.Checkpoint(fmt.Sprintf("%d/%d/%d", s.timeline, s.confirmed, s.catalog))
 }
 
-func (s *rowStream) Begun(context.Context) error {
+func (s *rowStream) CloseGap(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
 		return errDown
 	}
-	s.gaps = append(s.gaps, s.anew)
+	s.gaps = append(s.gaps, s.gap)
 	s.slots, s.forgotten = s.slots+1, s.confirmed
 	return nil
 }
@@ -209,12 +209,12 @@ func (s *rowStream) GiveUp(context.Context) error {
 }
 
 // Forget implements loader.FeedStream.
-func (s *rowStream) Forget(state string) {
+func (s *rowStream) Forget(known loader.Checkpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var timeline, catalog int
 	var at loader.Position
-	if _, err := fmt.Sscanf(state, "%d/%d/%d", &timeline, &at, &catalog); err == nil {
+	if _, err := fmt.Sscanf(string(known), "%d/%d/%d", &timeline, &at, &catalog); err == nil {
 		s.forgotten = max(s.forgotten, at)
 	}
 }
@@ -259,7 +259,7 @@ func (s *rowStream) View(context.Context) (loader.View, error) {
 	return loader.View{Snapshot: v, Now: time.Now(), End: s.end(), Inserted: s.end()}, nil
 }
 
-func (s *rowStream) Broken(context.Context) (string, error) {
+func (s *rowStream) FindGap(context.Context) (loader.Gap, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -287,7 +287,7 @@ func (s *rowStream) Close() {
 }
 
 // Left implements loader.FeedStream.
-func (s *rowStream) Left(context.Context) ([]string, error) { return nil, nil }
+func (s *rowStream) LeftBehind(context.Context) ([]string, error) { return nil, nil }
 
 // rowView is the transactions that a reader sees, and the changes of the catalog that it does not see.
 type rowView struct {
