@@ -44,7 +44,7 @@ var maxPairs = map[string]int{
 	"internal/memcached":  10,
 	"internal/namespaces": 4,
 	"internal/peer":       3,
-	"internal/rpc/server": 6,
+	"internal/rpc/server": 5,
 	"internal/wire":       7,
 	"l2/ownership":        11,
 	"l2/segment":          20,

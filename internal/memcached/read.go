@@ -44,7 +44,7 @@ func (t *handler) get(conn *server.Conn, cmd *command) {
 // connection still stands.
 func (t *handler) flush(conn *server.Conn) bool {
 	if len(conn.Out) <= session.FlushAt {
-		return !server.Lost(conn)
+		return !conn.Lost()
 	}
 	t.Names.Release()
 	return conn.Flush()
@@ -116,7 +116,7 @@ func (t *handler) getLater(conn *server.Conn, cmd *command, key []byte) {
 		}
 		q.Key = nil
 		form.more = key != nil
-		if t.wait(conn); server.Lost(conn) {
+		if t.wait(conn); conn.Lost() {
 			return
 		}
 	}

@@ -97,7 +97,7 @@ func (t *handler) await(conn *server.Conn, a *delayed) error {
 	t.Names.Release()
 	// Only what was cloned is used after that; see getLater and gat for further keys.
 	last := t.at == t.commands-1 && !t.form.more
-	err := server.Wait(conn, last, func() {
+	err := conn.Wait(last, func() {
 		if a.over == nil {
 			a.reply = a.Serve()
 		} else {

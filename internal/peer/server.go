@@ -149,7 +149,7 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	id.merge(&h)
 	s.conn, s.from, s.purpose = c, from, purpose
 	s.inner = s.server.handler(from, purpose)
-	c.SetTenant("node "+string(from.Node), string(purpose))
+	c.Account().Move("node "+string(from.Node), string(purpose))
 	s.server.replace(s)
 	answer := id.hello(purpose)
 	body := wire.MarshalBody(&answer)

@@ -108,7 +108,7 @@ func (c *Handler) Serve(conn *server.Conn, frames [][]byte) error {
 			c.Names.Release() // Flush may wait
 			conn.Flush()
 		}
-		if server.Lost(conn) {
+		if conn.Lost() {
 			return nil // the connection ends by itself
 		}
 	}

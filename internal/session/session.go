@@ -230,11 +230,11 @@ func (ss *Session) Execute(conn *server.Conn) bool {
 		case n >= quota.LongCopy && ss.from.Node != "":
 			return false // it must not delay the requests of other apps of that host
 		default:
-			if err := Busy(server.Turn(conn, n)); err != nil {
+			if err := Busy(conn.BeginCopy(n)); err != nil {
 				ss.Refuse(err)
 				return true
 			}
-			defer server.EndTurn(conn, n)
+			defer conn.EndCopy(n)
 			ss.Limit(conn)
 		}
 	}
@@ -255,7 +255,7 @@ const SmallValue = 31 << 10
 // Moment returns when a read happens: with its batch, unless the reader has had to wait since, for
 // a client that is slow or for room. A value may have ended meanwhile, and so may a lease.
 func (ss *Session) Moment(conn *server.Conn) kv.Moment {
-	if !server.Waited(conn) {
+	if !conn.Waited() {
 		return ss.Now
 	}
 	now := ss.Core.Clock.Read()
@@ -307,8 +307,8 @@ func (ss *Session) room(conn *server.Conn, n int) *wire.Error {
 func (ss *Session) Limit(conn *server.Conn) {
 	q := ss.Req
 	ss.Core.Deadlines.Limit(q, ss.Now.Boot+ss.Core.Deadlines.Timeout(q))
-	if server.Waited(conn) && !ss.Quiet {
-		q.Conn = server.EndOf(conn)
+	if conn.Waited() && !ss.Quiet {
+		q.Conn = conn.End()
 	}
 }
 

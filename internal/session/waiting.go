@@ -69,7 +69,7 @@ func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
 		conn.Account().Reads(1)
 	}
 	if !c.Quiet {
-		w.Request.Conn = server.EndOf(conn)
+		w.Request.Conn = conn.End()
 	}
 	return nil
 }

@@ -13,7 +13,6 @@ type batch struct {
 	buffer  *batchBuffer // the array of Out while Out is short; nil between batches
 	charged int64        // bytes charged for large answers in Out
 	calls   Flusher      // see FlushLater
-	turn    quota.Turn   // that the reader has; 0: none
 }
 
 // batchBuffer is what the reader needs while it serves.
@@ -24,32 +23,34 @@ type batchBuffer struct {
 
 var batchBuffers = sync.Pool{New: func() any { return new(batchBuffer) }}
 
+// takeBuffer takes a buffer from the pool, and returns its room for Out.
+func (b *batch) takeBuffer() []byte {
+	b.buffer = batchBuffers.Get().(*batchBuffer)
+	return b.buffer.bytes[:0]
+}
+
+// dropBuffer gives the buffer back, and Out with it.
+func (b *batch) dropBuffer() {
+	clear(b.buffer.frames[:])
+	batchBuffers.Put(b.buffer)
+	b.buffer = nil
+}
+
 // beginBatch gives the reader a buffer for its answers.
 func (c *Conn) beginBatch() {
-	takeBuffer(c)
+	c.Out = c.batch.takeBuffer()
 	c.outbox.waited = false
-}
-
-func takeBuffer(c *Conn) {
-	c.batch.buffer = batchBuffers.Get().(*batchBuffer)
-	c.Out = c.batch.buffer.bytes[:0]
-}
-
-func (c *Conn) dropBuffer() {
-	clear(c.batch.buffer.frames[:])
-	batchBuffers.Put(c.batch.buffer)
-	c.batch.buffer, c.Out = nil, nil
 }
 
 // endBatch takes the buffer back.
 func (c *Conn) endBatch() {
-	b := &c.batch
-	endTurn(c)
-	if b.charged > 0 { // the answer was not sent
+	c.turn.release()
+	if b := &c.batch; b.charged > 0 { // the answer was not sent
 		c.outbox.share.Give(b.charged)
 		b.charged = 0
 	}
-	c.dropBuffer()
+	c.batch.dropBuffer()
+	c.Out = nil
 }
 
 // Grow makes room for n more bytes in Out. Beyond 64 KiB the memory is charged to the
@@ -66,7 +67,7 @@ func (c *Conn) Grow(n int, between bool) error {
 	}
 	need := int64(len(c.Out) + n)
 	if need >= quota.LongCopy {
-		if err := beginTurn(c, quota.CopyTurn); err != nil {
+		if err := c.takeTurn(quota.CopyTurn); err != nil {
 			return err
 		}
 	}
@@ -96,7 +97,7 @@ func (c *Conn) Flush() bool { return c.flush() == nil }
 
 // flush writes what Out has, or leaves it to the goroutine that writes already.
 func (c *Conn) flush() error {
-	endTurn(c)
+	c.turn.release()
 	c.sendCalls()
 	if c.lost == nil && c.socket.Killed() { // by the handler too: it wants no answer to go
 		c.lost = errKilled
@@ -131,16 +132,11 @@ func (c *Conn) sendCalls() {
 	}
 }
 
-// beginTurn makes the reader of a connection wait for a turn, after the one that it has, if that is
-// another one. The turn ends when the answers are written, or when the request waits.
-func beginTurn(c *Conn, kind quota.Turn) error {
+// takeTurn has the reader wait for a turn. An error means that it has none: there is no memory to wait with, or the
+// connection has ended.
+func (c *Conn) takeTurn(kind quota.Turn) error {
 	sched.NoteBusy()
-	if c.batch.turn == kind {
-		return nil
-	}
-	endTurn(c)
-	if c.account.TryTurn(kind) {
-		c.batch.turn = kind
+	if c.turn.tryAcquire(kind) {
 		return nil
 	}
 	if kind == quota.LongTurn { // between two answers
@@ -149,34 +145,23 @@ func beginTurn(c *Conn, kind quota.Turn) error {
 		}
 	}
 	c.sendCalls()
-	return c.outbox.waitIn(pins, func() {
-		c.account.BeginTurn(kind)
-		c.batch.turn = kind
-	})
+	return c.outbox.waitIn(pins, func() { c.turn.acquire(kind) })
 }
 
-// endTurn ends the turn of a connection's reader, if it has one.
-func endTurn(c *Conn) {
-	if c.batch.turn != 0 {
-		c.account.EndTurn(c.batch.turn)
-		c.batch.turn = 0
-	}
-}
-
-// Turn makes the reader of a connection wait for a turn to copy n bytes, if they are many, and
-// charges them, until EndTurn. An error means that there is no memory.
-func Turn(c *Conn, n int) error {
+// BeginCopy has the reader wait for a turn to copy n bytes, if they are many, and charges them, until EndCopy. An
+// error means that there is no memory.
+func (c *Conn) BeginCopy(n int) error {
 	if n >= quota.LongCopy {
-		if err := beginTurn(c, quota.CopyTurn); err != nil {
+		if err := c.takeTurn(quota.CopyTurn); err != nil {
 			return err
 		}
 	}
 	return c.Hold(n)
 }
 
-// EndTurn ends a turn to copy n bytes.
-func EndTurn(c *Conn, n int) {
+// EndCopy ends a turn to copy n bytes.
+func (c *Conn) EndCopy(n int) {
 	if c.Free(n); n >= quota.LongCopy {
-		endTurn(c)
+		c.turn.release()
 	}
 }

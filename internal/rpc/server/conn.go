@@ -51,7 +51,8 @@ type Conn struct {
 	input   transport.Input
 	frame   partFrame
 	batch   batch
-	turn    sched.TimeSlice
+	turn    turn
+	slice   sched.TimeSlice
 	longest int   // bytes of a request: see AllowMaxFrame
 	lost    error // why an answer could not be written
 
@@ -60,7 +61,7 @@ type Conn struct {
 	account *quota.Account
 	socket  transport.Socket
 	outbox  outbox
-	replies replies
+	replies // Run, Long, Answer, Tell and While
 
 	closing    atomic.Bool // the server ends, and the reader is to
 	overBudget atomic.Bool // ended because others need the memory of its answers
@@ -69,9 +70,14 @@ type Conn struct {
 	sweptBatches uint32        // batches at the server's last sweep; the sweep's own
 }
 
-// SetTenant moves the connection's account to its tenant, once the tenant is known. The reader
-// calls it, before any request waits.
-func (c *Conn) SetTenant(tenant, process string) { c.account.Move(tenant, process) }
+// Hold charges n bytes for a request that waits, until Free. An error means that there is no memory.
+func (c *Conn) Hold(n int) error { return c.account.Take(quota.ForRequests, int64(n)) }
+
+// Free gives back n bytes of Hold.
+func (c *Conn) Free(n int) { c.account.Give(quota.ForRequests, int64(n)) }
+
+// Account returns the account of the connection.
+func (c *Conn) Account() *quota.Account { return c.account }
 
 // AllowMaxFrame raises the longest request from Limits.MaxFirstFrame to Limits.MaxFrame. The handler calls it.
 func (c *Conn) AllowMaxFrame() { c.longest = c.server.limits.MaxFrame }

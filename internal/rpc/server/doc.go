@@ -23,7 +23,7 @@
 // no goroutine is needed, and two fewer are woken.
 //
 // Answers go out as they come. A protocol whose answers come in the order of the requests has the
-// reader itself wait (Wait).
+// reader itself wait (Conn.Wait).
 //
 // # Parts
 //
@@ -33,7 +33,8 @@
 //	batch     what the reader has while it serves a batch (Conn.Out)
 //	partFrame the frame that is not complete: its deadline, its memory
 //	TimeSlice how long the reader serves without yielding its processor
-//	replies   requests that have left the reader, and their answers
+//	turn      the reader's turn to copy a long value, or to serve on
+//	replies   requests that have left the reader, and their answers (Conn.Run, Answer, Tell)
 //	End       whether a client still waits for answers, for requests that have waited
 //	Framing   where requests begin and end, and how they are told BUSY
 //	acceptQueue  when new connections begin

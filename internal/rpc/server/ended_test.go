@@ -78,7 +78,7 @@ func TestEnded(t *testing.T) {
 			half, open := dial()
 			closed, gone := dial()
 			eventually(t, "both to wait", s, func(st Stats) bool { return st.InFlight == 2 })
-			if EndOf(open).Ended() || EndOf(gone).Ended() {
+			if open.End().Ended() || gone.End().Ended() {
 				t.Error("one has ended before it was closed")
 			}
 			_ = half.(interface{ CloseWrite() error }).CloseWrite()
@@ -86,8 +86,8 @@ func TestEnded(t *testing.T) {
 				_ = tcp.SetLinger(0) // resets
 			}
 			_ = closed.Close()
-			eventually(t, "the end of the closed one", s, func(Stats) bool { return EndOf(gone).Ended() })
-			if EndOf(open).Ended() {
+			eventually(t, "the end of the closed one", s, func(Stats) bool { return gone.End().Ended() })
+			if open.End().Ended() {
 				t.Error("one has ended though its client waits for an answer")
 			}
 			close(h.release)
@@ -95,7 +95,7 @@ func TestEnded(t *testing.T) {
 				t.Error("there was no answer")
 			}
 			eventually(t, "the end of both", s, func(st Stats) bool { return st.Open == 0 })
-			if !EndOf(open).Ended() || !EndOf(gone).Ended() {
+			if !open.End().Ended() || !gone.End().Ended() {
 				t.Error("one has not ended after the server has closed it")
 			}
 			cancel()

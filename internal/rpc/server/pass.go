@@ -31,12 +31,11 @@ func (c *Conn) Pass(frame []byte, file *os.File) (*Passed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p, passing(c, uc, frame, file)
+	return p, c.outbox.pass(uc, frame, file, c.server.limits.WriteTimeout)
 }
 
-// passing writes the frame of Pass.
-func passing(c *Conn, uc *net.UnixConn, frame []byte, file *os.File) error {
-	o := &c.outbox
+// pass writes a frame with a descriptor, and then what has been queued meanwhile.
+func (o *outbox) pass(uc *net.UnixConn, frame []byte, file *os.File, timeout time.Duration) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
@@ -47,7 +46,7 @@ func passing(c *Conn, uc *net.UnixConn, frame []byte, file *os.File) error {
 	}
 	o.writing = true
 	o.mu.Unlock()
-	err := pass(uc, frame, file, c.server.limits.WriteTimeout)
+	err := writeWith(uc, frame, file, timeout)
 	o.mu.Lock()
 	o.sent.Add(int64(len(frame)))
 	if err != nil {
@@ -61,7 +60,8 @@ func passing(c *Conn, uc *net.UnixConn, frame []byte, file *os.File) error {
 	return o.err
 }
 
-func pass(uc *net.UnixConn, frame []byte, file *os.File, timeout time.Duration) error {
+// writeWith writes a frame with a descriptor.
+func writeWith(uc *net.UnixConn, frame []byte, file *os.File, timeout time.Duration) error {
 	if err := uc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}

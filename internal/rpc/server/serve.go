@@ -36,6 +36,7 @@ func newConn(nc net.Conn, s *shared, tenant, process string) *Conn {
 	c.input.Once = runtime.GOOS == "linux" && c.socket.HasDescriptor() // the poller tells of all that comes later
 	c.outbox.init(&c.socket, c.account, &s.bytesOut, c.onFail)
 	c.replies.server, c.replies.outbox = s, &c.outbox
+	c.turn.account = c.account
 	return c
 }
 
@@ -88,7 +89,7 @@ func (c *Conn) serveBatch(n int) error {
 	c.server.bytesIn.Add(int64(n))
 	in := &c.input
 	if in.Batches() == 1 {
-		c.turn.Restart()
+		c.slice.Restart()
 	}
 	dropped := in.PassSkipped()
 	if dropped && in.Len() == 0 {
@@ -196,9 +197,9 @@ func (c *Conn) cutByFraming(list [][]byte, f Framing) (frames [][]byte, n int, b
 // takeRest yields the processor at the end of a time slice, and waits for a turn to go on.
 func (c *Conn) takeRest() {
 	c.server.turns.Add(1)
-	kind := cmp.Or(c.batch.turn, quota.LongTurn)
-	endTurn(c)
-	_ = beginTurn(c, kind) // without memory to wait it goes on without
+	kind := cmp.Or(c.turn.kind, quota.LongTurn)
+	c.turn.release()
+	_ = c.takeTurn(kind) // without memory to wait it goes on without
 	sched.Yield()
 }
 
@@ -206,7 +207,7 @@ func (c *Conn) takeRest() {
 func (c *Conn) serveFrames(frames [][]byte) error {
 	err := c.handler.Serve(c, frames)
 	c.sendCalls()
-	if c.turn.Over() {
+	if c.slice.Over() {
 		c.takeRest()
 	}
 	if err == nil && (c.lost != nil || len(c.Out) >= transport.BufferSize/2) {

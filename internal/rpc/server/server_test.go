@@ -138,7 +138,7 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		}
 		c.Go(answer)
 	case key == "waited":
-		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id, Value: fmt.Append(nil, Waited(c))})
+		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id, Value: fmt.Append(nil, c.Waited())})
 	case key == "dawdle":
 		time.Sleep(sched.SliceTime)
 		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id})

@@ -112,7 +112,7 @@ func (h *text) serve(c *Conn, frame string) error {
 		}
 		c.Out = append(c.Out, answerTo(id, n)...)
 	case "wait", "hold", "last":
-		err := Wait(c, op == "last", func() {
+		err := c.Wait(op == "last", func() {
 			if op != "wait" {
 				<-h.release
 			}
