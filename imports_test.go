@@ -99,8 +99,8 @@ var allowed = []struct {
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/engine", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/rpc/server", "internal/wire"}},
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc/server", "internal/settings", "internal/telemetry", "internal/transport"}},
 	// Floor 3: the composition root.
-	{"internal/inside", []string{"internal/cluster", "internal/engine", "internal/kv", "internal/peer", "internal/rpc/server", "internal/session", "internal/telemetry", "internal/wire"}},
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/inside", "internal/keyfilter", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/origin", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
+	{"internal/testhook", []string{"internal/cluster", "internal/engine", "internal/kv", "internal/peer", "internal/rpc/server", "internal/session", "internal/telemetry", "internal/wire"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/changes", "internal/cluster", "internal/engine", "internal/httpd", "internal/testhook", "internal/keyfilter", "internal/kv", "internal/logs", "internal/memcached", "internal/namespaces", "internal/origin", "internal/peer", "internal/quota", "internal/rpc/server", "internal/session", "internal/settings", "internal/shm", "internal/telemetry", "internal/transport", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/testing/faults", nil},
 	{"internal/testing/hosts", nil}, // only tests
 	// Floor 4: the command.

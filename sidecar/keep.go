@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
-	"github.com/cachesidecar/cachesidecar/internal/inside"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/testhook"
 )
 
 // Kept memory between systemd and the engine: internal/engine/keep.go decides what is accepted, and
@@ -48,7 +48,7 @@ const (
 func (k *keptMemory) takeMemory(c *Config, passed []*os.File) (rest []*os.File) {
 	for _, f := range passed {
 		switch {
-		case f.Name() != inside.KeptName:
+		case f.Name() != testhook.KeptName:
 			rest = append(rest, f)
 		case k.file == nil && c.KeepMemory && !c.Cold:
 			k.had, k.file = true, f
@@ -81,7 +81,7 @@ func (k *keptMemory) keep(e *engine.Engine, c *Config) {
 	stats := e.Kept()
 	taken := stats != nil && stats.Cold == ""
 	if k.had && !taken {
-		if err := tell("FDSTOREREMOVE=1\nFDNAME=" + inside.KeptName); err != nil {
+		if err := tell("FDSTOREREMOVE=1\nFDNAME=" + testhook.KeptName); err != nil {
 			log.Warn("systemd keeps memory that is of no use: stop the unit, and start it again", "error", err)
 		}
 	}
@@ -94,7 +94,7 @@ func (k *keptMemory) keep(e *engine.Engine, c *Config) {
 		return
 	}
 	log.Info("no entries are kept from before", "reason", stats.Cold)
-	err := tell("FDSTORE=1\nFDNAME="+inside.KeptName, int(e.Store.Memory().Fd()))
+	err := tell("FDSTORE=1\nFDNAME="+testhook.KeptName, int(e.Store.Memory().Fd()))
 	if err != nil {
 		log.Warn("the entries will not be kept over a restart: run it as a unit of systemd, with Type=notify and "+
 			"FileDescriptorStoreMax=1, or remove keep_memory", "error", err)

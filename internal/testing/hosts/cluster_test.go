@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/inside"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testhook"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -43,7 +43,7 @@ func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host 
 	if os.Getenv("CLUSTER_LOG") != "" {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", name)
 	}
-	s, err := newOn(cfg, inside.Machine{ReadPatience: time.Minute})
+	s, err := newOn(cfg, testhook.Machine{ReadPatience: time.Minute})
 	testenv.Must(t, err)
 	return run(t, s)
 }

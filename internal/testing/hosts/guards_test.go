@@ -14,9 +14,9 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/inside"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testhook"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -48,7 +48,7 @@ func (v *vnode) startActing() *actingClock {
 	s, err := newOn(Config{
 		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true,
 		MaxStaleness: w.bound, RequestTimeout: time.Second, Join: []string{w.nodes[0].ip + ":7946", w.nodes[1].ip + ":7946"},
-	}, inside.Machine{
+	}, testhook.Machine{
 		Clock: clock,
 		Network: cluster.Network{
 			Nap:       time.Sleep,

@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
-	"github.com/cachesidecar/cachesidecar/internal/inside"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testhook"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -27,7 +27,7 @@ func handingOver(t *testing.T) (a, b *Sidecar) {
 	for i := range hosts {
 		s, err := newOn(Config{
 			Node: fmt.Sprint("host", i), NoSocket: true, L2Size: 8 << 20, Bind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},
-		}, inside.Machine{Clock: clock})
+		}, testhook.Machine{Clock: clock})
 		testenv.Must(t, err)
 		t.Cleanup(func() {
 			s.engine.L1.Close()

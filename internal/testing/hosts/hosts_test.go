@@ -5,10 +5,10 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
-	"github.com/cachesidecar/cachesidecar/internal/inside"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
+	"github.com/cachesidecar/cachesidecar/internal/testhook"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/sidecar"
@@ -45,16 +45,16 @@ type Sidecar struct {
 	telemetry *telemetry.Telemetry
 	sessions  *session.Sessions
 	server    *server.Server
-	parts     inside.Parts
+	parts     testhook.Parts
 	door      string // address of its endpoint for memcached's protocol
 }
 
 // New returns a sidecar on this machine.
-func New(cfg Config) (*Sidecar, error) { return newOn(cfg, inside.Machine{}) }
+func New(cfg Config) (*Sidecar, error) { return newOn(cfg, testhook.Machine{}) }
 
 // newOn returns a sidecar on a machine of the test.
-func newOn(cfg Config, on inside.Machine) (*Sidecar, error) {
-	s, parts, err := inside.New(cfg, on)
+func newOn(cfg Config, on testhook.Machine) (*Sidecar, error) {
+	s, parts, err := testhook.New(cfg, on)
 	if err != nil {
 		return nil, err
 	}

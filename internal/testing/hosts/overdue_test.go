@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/inside"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/testhook"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -55,7 +55,7 @@ func calledBy(function string) bool {
 func alone(t *testing.T, clock kv.Clock, cfg Config) *Sidecar {
 	t.Helper()
 	cfg.NoSocket, cfg.L2Size = true, 8<<20
-	s, err := newOn(cfg, inside.Machine{Clock: clock})
+	s, err := newOn(cfg, testhook.Machine{Clock: clock})
 	testenv.Must(t, err)
 	t.Cleanup(func() {
 		s.engine.LeaseTokens.Close()

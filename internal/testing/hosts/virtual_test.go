@@ -19,10 +19,10 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/inside"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/shm"
+	"github.com/cachesidecar/cachesidecar/internal/testhook"
 	"github.com/cachesidecar/cachesidecar/internal/testing/history"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -211,9 +211,9 @@ func (v *vnode) config() Config {
 }
 
 // machine returns what stands for the node's machine.
-func (v *vnode) machine() inside.Machine {
+func (v *vnode) machine() testhook.Machine {
 	w := v.w
-	on := inside.Machine{
+	on := testhook.Machine{
 		Clock: v.clock, Events: w.events,
 		Network: cluster.Network{
 			Nap:     time.Sleep,
@@ -321,7 +321,7 @@ func (v *vnode) keep(s *Sidecar) {
 	if v.kept = nil; v.w.keeps {
 		fd, err := syscall.Dup(int(s.engine.Store.Memory().Fd()))
 		testenv.Must(v.w.t, err)
-		v.kept = []*os.File{os.NewFile(uintptr(fd), inside.KeptName)}
+		v.kept = []*os.File{os.NewFile(uintptr(fd), testhook.KeptName)}
 	}
 }
 

@@ -1,10 +1,10 @@
-// Package inside is where tests of several hosts take hold of a sidecar: what they replace of its machine and
+// Package testhook is where tests of several hosts take hold of a sidecar: what they replace of its machine and
 // its network, and what they see of its parts. The public API of package sidecar shows no internal type, and
 // tests in another package want a clock that stops and a network in memory.
 //
 // Input is the configuration of a sidecar and what stands for the machine; output is the sidecar with its parts.
 // The package starts nothing and has no goroutine. It is for tests alone: no program calls New.
-package inside
+package testhook
 
 import (
 	"context"

@@ -3,20 +3,20 @@ package sidecar
 import (
 	"net"
 
-	"github.com/cachesidecar/cachesidecar/internal/inside"
+	"github.com/cachesidecar/cachesidecar/internal/testhook"
 )
 
-func init() { inside.New = newInside }
+func init() { testhook.New = newForTests }
 
-// newInside is New for tests in another package.
-func newInside(cfg any, on inside.Machine) (any, inside.Parts, error) {
+// newForTests is New for tests in another package.
+func newForTests(cfg any, on testhook.Machine) (any, testhook.Parts, error) {
 	c := cfg.(Config)
 	c.clock, c.network, c.events, c.passed, c.readPatience = on.Clock, on.Network, on.Events, on.Passed, on.ReadPatience
 	s, err := New(c)
 	if err != nil {
-		return nil, inside.Parts{}, err
+		return nil, testhook.Parts{}, err
 	}
-	return s, inside.Parts{
+	return s, testhook.Parts{
 		Engine: s.engine, Telemetry: s.telemetry, Sessions: s.sessions, Server: s.server, Keys: &s.keys,
 		Host: thisHost{s}, Execute: s.execute, Readiness: s.readiness,
 		NotReady:  func() string { return notReady(s) },
