@@ -6,25 +6,24 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// A new entry is in the queue for admission, which has a tenth of the segments. What is read twice there goes on to
-// the main queue, and so does a new entry whose key was evicted not long ago: the ghosts remember such keys. The
-// main queue goes round: what was read stays for one more pass for each time, the others go. See doc.go, which names
-// the algorithm.
+// Most keys are read once and never again. They must not push out those that are read often, so a new entry waits in
+// a queue for admission, which has a tenth of the segments. An entry that is read twice there goes on to the main
+// queue, and so does a new one whose key was evicted not long ago: the ghosts remember such keys. The main queue goes
+// round. An entry that was read stays for one more pass for each read, the others go. Doc.go names the algorithm.
 
 const (
 	admissionShare = 10 // one in this many of a shard's segments is for admission
 	promoteHits    = 2  // hits in admission that lead to the main queue
-	// An eviction frees at least 1/minGain of a segment's bytes, and 1/minGainPressed
-	// once patience evictions made too little room.
+	// To move what was read costs time, and frees nothing. So an eviction frees at least 1/minGain of a segment's
+	// bytes, whatever was read, and 1/minGainPressed once patience evictions made too little room.
 	minGain        = 16
 	minGainPressed = 4
 	patience       = 16
 )
 
-// makeRoom frees at least one segment for the pool. It takes the segment from sh, the
-// shard that needs it. If sh has less than half its share (large values take segments
-// from all shards), makeRoom takes from the shard that has most. It reports whether a
-// segment is available.
+// makeRoom frees at least one segment for the pool, and reports whether one is available. The shard that needs it
+// gives one of its own. But large values take segments from all shards: a shard that has less than half its share
+// gives none, and makeRoom takes from the shard that has most.
 func (s *Store) makeRoom(sh *shard, now time.Duration) bool {
 	if s.pool.available() {
 		return true
@@ -55,9 +54,8 @@ func (sh *shard) holds() int {
 	return sh.held
 }
 
-// freeOne compacts or evicts until one of the shard's segments has gone back to the pool.
-// It declines if the shard has less than half of share. The lock is released between two
-// segments.
+// freeOne compacts or evicts until one of the shard's segments has gone back to the pool. It declines if the shard
+// has less than half of share. Requests of the shard come in between: the lock is released after each segment.
 func (sh *shard) freeOne(now time.Duration, share int) bool {
 	before := sh.holds()
 	if before*2 < share {
@@ -98,8 +96,8 @@ func (sh *shard) evictOne(now time.Duration, gain, before int) (freed, more bool
 	return sh.held < before && (sh.ghosts.fits(sh.index.count) || sh.ghosts.fit(sh.index.count)), true
 }
 
-// victim returns the next segment to evict and its queue: a sparse segment, else the
-// oldest of the queue whose turn it is.
+// victim returns the next segment to evict and its queue. A sparse segment comes first, since nothing of use is lost
+// with it; of the first eight the emptiest. Else it is the oldest of the queue whose turn it is.
 func (sh *shard) victim() (segmentID, int) {
 	if id := sh.sparse.head; id != noSegment {
 		for n, other := 0, id; n < 8 && other != noSegment; n++ {
@@ -120,8 +118,8 @@ func (sh *shard) victim() (segmentID, int) {
 	return sh.queues[q].head, q
 }
 
-// sealForRoom gives up the fullest open segment if the shard has no sealed one left. This
-// happens only in a store of very few segments.
+// sealForRoom gives up the fullest open segment. It is for a store of so few segments that the shard has no sealed one
+// left.
 func (sh *shard) sealForRoom(now time.Duration) bool {
 	q, class, most := 0, -1, uint32(0)
 	for i := range sh.open {
@@ -143,7 +141,7 @@ func (sh *shard) sealForRoom(now time.Duration) bool {
 	return true
 }
 
-// evictChain moves a chain to the main queue if it was hit; otherwise it drops the chain.
+// evictChain evicts a chain as a whole: it is one entry. The chain goes to the main queue if it was hit.
 func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 	loc := sh.store.locate(id, 0)
 	hash := sh.store.hashAt(loc)
@@ -182,8 +180,8 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 	}
 }
 
-// evictSegment drops the entries of a segment that were not hit and moves the others to
-// the main queue.
+// evictSegment drops the entries of a segment that were not hit, and moves the others to the main queue as far as the
+// gain allows it.
 func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, gain int) {
 	sh.n.SegmentEvictions++
 	limit := sh.store.cfg.SegmentSize - sh.store.cfg.SegmentSize/gain
