@@ -1,6 +1,7 @@
 package hits
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -102,14 +103,8 @@ func Sizes(name string, f Footprint, points int) (list []Size) {
 			}
 		}
 	}
-	slices.SortStableFunc(list, func(a, b Size) int {
-		if a.Unit != b.Unit { // entries first
-			if a.Unit == Entries {
-				return -1
-			}
-			return 1
-		}
-		return int(a.N - b.N)
+	slices.SortStableFunc(list, func(a, b Size) int { // entries come before bytes
+		return cmp.Or(-cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.N, b.N))
 	})
 	return list
 }

@@ -198,7 +198,7 @@ func (c *changes) commit(ctx context.Context, cluster *peers.Cluster, n int) (co
 			if check(err); time.Since(committed) > followTime {
 				fail("%s has the old value %v after the commit", h.Node(), followTime)
 			}
-			nap(pollEach)
+			sleepUntil(time.Now().Add(pollEach))
 		}
 	}
 	return committed, time.Now()
@@ -215,7 +215,7 @@ func (c *changes) everywhere(ctx context.Context, cluster *peers.Cluster, key st
 			if time.Since(begun) > followTime {
 				fail("%s has no copy of %s after %v", h.Node(), key, followTime)
 			}
-			nap(pollEach)
+			sleepUntil(time.Now().Add(pollEach))
 		}
 	}
 	return value
@@ -239,8 +239,7 @@ func (c *changes) readRows(ctx context.Context, round int) {
 		name string
 		read func() float64
 	}{{record.BareReader, func() float64 { return c.readAll(ctx) }}, {record.Feed, func() float64 { return c.followAll(ctx, config) }}}
-	for i := range sides { // each side first in every other round
-		s := sides[(round+1+i)%2]
+	for _, s := range rotated(sides, round+1) {
 		c.put(record.Commas(c.p.Rows)+" rows in the log", s.name, figure{"rows/s", s.read()})
 	}
 }
@@ -278,8 +277,7 @@ func (c *changes) followAll(ctx context.Context, config string) (perSecond float
 // cost runs pgbench with a feed, with a bare reader, and with neither.
 func (c *changes) cost(ctx context.Context, round int) {
 	sides := []string{record.NoStream, record.BareReader, record.Feed}
-	for i := range sides {
-		side := sides[(round+1+i)%len(sides)]
+	for _, side := range rotated(sides, round+1) {
 		c.put("pgbench -N", side, figure{"transactions/s", c.pgbench(ctx, side)})
 	}
 }

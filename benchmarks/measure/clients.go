@@ -238,8 +238,7 @@ func (c *clients) warm(ctx context.Context, round, goroutines int) {
 // cold measures the first GETs of clients that have just been made, the connecting included.
 // Other processes have read the keys before.
 func (c *clients) cold(ctx context.Context, round int) {
-	for i := range coldSides {
-		side := coldSides[(round+i)%len(coldSides)]
+	for _, side := range rotated(coldSides, round) {
 		began := time.Now()
 		a := must(openClient(ctx, side, c.sockets[side]))
 		draw := uniform(uint64(round), len(c.keys))

@@ -83,8 +83,7 @@ func (b *Bench) steady(ctx context.Context, sides []entrant, p record.Parameters
 	took := time.Duration(p.SteadyMS) * time.Millisecond
 	for _, conns := range steadyConns {
 		for round := range p.Rounds {
-			for i := range sides {
-				e := sides[(round+i)%len(sides)]
+			for _, e := range rotated(sides, round) {
 				var h *hdrhistogram.Histogram
 				var cpu time.Duration
 				within(fmt.Sprintf("%d connections at %d requests/s: %s", conns, p.Rate, e.name), func() {

@@ -135,8 +135,7 @@ func (c *crowd) gather(ctx context.Context, name, key string) ([]figure, error) 
 	var g errgroup.Group
 	begun := time.Now()
 	var told []asked
-	switch name {
-	case record.GroupcacheLoads:
+	if name == record.GroupcacheLoads {
 		told = make([]asked, len(c.nodes))
 		for i, m := range c.nodes {
 			g.Go(func() error {
@@ -145,7 +144,7 @@ func (c *crowd) gather(ctx context.Context, name, key string) ([]figure, error) 
 				return err
 			})
 		}
-	default:
+	} else {
 		space, load := loadedSpace, (func() ([]byte, error))(nil)
 		if name == record.AppsLoad {
 			space, load = appsSpace, func() ([]byte, error) { return member.Load(ctx, http.DefaultClient, c.origin.URL(), key) }

@@ -20,8 +20,7 @@ func (b *Bench) Idle(ctx context.Context, p record.Parameters) {
 	names := []string{record.Sidecar, record.Redis, record.Memcached}
 	buf := make([]byte, replyBuffer)
 	for round := range p.Rounds {
-		for i := range names {
-			name := names[(round+i)%len(names)]
+		for _, name := range rotated(names, round) {
 			within(fmt.Sprintf("%d connections to %s", p.Conns, name), func() { b.idle(ctx, name, p, buf) })
 		}
 	}
@@ -52,10 +51,7 @@ type held []net.Conn
 func (b *Bench) hold(ctx context.Context, s *peers.Server, n int, buf []byte) (h held) {
 	check(needFiles(n))
 	for range n {
-		nc := must(s.Dial())
-		b.closes(func() { _ = nc.Close() })
-		h = append(h, nc)
-		check(s.Get.Greet(nc))
+		h = append(h, b.connect(s.Dial, s.Get))
 		check(h[len(h)-1:].ask(ctx, s.Get, 1, buf))
 	}
 	return h

@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
@@ -51,11 +52,8 @@ func (b *Bench) kill(ctx context.Context, p record.Parameters, victim *peers.Hos
 	r := newReaders(p.KeySize, keys, p.Reads)
 	r.pick = func(n uint64) *peers.Host { return through[n%uint64(len(through))] }
 	done := r.start(reading)
-	select { // let them read for a while before the kill
-	case <-time.After(500 * time.Millisecond):
-	case <-ctx.Done():
-		check(ctx.Err())
-	}
+	kv.Sleep(ctx, 500*time.Millisecond) // let them read for a while before the kill
+	check(ctx.Err())
 	r.reset()
 	begun := time.Now()
 	victim.Kill()

@@ -48,8 +48,7 @@ func (b *Bench) Languages(ctx context.Context, p record.Parameters) {
 		l.sockets = append(l.sockets, "--"+s.Name, s.Socket)
 	}
 	for round := range p.Rounds {
-		for i := range l.programs() {
-			one := l.programs()[(round+i)%len(l.programs())]
+		for _, one := range rotated(l.programs(), round) {
 			within(one.language, func() { l.run(ctx, round, one) })
 		}
 	}

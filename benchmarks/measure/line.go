@@ -32,9 +32,7 @@ const lineTimeout = 5000
 
 // openLine connects to a sidecar, for a namespace; empty: the default.
 func (b *Bench) openLine(s *peers.Server, namespace string, p record.Parameters) *line {
-	nc := must(s.Dial())
-	b.closes(func() { _ = nc.Close() })
-	check(load.Sidecar{Namespace: namespace}.Greet(nc))
+	nc := b.connect(s.Dial, load.Sidecar{Namespace: namespace})
 	return &line{nc: nc, in: bufio.NewReader(nc), size: p.KeySize, value: make([]byte, max(8, p.ValueSize))}
 }
 

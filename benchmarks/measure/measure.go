@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -51,9 +53,6 @@ func (b *Bench) Close() { _ = os.RemoveAll(b.dir) }
 
 // Versions returns the versions of the servers started so far.
 func (b *Bench) Versions() map[string]string { return maps.Clone(b.versions) }
-
-// Keep adds the versions of earlier rounds that stay.
-func (b *Bench) Keep(versions map[string]string) { maps.Copy(b.versions, versions) }
 
 // Rows returns the figures so far.
 func (b *Bench) Rows() record.Rows { return b.rows }
@@ -139,6 +138,14 @@ func (b *Bench) startOrigin(p record.Parameters, places int, takes time.Duration
 	return o
 }
 
+// connect opens a connection until the end of the scope, and says what the protocol says first.
+func (b *Bench) connect(dial func() (net.Conn, error), p load.Protocol) net.Conn {
+	nc := must(dial())
+	b.closes(func() { _ = nc.Close() })
+	check(p.Greet(nc))
+	return nc
+}
+
 // addresses finds free addresses.
 func addresses(n int) (list []string) {
 	for range n {
@@ -180,6 +187,12 @@ func uniform(seed uint64, n int) func(conn, i int) uint64 {
 		x = (x ^ x>>27) * 0x94d049bb133111eb
 		return (x ^ x>>31) % uint64(n)
 	}
+}
+
+// rotated returns a list that begins with another element in each round: no side always goes first.
+func rotated[T any](list []T, round int) []T {
+	at := round % len(list)
+	return slices.Concat(list[at:], list[:at])
 }
 
 // batches returns how many batches a connection has for a cycle of requests.

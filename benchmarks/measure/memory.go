@@ -13,8 +13,7 @@ import (
 func (b *Bench) Memory(ctx context.Context, p record.Parameters) {
 	names := []string{record.Sidecar, record.Memcached}
 	for round := range p.Rounds {
-		for i := range names {
-			name := names[(round+i)%len(names)]
+		for _, name := range rotated(names, round) {
 			within(name, func() { b.filled(ctx, name, p) })
 		}
 	}

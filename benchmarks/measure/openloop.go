@@ -37,9 +37,7 @@ type openConn struct {
 func (b *Bench) openLoop(dial func() (net.Conn, error), p load.Protocol, conns int) *openLoop {
 	l := &openLoop{protocol: p}
 	for range conns {
-		nc := must(dial())
-		b.closes(func() { _ = nc.Close() })
-		check(p.Greet(nc))
+		nc := b.connect(dial, p)
 		uc, ok := nc.(*net.UnixConn)
 		if !ok {
 			fail("%T: an open loop needs a Unix socket", nc)
@@ -92,6 +90,7 @@ func (l *openLoop) run(
 	return all, nil
 }
 
+// sleepUntil sleeps in the kernel, because the runtime's timers may be a millisecond late.
 func sleepUntil(t time.Time) {
 	for {
 		d := time.Until(t)

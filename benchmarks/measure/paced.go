@@ -29,10 +29,7 @@ const (
 )
 
 func (b *Bench) openPaced(s *peers.Server, key func(i int) uint64) *paced {
-	nc := must(s.Dial())
-	b.closes(func() { _ = nc.Close() })
-	check(s.Set.Greet(nc))
-	w := &paced{nc: nc, protocol: s.Set, buf: make([]byte, 64<<10)}
+	w := &paced{nc: b.connect(s.Dial, s.Set), protocol: s.Set, buf: make([]byte, 64<<10)}
 	for i := range pacedRequests {
 		w.requests = s.Set.Append(w.requests, i, key(i))
 		w.ends = append(w.ends, len(w.requests))

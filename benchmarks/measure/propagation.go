@@ -36,14 +36,21 @@ const noCopy = time.Duration(-1 << 62)
 
 func (b *Bench) streams(ctx context.Context, p record.Parameters) {
 	defer b.scope()()
-	sides := []struct {
-		name string
-		stream
-	}{{record.Sidecar, b.openSidecars(ctx, p, b.options(p, ""))}, {record.Tracking, b.openTracked(ctx, p)}, {record.BareFanout, b.openFanout(ctx, p)}}
+	b.takeTurns(ctx, p, []namedStream{{record.Sidecar, b.openSidecars(ctx, p, b.options(p, ""))}, {record.Tracking, b.openTracked(ctx, p)}, {record.BareFanout, b.openFanout(ctx, p)}},
+		p.Rate/10, p.Rate, 10*p.Rate)
+}
+
+// namedStream is a side with its name.
+type namedStream struct {
+	name string
+	stream
+}
+
+// takeTurns measures all sides at each rate, in each round.
+func (b *Bench) takeTurns(ctx context.Context, p record.Parameters, sides []namedStream, rates ...int) {
 	for round := range p.Rounds {
-		for _, rate := range []int{p.Rate / 10, p.Rate, 10 * p.Rate} {
-			for i := range sides {
-				s := sides[(round+i)%len(sides)]
+		for _, rate := range rates {
+			for _, s := range rotated(sides, round) {
 				b.stream(ctx, p, s.name, s.stream, rate)
 			}
 		}

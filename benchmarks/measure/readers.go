@@ -9,6 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
@@ -60,13 +61,8 @@ func (r *readers) start(ctx context.Context) (done <-chan struct{}) {
 	var wg sync.WaitGroup
 	for range readersAtOnce {
 		wg.Go(func() {
-			for {
-				select {
-				case <-time.After(rand.N(2 * r.pause)):
-					r.read()
-				case <-ctx.Done():
-					return
-				}
+			for kv.Sleep(ctx, rand.N(2*r.pause)) {
+				r.read()
 			}
 		})
 	}

@@ -80,14 +80,8 @@ func (b *Bench) scrapesRound(ctx context.Context, p record.Parameters, round int
 		sides[at] = ownEntrant(name, s)
 	}
 	for _, depth := range []int{1, 64} {
-		b.scrapesShape(ctx, sides[:], address, p, round, shape{op: "GET", conns: 16, pipeline: depth})
+		b.playShape(ctx, sides[:], p, shape{op: "GET", conns: 16, pipeline: depth}, round, func(c *contest) {
+			c.sides[0].side = &scraped{side: c.sides[0].side, url: "http://" + address + "/metrics", next: 100 * time.Millisecond}
+		})
 	}
-}
-
-func (b *Bench) scrapesShape(ctx context.Context, sides []entrant, address string, p record.Parameters, round int, sh shape) {
-	c := &contest{}
-	defer c.close()
-	c.enterAll(sides, &p, sh, round)
-	c.sides[0].side = &scraped{side: c.sides[0].side, url: "http://" + address + "/metrics", next: 100 * time.Millisecond}
-	b.play(ctx, c, &p, round, sh.String())
 }

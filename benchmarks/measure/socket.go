@@ -91,15 +91,17 @@ func (b *Bench) Socket(ctx context.Context, p record.Parameters) {
 func (b *Bench) playAll(ctx context.Context, sides []entrant, p record.Parameters, list []shape) {
 	for round := range p.Rounds {
 		for _, sh := range list {
-			b.playShape(ctx, sides, p, sh, round)
+			b.playShape(ctx, sides, p, sh, round, func(*contest) {})
 		}
 	}
 }
 
-func (b *Bench) playShape(ctx context.Context, sides []entrant, p record.Parameters, sh shape, round int) {
+// playShape measures one load, once change has had the contest.
+func (b *Bench) playShape(ctx context.Context, sides []entrant, p record.Parameters, sh shape, round int, change func(*contest)) {
 	c := &contest{}
 	defer c.close()
 	c.enterAll(sides, &p, sh, round)
+	change(c)
 	if sh.sweep {
 		p.Turns = p.SweepTurns
 	}

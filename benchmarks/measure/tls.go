@@ -59,17 +59,11 @@ func (b *Bench) tlsAnswers(ctx context.Context, p record.Parameters, files map[s
 
 // tlsDelays compares how long an overwritten value lives on in copies.
 func (b *Bench) tlsDelays(ctx context.Context, p record.Parameters, files map[string]string) {
-	sides := map[string]stream{}
-	for name, file := range files {
+	var sides []namedStream
+	for _, name := range []string{plainSide, tlsSide} {
 		o := b.options(p, "-watched-"+name)
-		o.KeyFile = file
-		sides[name] = b.openSidecars(ctx, p, o)
+		o.KeyFile = files[name]
+		sides = append(sides, namedStream{name, b.openSidecars(ctx, p, o)})
 	}
-	order := []string{plainSide, tlsSide}
-	for round := range p.Rounds {
-		for i := range order {
-			name := order[(i+round)%2]
-			b.stream(ctx, p, name, sides[name], p.Rate)
-		}
-	}
+	b.takeTurns(ctx, p, sides, p.Rate)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
@@ -155,7 +154,7 @@ func (l *line) copied(key uint64) (bool, error) {
 		if time.Now().After(end) {
 			return false, nil
 		}
-		nap(pollEach)
+		sleepUntil(time.Now().Add(pollEach))
 	}
 }
 
@@ -174,14 +173,6 @@ func (l *line) await(key, number uint64, most time.Duration) (time.Time, error) 
 		case now.Sub(begun) > most:
 			return now, fmt.Errorf("key %d is still %d, want %d, %v after it was written", key, n, number, most)
 		}
-		nap(pollEach - now.Sub(asked))
-	}
-}
-
-// nap sleeps in the kernel, because the runtime's timers may be a millisecond late.
-func nap(d time.Duration) {
-	if d > 0 {
-		t := syscall.NsecToTimespec(int64(d))
-		_ = syscall.Nanosleep(&t, nil)
+		sleepUntil(asked.Add(pollEach))
 	}
 }

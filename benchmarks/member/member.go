@@ -205,9 +205,7 @@ func (w *worker) repeat(ctx context.Context, begin, end time.Time) error {
 			return nil
 		}
 		key := w.keys[w.next]
-		if w.next++; w.next == len(w.keys) {
-			w.next = 0
-		}
+		w.next = (w.next + 1) % len(w.keys)
 		value, err := w.node.Get(ctx, key)
 		if err != nil {
 			return fmt.Errorf("get %s: %w", key, err)

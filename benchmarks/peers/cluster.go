@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -81,10 +83,7 @@ func StartCluster(ctx context.Context, hosts int, bound time.Duration, o Options
 	if err != nil {
 		return nil, err
 	}
-	if err := c.start(ctx); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, c.start(ctx)
 }
 
 // StartLinked is StartCluster with a Link that carries all traffic between the hosts. The
@@ -162,12 +161,15 @@ func (c *Cluster) Hosts() []*Host { return c.hosts }
 // Stop ends all hosts at once.
 func (c *Cluster) Stop() {
 	var wg sync.WaitGroup
-	for _, h := range c.hosts {
-		if h.app.Load() != nil {
-			wg.Go(h.Stop)
-		}
+	for _, h := range c.running() {
+		wg.Go(h.Stop)
 	}
 	wg.Wait()
+}
+
+// running returns the hosts that are up.
+func (c *Cluster) running() []*Host {
+	return slices.DeleteFunc(slices.Clone(c.hosts), func(h *Host) bool { return h.App() == nil })
 }
 
 // Node returns the host's name.
@@ -228,22 +230,10 @@ func agree(ctx context.Context, ask func() error) (err error) {
 	return fmt.Errorf("the hosts are not one after %v: %w", agreeTime, err)
 }
 
-// partitions is the number of partitions of a cluster.
-const partitions = 16384
-
 func (c *Cluster) agreed(ctx context.Context) error {
-	up, held := 0, 0
-	for _, h := range c.hosts {
-		if h.App() != nil {
-			up++
-		}
-	}
-	for _, h := range c.hosts {
-		app := h.App()
-		if app == nil {
-			continue
-		}
-		members, err := app.Members(ctx)
+	up, held := c.running(), 0
+	for _, h := range up {
+		members, err := h.App().Members(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", h.Node(), err)
 		}
@@ -253,10 +243,10 @@ func (c *Cluster) agreed(ctx context.Context) error {
 				in++
 			}
 		}
-		if in != up {
-			return fmt.Errorf("%s has %d of %d hosts in", h.Node(), in, up)
+		if in != len(up) {
+			return fmt.Errorf("%s has %d of %d hosts in", h.Node(), in, len(up))
 		}
-		st, err := app.Stats(ctx)
+		st, err := h.App().Stats(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", h.Node(), err)
 		}
@@ -265,8 +255,8 @@ func (c *Cluster) agreed(ctx context.Context) error {
 		}
 		held += st.Cluster.Owned
 	}
-	if held != partitions {
-		return fmt.Errorf("%d of %d partitions are held", held, partitions)
+	if held != kv.Partitions {
+		return fmt.Errorf("%d of %d partitions are held", held, kv.Partitions)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // Stats asks a sidecar for its statistics, as a user does.
@@ -87,10 +88,8 @@ const steady = 128 << 10
 func (s *Server) Settled(ctx context.Context) (int64, error) {
 	last, err := s.Resident()
 	for still, tries := 0, 0; err == nil && still < 5 && tries < 100; tries++ {
-		select {
-		case <-ctx.Done():
+		if !kv.Sleep(ctx, 100*time.Millisecond) {
 			return 0, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
 		}
 		var now int64
 		now, err = s.Resident()

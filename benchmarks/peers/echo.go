@@ -11,7 +11,16 @@ import (
 
 // Echo is the upper limit: frames as long as the sidecar's request or answer, whichever
 // is longer, that come back unchanged.
-type Echo struct{ Frame int }
+type Echo struct {
+	ungreeted
+	Frame int
+}
+
+// ungreeted is of protocols that say nothing first.
+type ungreeted struct{}
+
+// Greet does nothing.
+func (ungreeted) Greet(net.Conn) error { return nil }
 
 // EchoOf returns frames as long as those of the sidecar's GETs and SETs.
 func EchoOf(o Options) (get, set Echo) {
@@ -47,9 +56,6 @@ func EchoOfPeers(o Options) (get, set Echo) {
 	set.Frame = len(wire.AppendRequest(nil, &q))
 	return get, set
 }
-
-// Greet does nothing.
-func (Echo) Greet(net.Conn) error { return nil }
 
 // Append appends a frame.
 func (p Echo) Append(dst []byte, _ int, _ uint64) []byte {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // Held is what a sidecar's process holds.
@@ -74,10 +75,7 @@ func (s *Server) Watch(ctx context.Context) (stop func() (Held, error)) {
 				err = e
 				return
 			}
-			select {
-			case <-time.After(watchEvery):
-			case <-ctx.Done():
-			}
+			kv.Sleep(ctx, watchEvery)
 		}
 	}()
 	return func() (Held, error) {

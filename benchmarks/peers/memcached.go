@@ -3,7 +3,6 @@ package peers
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -11,13 +10,11 @@ import (
 
 // Memcached speaks the meta commands: ms if Value is given, mg otherwise.
 type Memcached struct {
+	ungreeted
 	KeySize int
 	Value   []byte
 	Lean    bool // mg asks for the value alone
 }
-
-// Greet does nothing.
-func (Memcached) Greet(net.Conn) error { return nil }
 
 // Append appends a command. Like the sidecar's GET, mg asks for the value and for its
 // version, unless it is lean.

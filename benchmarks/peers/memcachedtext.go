@@ -3,7 +3,6 @@ package peers
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -11,15 +10,13 @@ import (
 
 // MemcachedText speaks memcached's text commands: set if Value is given, get otherwise.
 type MemcachedText struct {
+	ungreeted
 	KeySize int
 	Value   []byte
 	// Keys is how many keys stand on the line of a get; 0 means 1. Each is a request, and a
 	// batch must be whole lines.
 	Keys int
 }
-
-// Greet does nothing.
-func (MemcachedText) Greet(net.Conn) error { return nil }
 
 // Append appends a command, or one key of a get's line.
 func (p MemcachedText) Append(dst []byte, i int, key uint64) []byte {

@@ -21,15 +21,14 @@ import (
 type Postgres struct {
 	Version string
 
-	dir    string
-	as     *syscall.SysProcAttr // PostgreSQL refuses to run as root
-	server *exec.Cmd
-	exited chan struct{}
+	dir string
+	as  *syscall.SysProcAttr // PostgreSQL refuses to run as root
+	process
 }
 
 // StartPostgres makes an empty server in a folder of its own below dir, and starts it.
 func StartPostgres(ctx context.Context, dir string) (*Postgres, error) {
-	p := &Postgres{dir: filepath.Join(dir, "postgres"), exited: make(chan struct{})}
+	p := &Postgres{dir: filepath.Join(dir, "postgres")}
 	if err := os.Mkdir(p.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -43,17 +42,11 @@ func StartPostgres(ctx context.Context, dir string) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.server = exec.Command(program, "-D", p.data(), "-k", p.dir, "-c", "listen_addresses=", "-c", "wal_level=logical")
-	p.server.SysProcAttr, p.server.Dir = p.as, p.dir
-	var complaint bytes.Buffer
-	p.server.Stderr = &complaint
-	if err := p.server.Start(); err != nil {
+	p.cmd = exec.Command(program, "-D", p.data(), "-k", p.dir, "-c", "listen_addresses=", "-c", "wal_level=logical")
+	p.cmd.SysProcAttr, p.cmd.Dir = p.as, p.dir
+	if err := p.begin(); err != nil {
 		return nil, err
 	}
-	go func() { // ends with the process, which Stop ends
-		_ = p.server.Wait()
-		close(p.exited)
-	}()
 	for end := time.Now().Add(startTime); ; time.Sleep(10 * time.Millisecond) {
 		if out, err := p.Run(ctx, "psql", p.DSN(), "-Atc", "SHOW server_version"); err == nil {
 			p.Version, _, _ = strings.Cut(strings.TrimSpace(out), " ")
@@ -61,7 +54,7 @@ func StartPostgres(ctx context.Context, dir string) (*Postgres, error) {
 		}
 		if time.Now().After(end) || ctx.Err() != nil {
 			p.Stop()
-			return nil, fmt.Errorf("postgres does not answer after %v: %s", startTime, bytes.TrimSpace(complaint.Bytes()))
+			return nil, fmt.Errorf("postgres does not answer after %v: %s", startTime, p.said())
 		}
 	}
 }
@@ -108,15 +101,7 @@ func (p *Postgres) Exec(ctx context.Context, sql string) error {
 }
 
 // Stop ends the server and all connections, and waits.
-func (p *Postgres) Stop() {
-	_ = p.server.Process.Signal(syscall.SIGINT)
-	select {
-	case <-p.exited:
-	case <-time.After(stopTime):
-		_ = p.server.Process.Kill()
-		<-p.exited
-	}
-}
+func (p *Postgres) Stop() { p.end(syscall.SIGINT) }
 
 // postgresProgram finds a program. Debian keeps those of each version in a folder of its own.
 func postgresProgram(name string) (string, error) {

@@ -3,7 +3,6 @@ package peers
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"strconv"
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -11,12 +10,10 @@ import (
 
 // Redis speaks RESP2: SETs if Value is given, GETs otherwise.
 type Redis struct {
+	ungreeted
 	KeySize int
 	Value   []byte
 }
-
-// Greet does nothing: RESP2 needs no greeting.
-func (Redis) Greet(net.Conn) error { return nil }
 
 // Append appends a command.
 func (p Redis) Append(dst []byte, _ int, key uint64) []byte {

@@ -31,8 +31,7 @@ type Server struct {
 	Get       load.Protocol
 	Set       load.Protocol
 	binary    string
-	cmd       *exec.Cmd
-	exited    chan struct{} // closed after the process has been waited for
+	process
 }
 
 // Options are the options of the servers under test.
@@ -64,7 +63,7 @@ const (
 // Start runs a server and returns once it listens. The server ends when ctx ends, at the
 // latest.
 func Start(ctx context.Context, name string, o Options) (*Server, error) {
-	s := &Server{Name: name, Socket: filepath.Join(o.Dir, name+o.Label+".sock"), exited: make(chan struct{})}
+	s := &Server{Name: name, Socket: filepath.Join(o.Dir, name+o.Label+".sock")}
 	args, err := s.command(o)
 	if err != nil {
 		return nil, err
@@ -75,17 +74,11 @@ func Start(ctx context.Context, name string, o Options) (*Server, error) {
 		}
 	}
 	s.cmd = exec.CommandContext(ctx, s.binary, args...)
-	var complaint bytes.Buffer
-	s.cmd.Stderr = &complaint
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = stopTime
-	if err := s.cmd.Start(); err != nil {
+	if err := s.begin(); err != nil {
 		return nil, fmt.Errorf("%s does not start: %w", name, err)
 	}
-	go func() { // ends with the process, which Stop or ctx ends
-		_ = s.cmd.Wait()
-		close(s.exited)
-	}()
 	for end := time.Now().Add(startTime); time.Now().Before(end); {
 		if s.listens() {
 			s.Version = version(name, s.binary)
@@ -93,12 +86,12 @@ func Start(ctx context.Context, name string, o Options) (*Server, error) {
 		}
 		select {
 		case <-s.exited:
-			return nil, fmt.Errorf("%s ended at once (%v): %s", name, s.cmd.ProcessState, bytes.TrimSpace(complaint.Bytes()))
+			return nil, fmt.Errorf("%s ended at once (%v): %s", name, s.cmd.ProcessState, s.said())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	s.Stop()
-	return nil, fmt.Errorf("%s does not listen on %s after %v: %s", name, s.Socket, startTime, bytes.TrimSpace(complaint.Bytes()))
+	return nil, fmt.Errorf("%s does not listen on %s after %v: %s", name, s.Socket, startTime, s.said())
 }
 
 // command sets the server's protocols and binary, and returns its arguments. All servers
@@ -203,21 +196,10 @@ func (s *Server) network() string {
 }
 
 // Stop ends the server and waits for it.
-func (s *Server) Stop() {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-s.exited:
-	case <-time.After(stopTime):
-		_ = s.cmd.Process.Kill()
-		<-s.exited
-	}
-}
+func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 
 // Kill ends the server as kill -9 does, and waits for it.
-func (s *Server) Kill() {
-	_ = s.cmd.Process.Kill()
-	<-s.exited
-}
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 
 // version returns the version number that a server's program prints.
 func version(name, binary string) string {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -51,11 +52,7 @@ func spreadOf(values []float64) spread {
 func resultsTable(list []result) string {
 	t := table{head: []string{"what", "figure", "median", "min", "max", "target", ""}, left: 2}
 	for _, r := range list {
-		target := "–"
-		if r.target != "" {
-			target = r.target
-		}
-		t.add(r.what, r.figure, r.print(r.median), r.print(r.least), r.print(r.most), target, verdict(r.target, r.median))
+		t.add(r.what, r.figure, r.print(r.median), r.print(r.least), r.print(r.most), cmp.Or(r.target, "–"), verdict(r.target, r.median))
 	}
 	return t.String()
 }

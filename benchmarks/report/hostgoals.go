@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 
@@ -30,10 +31,7 @@ func clusterGoals(p *record.Parameters) []goal {
 		{moves, "misses since no owner could be reached in time", "", "%.0f", ""},
 		{moves, "errors of reads", "", "%.0f", ""},
 	} {
-		if f.of == "" {
-			f.of = f.figure
-		}
-		list = append(list, goal{f.shape, f.figure, f.of, "", nil, f.format, f.target})
+		list = append(list, goal{f.shape, f.figure, cmp.Or(f.of, f.figure), "", nil, f.format, f.target})
 	}
 	return list
 }

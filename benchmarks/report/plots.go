@@ -12,18 +12,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
+// chartsOf draw the plots of the measurements that have some.
+var chartsOf = map[string]func(rows record.Rows, to map[string]plot.Chart){
+	record.Socket: socketCharts, record.Cluster: movesChart, record.Sizes: sizesChart, record.Hits: hitsCharts,
+}
+
 // charts returns the plots of a measurement by name.
 func charts(f *record.File) map[string]plot.Chart {
 	c := map[string]plot.Chart{}
-	switch f.What {
-	case record.Socket:
-		socketCharts(f.Rows, c)
-	case record.Cluster:
-		movesChart(f.Rows, c)
-	case record.Sizes:
-		sizesChart(f.Rows, c)
-	case record.Hits:
-		hitsCharts(f.Rows, c)
+	if draw := chartsOf[f.What]; draw != nil {
+		draw(f.Rows, c)
 	}
 	return c
 }

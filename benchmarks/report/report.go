@@ -8,6 +8,7 @@
 package report
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -172,7 +173,7 @@ func machines(page []section) string {
 	for _, s := range page {
 		m := s.Machine
 		line := fmt.Sprintf("%s, %d cores, %.1f GiB of memory; %s, kernel %s, transparent huge pages: %s.",
-			orUnknown(m.CPU), m.Cores, float64(m.Memory)/(1<<30), m.OS, m.Kernel, orUnknown(m.HugePages))
+			cmp.Or(m.CPU, "unknown"), m.Cores, float64(m.Memory)/(1<<30), m.OS, m.Kernel, cmp.Or(m.HugePages, "unknown"))
 		if !slices.Contains(told, line) {
 			told = append(told, line)
 		}
@@ -188,11 +189,4 @@ func machines(page []section) string {
 		list = append(list, name+" "+strings.Join(versions[name], " and "))
 	}
 	return "## Machine and versions\n\n" + strings.Join(told, "\n\n") + "\n\nVersions: " + strings.Join(list, ", ") + ".\n\n" + load.String() + "\n"
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "unknown"
-	}
-	return s
 }

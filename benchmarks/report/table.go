@@ -69,6 +69,15 @@ func columnOf(text string) column {
 	return column{p[0], p[1], cmp.Or(p[2], "%.0f"), cmp.Or(p[3], p[0])}
 }
 
+// columnsOf parses columns, and returns their heads too.
+func columnsOf(texts []string) (columns []column, heads []string) {
+	for _, text := range texts {
+		c := columnOf(text)
+		columns, heads = append(columns, c), append(heads, c.head)
+	}
+	return columns, heads
+}
+
 // cell prints the values of all rounds.
 func (c column) cell(values []float64) string {
 	if len(values) == 0 {
@@ -144,7 +153,7 @@ func (s *section) sides(shape string, columns []column) (list []string) {
 // the loads and of the sides; a column without a head is left out.
 func (s *section) table(heads, shapes string, figures ...string) (string, error) {
 	load, side, _ := strings.Cut(heads, "|")
-	var columns []column
+	columns, names := columnsOf(figures)
 	var t table
 	labels := func(load, side string, of func(string) string) (list []string) {
 		if load != "" {
@@ -157,10 +166,7 @@ func (s *section) table(heads, shapes string, figures ...string) (string, error)
 	}
 	t.head = labels(load, side, func(head string) string { return head })
 	t.left = len(t.head)
-	for _, f := range figures {
-		columns = append(columns, columnOf(f))
-		t.head = append(t.head, columnOf(f).head)
-	}
+	t.head = append(t.head, names...)
 	for _, shape := range s.shapes(shapes) {
 		for _, name := range s.sides(shape, columns) {
 			cells := labels(load, side, func(head string) string {
@@ -180,10 +186,7 @@ func (s *section) table(heads, shapes string, figures ...string) (string, error)
 
 // has reports whether there is a load, or some of the figures under it.
 func (s *section) has(shapes string, figures ...string) bool {
-	var columns []column
-	for _, f := range figures {
-		columns = append(columns, columnOf(f))
-	}
+	columns, _ := columnsOf(figures)
 	return slices.ContainsFunc(s.shapes(shapes), func(shape string) bool { return len(figures) == 0 || len(s.sides(shape, columns)) > 0 })
 }
 
@@ -199,10 +202,7 @@ func (s *section) printed(t table, shapes string) (string, error) {
 // commas.
 func (s *section) wide(head, shapes, figures string, sides ...string) (string, error) {
 	t := table{head: append([]string{head}, sides...), left: 1}
-	var columns []column
-	for _, f := range strings.Split(figures, ";") {
-		columns = append(columns, columnOf(f))
-	}
+	columns, _ := columnsOf(strings.Split(figures, ";"))
 	for _, shape := range s.shapes(shapes) {
 		cells := []string{shape}
 		for _, side := range sides {
@@ -221,15 +221,12 @@ func (s *section) wide(head, shapes, figures string, sides ...string) (string, e
 
 // roundsTable returns a table with a line for each round of a load.
 func (s *section) roundsTable(head, shapes string, figures ...string) (string, error) {
-	t := table{head: []string{head}, left: 1}
-	for _, f := range figures {
-		t.head = append(t.head, columnOf(f).head)
-	}
+	columns, names := columnsOf(figures)
+	t := table{head: append([]string{head}, names...), left: 1}
 	for _, shape := range s.shapes(shapes) {
-		for round := range s.Rows.Of(shape, "", columnOf(figures[0]).figure) {
+		for round := range s.Rows.Of(shape, "", columns[0].figure) {
 			cells := []string{strconv.Itoa(round + 1)}
-			for _, f := range figures {
-				c := columnOf(f)
+			for _, c := range columns {
 				v := s.Rows.Of(shape, "", c.figure)
 				cells = append(cells, c.cell(v[min(round, len(v)):min(round+1, len(v))]))
 			}

@@ -41,12 +41,10 @@ func (s *surge) dial() (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a socket: %w", err)
 	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.cfg.Socket}); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
+	if err = unix.Connect(fd, &unix.SockaddrUnix{Name: s.cfg.Socket}); err == nil {
+		err = unix.EpollCtl(s.poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 	}
-	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
-	if err := unix.EpollCtl(s.poll, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
+	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}

@@ -49,11 +49,6 @@ type Result struct {
 // PerSecond returns the goodput.
 func (r *Result) PerSecond() float64 { return float64(r.Served) / r.Elapsed.Seconds() }
 
-// BusyShare returns the share of answers that are refusals.
-func (r *Result) BusyShare() float64 {
-	return float64(r.Busy) / float64(max(1, r.Busy+r.Served+r.Late+r.Failed))
-}
-
 // slots is how many requests may be under way. Ids return after so many requests.
 const slots = 1 << 20
 

@@ -430,7 +430,7 @@ func TestUsage(t *testing.T) {
 		{"an interpreter that is not there", []string{"languages", "-python", filepath.Join(empty, "python3")}, "not installed", false},
 		{"more keys than are hot", []string{"languages", "-entries", "65537"}, "languages -entries 65537: give at most 65536", false},
 		{"more of nothing", []string{"propagation", "-dir", empty, "-more"}, "no rounds of propagation", false},
-		{"an unknown part of loads", []string{"loads", "-parts", "crowd,all"}, `loads -parts: there is no part "all": give some of crowd, served and outage`, false},
+		{"an unknown part of loads", []string{"loads", "-parts", "crowd,all"}, `loads -parts: there is no part "all": give some of crowd, served, outage`, false},
 		{"more loads than may wait", []string{"loads", "-depth", "501"}, "give a depth of at most 500", false},
 		{"no haste", []string{"loads", "-haste", "50"}, "less haste than the origin takes", false},
 		{"no folder of traces", []string{"hits"}, "give -traces DIR", false},

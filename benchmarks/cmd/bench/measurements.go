@@ -159,10 +159,8 @@ func someRounds(p *record.Parameters) error {
 }
 
 func someParts(p *record.Parameters) error {
-	for _, name := range strings.Split(p.Parts, ",") {
-		if !slices.Contains([]string{record.Crowd, record.Served, record.Outage}, name) {
-			return fmt.Errorf("-parts: there is no part %q: give some of %s, %s and %s, with commas", name, record.Crowd, record.Served, record.Outage)
-		}
+	if err := known("part", p.Parts, []string{record.Crowd, record.Served, record.Outage}); err != nil {
+		return err
 	}
 	if p.Depth > 500 || p.Haste >= p.OriginMS {
 		return fmt.Errorf("-depth %d -haste %d -origin %d: give a depth of at most 500, and less haste than the origin takes", p.Depth, p.Haste, p.OriginMS)
@@ -170,10 +168,13 @@ func someParts(p *record.Parameters) error {
 	return nil
 }
 
-func someKinds(p *record.Parameters) error {
-	for _, k := range strings.Split(p.Kinds, ",") {
-		if !slices.Contains(measure.OverloadKinds, k) {
-			return fmt.Errorf("-kinds: there is no kind %q: give some of %s", k, strings.Join(measure.OverloadKinds, ", "))
+func someKinds(p *record.Parameters) error { return known("kind", p.Kinds, measure.OverloadKinds) }
+
+// known returns an error unless all has each of the names, which commas divide.
+func known(what, names string, all []string) error {
+	for _, name := range strings.Split(names, ",") {
+		if !slices.Contains(all, name) {
+			return fmt.Errorf("-%ss: there is no %s %q: give some of %s, with commas", what, what, name, strings.Join(all, ", "))
 		}
 	}
 	return nil

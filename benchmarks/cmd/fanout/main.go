@@ -51,7 +51,7 @@ type host struct {
 	asked  map[string]bool // keys requested from home and not overwritten since
 }
 
-// other is a process that is notified of writes.
+// other is a process that is notified of writes, or asked.
 type other struct {
 	address string
 	mu      sync.Mutex
@@ -93,7 +93,7 @@ func (h *host) run(socket, address string) error {
 
 // app serves a connection on the socket.
 func (h *host) app(nc net.Conn) error {
-	var home net.Conn
+	home := &other{address: h.home} // of this connection alone
 	buf, out, told := make([]byte, 64<<10), []byte(nil), []byte(nil)
 	for have := 0; ; {
 		n, err := nc.Read(buf[have:])
@@ -118,7 +118,7 @@ func (h *host) app(nc net.Conn) error {
 				h.set(string(q.Key), append([]byte(nil), q.Value...))
 				told = appendFrame(told, tell, q.Key)
 			case wire.OpGet:
-				if r.Value, r.Source, err = h.get(&home, string(q.Key)); err != nil {
+				if r.Value, r.Source, err = h.get(home, string(q.Key)); err != nil {
 					return err
 				}
 			default:
@@ -147,7 +147,7 @@ func (h *host) set(key string, value []byte) {
 }
 
 // get returns the value of a key, from here or from home.
-func (h *host) get(home *net.Conn, key string) (value []byte, from wire.Source, err error) {
+func (h *host) get(home *other, key string) (value []byte, from wire.Source, err error) {
 	h.mu.Lock()
 	value, from = h.own[key], wire.SourceL2
 	if value == nil {
@@ -160,15 +160,10 @@ func (h *host) get(home *net.Conn, key string) (value []byte, from wire.Source, 
 	if value != nil {
 		return value, from, nil
 	}
-	if *home == nil {
-		if *home, err = net.DialTimeout("tcp", h.home, time.Second); err != nil {
-			return nil, 0, err
-		}
-	}
-	if _, err := (*home).Write(appendFrame(nil, ask, []byte(key))); err != nil {
+	if err := home.write(appendFrame(nil, ask, []byte(key))); err != nil {
 		return nil, 0, err
 	}
-	if _, value, err = readFrame(*home); err != nil {
+	if _, value, err = readFrame(home.nc); err != nil {
 		return nil, 0, err
 	}
 	h.mu.Lock()
