@@ -150,7 +150,8 @@ func UnmarshalBody(body []byte, v any) error {
 	if err != nil {
 		return err
 	}
-	if _, err = schemaOf(to.Type()).decode(body, to); err != nil {
+	room := mostGrowth * len(body)
+	if _, err = schemaOf(to.Type()).decode(body, to, &room); err != nil {
 		to.SetZero()
 		return fmt.Errorf("msgpack: %w", err)
 	}
