@@ -167,6 +167,13 @@ func (s *schema) encodeStruct(b []byte, v reflect.Value) []byte {
 	return b
 }
 
+// decodeBody decodes a body into a zero v.
+func (s *schema) decodeBody(body []byte, v reflect.Value) error {
+	room := mostGrowth * len(body)
+	_, err := s.decode(body, v, &room)
+	return err
+}
+
 // decode decodes one value of the schema into a zero v, and returns the bytes after it. checkMsgpack has
 // checked b. room is the memory that elements may still take.
 func (s *schema) decode(b []byte, v reflect.Value, room *int) (rest []byte, err error) {

@@ -150,8 +150,7 @@ func UnmarshalBody(body []byte, v any) error {
 	if err != nil {
 		return err
 	}
-	room := mostGrowth * len(body)
-	if _, err = schemaOf(to.Type()).decode(body, to, &room); err != nil {
+	if err = schemaOf(to.Type()).decodeBody(body, to); err != nil {
 		to.SetZero()
 		return fmt.Errorf("msgpack: %w", err)
 	}
