@@ -10,10 +10,12 @@ import (
 // What follows from a change of the state.
 
 // carryOut carries out the machine's actions.
-func (s *state) carryOut() {
+func (s *state) carryOut() { s.carryOutAll(s.machine.TakeActions()) }
+
+func (s *state) carryOutAll(actions []ownership.Action) {
 	changed := false
 	var died []ownership.Died
-	for _, a := range s.machine.TakeActions() {
+	for _, a := range actions {
 		switch a := a.(type) {
 		case ownership.Ended:
 			s.endOwnerships(a)

@@ -77,7 +77,8 @@ func TestHandshakeCutShort(t *testing.T) {
 
 // TestCostOfStrangers checks that no handshake of a stranger costs much, whatever certificates it
 // shows: at most eight times what it costs without any, and the costliest take a half of that. The stranger's own
-// part is included.
+// part is included. It costs 40 times as much if verify takes a chain of any length and begins at the leaf, as x509
+// alone does.
 func TestCostOfStrangers(t *testing.T) {
 	const handshakes, most = 20, 8
 	testenv.Takes(t, time.Second)
@@ -87,9 +88,7 @@ func TestCostOfStrangers(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		shows []tls.Certificate
-		curve tls.CurveID
 	}{
-		{name: "with the costliest curve", curve: tls.CurveP521},
 		{name: "without a certificate"},
 		{name: "under another key's certificate", shows: []tls.Certificate{theirs.Certificate(t, []string{"a"})}},
 		{name: "under a chain of 100 of the costliest certificates", shows: []tls.Certificate{costlyChain(t, 100)}},
@@ -97,9 +96,6 @@ func TestCostOfStrangers(t *testing.T) {
 		{name: "under a chain of 4 of them", shows: []tls.Certificate{costlyChain(t, 4)}},
 	} {
 		cfg := &tls.Config{InsecureSkipVerify: true, Certificates: tc.shows, NextProtos: []string{protocol}}
-		if tc.curve != 0 {
-			cfg.CurvePreferences = []tls.CurveID{tc.curve}
-		}
 		before := cpuTime(t)
 		for range handshakes {
 			shake(t, s.address, cfg, 1<<20)
@@ -107,7 +103,7 @@ func TestCostOfStrangers(t *testing.T) {
 		each := (cpuTime(t) - before) / handshakes
 		failed += handshakes
 		t.Logf("%v for each handshake %s", each, tc.name)
-		if plain == 0 || tc.shows == nil && each < plain {
+		if tc.shows == nil {
 			plain = each
 		}
 		if each > most*plain {

@@ -107,7 +107,7 @@ func (w *KeyWatch) look(told bool) error {
 	return nil
 }
 
-// takeContent applies the content, or changes nothing and returns an error. k.mu is held.
+// takeContent applies the content, or changes nothing and returns an error. w.mu is held.
 func (w *KeyWatch) takeContent(content *keyContent, digest [32]byte) error {
 	set, err := content.Credentials(w.Node, w.Now())
 	if old := w.set.Load(); err == nil && set.Seed != old.Seed {

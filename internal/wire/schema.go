@@ -33,12 +33,13 @@ type field struct {
 	optional bool   // zero is left out, and nil means the same
 }
 
-// mostGrowth bounds the memory of a list by the bytes that its elements are encoded in. A nil for a slice takes
-// 24 times its byte; an empty map, for a struct with all its fields, would take a thousand times its byte.
+// mostGrowth bounds the memory of what is decoded by the bytes of its body. A nil for a slice takes 24 times its
+// byte; an empty map, for a struct with all its fields, would take a thousand times its byte.
 const mostGrowth = 64
 
 var (
 	errNilText = errors.New("nil where a text must be")
+	errGrowth  = fmt.Errorf("what it holds takes more than %d times its bytes", mostGrowth)
 	schemas    sync.Map // reflect.Type → *schema
 )
 
@@ -166,9 +167,16 @@ func (s *schema) encodeStruct(b []byte, v reflect.Value) []byte {
 	return b
 }
 
+// decodeBody decodes a body into a zero v.
+func (s *schema) decodeBody(body []byte, v reflect.Value) error {
+	room := mostGrowth * len(body)
+	_, err := s.decode(body, v, &room)
+	return err
+}
+
 // decode decodes one value of the schema into a zero v, and returns the bytes after it. checkMsgpack has
-// checked b.
-func (s *schema) decode(b []byte, v reflect.Value) (rest []byte, err error) {
+// checked b. room is the memory that elements may still take.
+func (s *schema) decode(b []byte, v reflect.Value, room *int) (rest []byte, err error) {
 	switch s.kind {
 	case reflect.String:
 		text, rest, err := readText(b)
@@ -191,14 +199,14 @@ func (s *schema) decode(b []byte, v reflect.Value) (rest []byte, err error) {
 		return rest, err
 	case reflect.Struct:
 		if s.named == nil {
-			return s.decodeArray(b, v)
+			return s.decodeArray(b, v, room)
 		}
-		return s.decodeMap(b, v)
+		return s.decodeMap(b, v, room)
 	case reflect.Slice, reflect.Map, reflect.Pointer:
 		if msgp.IsNil(b) {
 			return b[1:], nil
 		}
-		return s.decodeElements(b, v)
+		return s.decodeElements(b, v, room)
 	}
 	n, rest, err := msgp.ReadUint64Bytes(b)
 	if v.OverflowUint(n) {
@@ -221,15 +229,23 @@ func readText(b []byte) (text, rest []byte, err error) {
 	return msgp.ReadStringZC(b)
 }
 
+// decodeElement is decode for a value that takes memory of its own.
+func (s *schema) decodeElement(b []byte, v reflect.Value, room *int) ([]byte, error) {
+	if *room -= int(s.of.Size()); *room < 0 {
+		return b, errGrowth
+	}
+	return s.decode(b, v, room)
+}
+
 // decodeElements decodes what is behind a pointer, or in a slice or map. A slice grows as its elements
-// come, and may not outgrow them: an array of nothing that is right takes no memory.
-func (s *schema) decodeElements(b []byte, v reflect.Value) ([]byte, error) {
+// come: an array of nothing that is right takes no memory.
+func (s *schema) decodeElements(b []byte, v reflect.Value, room *int) ([]byte, error) {
 	switch {
 	case s.kind == reflect.Pointer:
 		v.Set(reflect.New(s.of.Elem()))
-		return s.elem.decode(b, v.Elem())
+		return s.elem.decodeElement(b, v.Elem(), room)
 	case s.kind == reflect.Map:
-		return s.decodeMap(b, v)
+		return s.decodeMap(b, v, room)
 	case s.elem == nil:
 		text, rest, err := readText(b)
 		v.SetBytes(bytes.Clone(text))
@@ -237,28 +253,24 @@ func (s *schema) decodeElements(b []byte, v reflect.Value) ([]byte, error) {
 	}
 	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	v.Set(reflect.MakeSlice(s.of, 0, int(min(n, 16))))
-	size, from := int(s.of.Elem().Size()), len(b)
 	for i := 0; i < int(n) && err == nil; i++ {
 		v.Grow(1)
 		v.SetLen(i + 1)
-		b, err = s.elem.decode(b, v.Index(i))
-		if took := from - len(b); err == nil && (i+1)*size > mostGrowth*took {
-			err = fmt.Errorf("%d elements in %d bytes", i+1, took)
-		}
+		b, err = s.elem.decodeElement(b, v.Index(i), room)
 	}
 	return b, err
 }
 
 // decodeArray decodes the fields of a struct. Elements after the last field are of a later version, and may
 // be anything.
-func (s *schema) decodeArray(b []byte, v reflect.Value) ([]byte, error) {
+func (s *schema) decodeArray(b []byte, v reflect.Value, room *int) ([]byte, error) {
 	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	if err == nil && int(n) < s.least {
 		err = fmt.Errorf("an array of %d elements, want %d", n, s.least)
 	}
 	for i := 0; i < int(n) && err == nil; i++ {
 		if i < len(s.fields) {
-			b, err = s.decodeField(i, b, v)
+			b, err = s.decodeField(i, b, v, room)
 		} else {
 			b, err = skipValue(b, 0)
 		}
@@ -268,7 +280,7 @@ func (s *schema) decodeArray(b []byte, v reflect.Value) ([]byte, error) {
 
 // decodeMap decodes the keys and values of a map, or of a struct that is encoded as a map. What the struct
 // has no field for is of a later version, and may be anything.
-func (s *schema) decodeMap(b []byte, v reflect.Value) ([]byte, error) {
+func (s *schema) decodeMap(b []byte, v reflect.Value, room *int) ([]byte, error) {
 	n, b, err := msgp.ReadMapHeaderBytes(b)
 	if s.kind == reflect.Map {
 		v.Set(reflect.MakeMap(s.of))
@@ -280,7 +292,7 @@ func (s *schema) decodeMap(b []byte, v reflect.Value) ([]byte, error) {
 		}
 		if s.kind == reflect.Map {
 			value := reflect.New(s.of.Elem()).Elem()
-			b, err = s.elem.decode(b, value)
+			b, err = s.elem.decodeElement(b, value, room)
 			v.SetMapIndex(reflect.ValueOf(string(key)).Convert(s.of.Key()), value)
 			continue
 		}
@@ -289,20 +301,20 @@ func (s *schema) decodeMap(b []byte, v reflect.Value) ([]byte, error) {
 			b, err = skipValue(b, 0)
 			continue
 		}
-		b, err = s.decodeField(at, b, v)
+		b, err = s.decodeField(at, b, v, room)
 	}
 	return b, err
 }
 
 // decodeField decodes a field of a struct, by its place. The later one of two of the same key counts.
-func (s *schema) decodeField(at int, b []byte, v reflect.Value) ([]byte, error) {
+func (s *schema) decodeField(at int, b []byte, v reflect.Value, room *int) ([]byte, error) {
 	f := &s.fields[at]
 	v = v.FieldByIndex(f.index)
 	v.SetZero()
 	if f.optional && msgp.IsNil(b) {
 		return b[1:], nil
 	}
-	b, err := f.decode(b, v)
+	b, err := f.decode(b, v, room)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", f.name, err)
 	}

@@ -150,7 +150,7 @@ func UnmarshalBody(body []byte, v any) error {
 	if err != nil {
 		return err
 	}
-	if _, err = schemaOf(to.Type()).decode(body, to); err != nil {
+	if err = schemaOf(to.Type()).decodeBody(body, to); err != nil {
 		to.SetZero()
 		return fmt.Errorf("msgpack: %w", err)
 	}

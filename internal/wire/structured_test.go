@@ -67,6 +67,7 @@ func TestBodyErrors(t *testing.T) {
 	promise := body(Auth{Ownerships: []Promise{{}, {Ballot: kv.Ballot{Clock: 7}}}})
 	at := bytes.LastIndexByte(promise, 0xa0) // the name of its process
 	promise[at] = 0xc0
+	nodes := strings.Repeat("\x81\xaanamespaces\x94"+strings.Repeat("\x81\xa1x\xa7unknown", 4), 100)
 	for _, tc := range []struct {
 		body []byte
 		into any
@@ -76,7 +77,9 @@ func TestBodyErrors(t *testing.T) {
 		{[]byte("\x82\xa1v\x91\x01\xa6client\x05"), &Hello{Token: "old"}, "msgpack: client: "},
 		{[]byte("\x81\xa1v\xdd\xff\xff\xff\xff"), &Hello{}, "more elements"},
 		{append([]byte("\x81\xaanamespaces\xdc\x10\x00"), bytes.Repeat([]byte{0x80}, 1<<12)...), &cachesidecar.Stats{},
-			"namespaces: 1 elements in 1 bytes"},
+			"namespaces: what it holds takes more than 64 times its bytes"},
+		{[]byte("\x81\xa5nodes\xdc\x00\x64" + nodes), &cachesidecar.ClusterStats{},
+			"what it holds takes more than 64 times its bytes"}, // and no list of it does
 		{[]byte("\x93\x05"), &Follow{Applied: 1}, "more elements"},
 	} {
 		err := UnmarshalBody(tc.body, tc.into)

@@ -31,6 +31,29 @@ func TestCountersAdd(t *testing.T) {
 	}
 }
 
+// TestMovesOfAChain checks that each move of a long value between the queues counts once, as does its end.
+func TestMovesOfAChain(t *testing.T) {
+	s := newTestStore(t, Config{Size: MinSize})
+	k := testKey("big")
+	mustPut(t, s, "big", Write{Value: make([]byte, 300<<10)})
+	want := moves{Admitted: 1, Chains: 1}
+	for _, step := range []struct {
+		name                        string
+		reads                       int
+		promoted, reinserted, ended int64
+	}{{"read often", promoteHits, 1, 0, 0}, {"read once", 1, 1, 1, 0}, {"not read", 0, 1, 1, 1}} {
+		for range step.reads {
+			s.Get(nil, k, NoLimit, testNow.Boot)
+		}
+		sh := s.shard(k.Hash)
+		sh.evictOne(testNow.Boot, minGain, sh.holds())
+		want.Reinserted, want.SegmentEvictions = step.reinserted, step.ended
+		if st := s.Stats(); st.Promoted != step.promoted || st.Evicted != step.ended || st.moves != want {
+			t.Errorf("%s: %d promoted, %d evicted, %+v", step.name, st.Promoted, st.Evicted, st.moves)
+		}
+	}
+}
+
 // TestLayoutOfEmbedded checks that the hash of the layout tells two structs apart that embed structs of one
 // name and size.
 func TestLayoutOfEmbedded(t *testing.T) {
