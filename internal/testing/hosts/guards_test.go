@@ -54,7 +54,7 @@ func (v *vnode) startActing() *actingClock {
 			Nap:       time.Sleep,
 			Listen:    func(string) (net.Listener, error) { return v.host.Listen(7947) },
 			Dial:      v.host.Dial,
-			Table:     w.table,
+			Table:     ringOf,
 			Transport: func(string) memberlist.Transport { return v.host.Transport(7946) },
 		},
 	})

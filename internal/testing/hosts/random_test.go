@@ -27,6 +27,7 @@ var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual 
 // through all hosts, and some of these reads are fresh. Half of the changes, and a quarter of
 // the reads, are made at the other doors.
 func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
+	w.shareMemory()
 	for i, k := range w.keys {
 		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
 		wg.Go(func() {
