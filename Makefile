@@ -153,7 +153,7 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints
 
 # What runs more often, or in more ways, with -virtual.random.
-RANDOM = '^TestVirtual(Random|MaxLag|Kept|LagRandom|JoinAfterSplit|WriteThroughSettles)$$'
+RANDOM = '^TestVirtual(Random|MaxLag|Kept|LagRandom|JoinAfterSplit|WriteThroughSettles|Totals)$$'
 
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
 	$(GO) test $(HOSTS) -run $(RANDOM) -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
