@@ -51,9 +51,7 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.noRelay = true
 		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		time.Sleep(testLag)
 		key := []byte("k")
@@ -129,9 +127,7 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		time.Sleep(testLag)
 		v := w.nodes[0]

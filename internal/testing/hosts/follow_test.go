@@ -18,9 +18,7 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 	testenv.Takes(t, 2*time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		time.Sleep(2 * w.bound)
 		v := w.nodes[0]

@@ -169,9 +169,7 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.bound = cluster.MinBound // so that the copy is still young when it counts
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]

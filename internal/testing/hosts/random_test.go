@@ -276,9 +276,7 @@ func randomWith(t *testing.T, seed uint64, keeps bool, faults int, fault, edit f
 			w.ns.Quota = smallQuota
 		}
 		w.memcached = true
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
@@ -291,10 +289,7 @@ func randomWith(t *testing.T, seed uint64, keeps bool, faults int, fault, edit f
 		time.Sleep(w.bound)
 		stop()
 		wg.Wait()
-		for _, v := range w.nodes {
-			v.kill()
-		}
-		time.Sleep(30 * time.Second) // killed processes have ended too
+		w.killAll()
 		w.judgeTallied(false)
 		w.judgeFresh()
 	})

@@ -115,10 +115,19 @@ func (w *world) down() (list []*vnode) {
 	return list
 }
 
-// leaveAll lets all nodes leave, and waits until what they have started has ended.
+// startAll starts the nodes that do not run.
+func (w *world) startAll() {
+	for _, v := range w.down() {
+		v.start()
+	}
+}
+
+// leaveAll lets all nodes that run leave, and waits until what they and the killed have started has ended.
 func (w *world) leaveAll() {
 	for _, v := range w.nodes {
-		v.leave()
+		if v.s != nil {
+			v.leave()
+		}
 	}
 	time.Sleep(30 * time.Second)
 }

@@ -45,11 +45,7 @@ func TestLengthyVirtualConsistent(t *testing.T) {
 			}
 			time.Sleep(time.Duration(w.rnd.IntN(8000)) * time.Millisecond)
 		}
-		for _, v := range w.nodes {
-			if v.s == nil {
-				v.start()
-			}
-		}
+		w.startAll()
 	}, "n1", "n2", "n4")
 }
 
@@ -166,9 +162,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 				v := w.nodes[0]
 				clock := &actingClock{virtualClock: v.clock}
 				v.reads = clock
-				for _, v := range w.nodes {
-					v.start()
-				}
+				w.startAll()
 				w.agreed(15 * time.Second)
 				key, h := keyOwnedBy(v, "key")
 				if _, err := v.s.Set(ctx, "default", string(key), []byte("old"), cachesidecar.SetOptions{}); err != nil {
