@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -149,9 +148,7 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 			t.Error("what another had in its log is not known here, and nothing is held")
 		}
 		theirs, _ := keyOwnedBy(w.nodes[1], "key")
-		if _, err := w.nodes[1].s.Set(t.Context(), "default", string(theirs), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, w.nodes[1].s, string(theirs), []byte("v"))
 		time.Sleep(100 * time.Millisecond)
 		if barredNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")

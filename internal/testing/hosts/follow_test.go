@@ -25,9 +25,7 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 		key, _ := keyOwnedBy(v, "key")
 		for i := range 40 {
 			for range 100 { // events in quick succession
-				if _, err := v.s.Set(t.Context(), "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-					t.Fatal(err)
-				}
+				mustSet(t, v.s, string(key), []byte("v"))
 				time.Sleep(500 * time.Microsecond)
 			}
 			// The pauses cover the whole time between two heartbeats.

@@ -123,9 +123,7 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 					w.nodes[1].start()
 					w.agreed(15 * time.Second)
 					key, h := keyOwnedBy(v, "key")
-					if _, err := v.s.Set(ctx, "default", string(key), []byte("1"), cachesidecar.SetOptions{}); err != nil {
-						t.Fatal(err)
-					}
+					mustSet(t, v.s, string(key), []byte("1"))
 					ns := v.s.engine.Namespaces.Lookup(session.DefaultNamespace)
 					stored := func() string {
 						info, ok := v.s.engine.Store.Peek(ns.Key(key), 0)
@@ -174,9 +172,7 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
 		key, h := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(ctx, "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, b.s, string(key), []byte("v"))
 		read := func() {
 			t.Helper()
 			if v, err := a.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || string(v.Value) != "v" {

@@ -70,17 +70,13 @@ func TestVirtualPausedOwner(t *testing.T) {
 		key := func(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
 		const n = 300
 		for i := range n {
-			if _, err := a.s.Set(ctx, "default", string(key(i)), []byte("old"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			mustSet(t, a.s, string(key(i)), []byte("old"))
 		}
 		a.clock.freeze()
 		w.net.Isolate(a.ip)
 		time.Sleep(15 * time.Second)
 		for i := range n {
-			if _, err := b.s.Set(ctx, "default", string(key(i)), []byte("new"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			mustSet(t, b.s, string(key(i)), []byte("new"))
 		}
 		a.clock.thaw()
 		for i := range n {

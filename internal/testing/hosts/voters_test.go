@@ -165,9 +165,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 				w.startAll()
 				w.agreed(15 * time.Second)
 				key, h := keyOwnedBy(v, "key")
-				if _, err := v.s.Set(ctx, "default", string(key), []byte("old"), cachesidecar.SetOptions{}); err != nil {
-					t.Fatal(err)
-				}
+				mustSet(t, v.s, string(key), []byte("old"))
 				w.net.Isolate(v.ip)
 				time.Sleep(w.bound/2 + 12345*time.Nanosecond)
 				if got, err := v.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || string(got.Value) != "old" {

@@ -92,9 +92,7 @@ func TestVirtualNoAttestWithoutLease(t *testing.T) {
 		w.agreed(15 * time.Second)
 		a, b := w.nodes[0], w.nodes[1]
 		key, h := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(context.Background(), "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, b.s, string(key), []byte("v"))
 		if _, err := a.s.Get(context.Background(), "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}
