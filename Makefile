@@ -153,7 +153,7 @@ failpoints:       ## take out the guards of freshness one by one, and see each m
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints
 
 # What runs more often, or in more ways, with -virtual.random.
-RANDOM = '^TestVirtual(Random|MaxLag|Kept|LagRandom|JoinAfterSplit|WriteThroughSettles)$$'
+RANDOM = '^TestVirtual(Random|MaxLag|Kept|LagRandom|JoinAfterSplit|WriteThroughSettles|Totals)$$'
 
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: more than two hours), from SEED on; 0 draws one
 	$(GO) test $(HOSTS) -run $(RANDOM) -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m
@@ -162,7 +162,7 @@ random-ci:        # the same 40 runs each time, three of each simulation of owne
 	$(GO) test $(HOSTS) -run $(RANDOM) -virtual.random 40 -virtual.seed 1 -timeout 60m
 	$(GO) test ./l2/ownership -sim.runs 3
 	$(GO) test ./gossip -run '^Test(Restart|SplitHeals|Hundred)$$' -gossip.all
-	$(GO) test ./l2/segment -run '^Test(AgainstModel|HiddenAgainstModel|OpenSegmentsAtAllClasses|RandomKeysAreNotCrowded)$$' -model.seeds 20
+	$(GO) test ./l2/segment -run '^Test(AgainstModel|HiddenAgainstModel|OpenSegmentsAtAllClasses|RandomKeysAreNotCrowded|KeysOfSharedBits|ChosenHashes)$$' -model.seeds 20
 
 conversations:    ## 300 random conversations with memcached's endpoint, and with memcached
 	$(GO) test ./internal/memcached $(HOSTS) -run '^Test(Text|Memcached)Random$$' -memcached.runs 300 -count=1 -timeout 60m

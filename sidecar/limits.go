@@ -52,8 +52,11 @@ func memoryLimit() (bytes int64, what string) {
 // process that then uses it. An error says that even few connections are too many.
 func (c *Config) withMemory() (memorySizes, error) {
 	s := c.sizes()
+	if c.IgnoreMemoryLimit {
+		return s, nil
+	}
 	have, what := memoryLimit()
-	if c.IgnoreMemoryLimit || have == 0 {
+	if have == 0 {
 		return s, nil
 	}
 	wanted := s.connections

@@ -61,7 +61,9 @@ func (s *state) beginOwnerships(a ownership.Begun) {
 	s.cfg.Delegate.Begin(a, s.host)
 	for p := range a.Partitions.All() {
 		s.begun = max(s.begun+1, 1)
-		s.out.epochs[p].Store(s.begun)
+		if s.out.epochs[p].Swap(s.begun) == 0 {
+			s.out.serves.Add(1)
+		}
 	}
 	s.counts.begun.Add(int64(a.Partitions.Len()))
 	s.cfg.Log.Debug("ownership begun", "partitions", a.Partitions.Len())
@@ -87,6 +89,7 @@ func (s *state) stopServing(set kv.PartitionSet) {
 	for p := range set.All() {
 		if epoch := s.out.epochs[p].Swap(0); epoch != 0 {
 			s.last[p] = lastOwnership{epoch: epoch}
+			s.out.serves.Add(-1)
 		}
 	}
 	s.cfg.Mirror.Stopped(set)

@@ -45,6 +45,7 @@ type published struct {
 	lapseAt atomic.Int64                 // boot clock when the first authority ends
 	dueAt   atomic.Int64                 // ... or the first feed is late
 	epochs  [kv.Partitions]atomic.Uint32 // of this node's ownerships; zero: not owned
+	serves  atomic.Int32                 // number of these
 	view    atomic.Pointer[View]
 	quorum  atomic.Bool // a partition without an owner can be taken
 }

@@ -12,7 +12,7 @@ import (
 func (n *Node) Stats() cachesidecar.ClusterState {
 	s := n.counts.stats()
 	s.Settings = n.Agreement.Differing()
-	s.Alone, s.Owned, s.Links = n.SingleNode(), n.Owned().Len(), n.server.Stats()
+	s.Alone, s.Owned, s.Links = n.SingleNode(), int(n.driver.serves.Load()), n.server.Stats()
 	n.driver.withState(func(st *state) { st.addTo(&s) })
 	n.acquaintances.addTo(&s.Gossip)
 	return s

@@ -36,7 +36,7 @@ func bound(m RingMember, list []RingMember) int {
 func TestBalance(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 5, 10, 100, 1000} {
 		for name, weight := range map[string]func(int) uint32{"equal": equal, "unequal": unequal} {
-			if n == 1000 && testing.Short() {
+			if n == 1000 && !thorough() {
 				continue
 			}
 			table := NewRing(members(n, weight))
@@ -104,7 +104,7 @@ func TestMovement(t *testing.T) {
 		n    int
 		most float64
 	}{{3, 1.1}, {10, 1.1}, {100, 1.1}, {300, 1.7}, {1000, 1.7}} {
-		if tc.n > 300 && testing.Short() {
+		if tc.n > 300 && !thorough() {
 			continue
 		}
 		for name, weight := range map[string]func(int) uint32{"equal": equal, "unequal": unequal} {

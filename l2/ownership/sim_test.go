@@ -26,6 +26,9 @@ func usualRuns() int {
 	return 1 // random-ci runs more
 }
 
+// thorough reports whether rings are large and simulations run often, as in CI's random-ci.
+func thorough() bool { return *simRuns >= 3 }
+
 func firstSeed(t *testing.T) uint64 {
 	first := *simFirst
 	if first == 0 {

@@ -112,9 +112,9 @@ func TestKeysOfOneHash(t *testing.T) {
 // one page and then replace each other.
 func TestKeysOfSharedBits(t *testing.T) {
 	testenv.Takes(t, time.Second)
-	step := 4
-	if heapArena { // ten times as slow
-		step = 12
+	step := 12
+	if thorough() && !heapArena { // which is ten times as slow
+		step = 4
 	}
 	for shared := 24; shared <= 60; shared += step {
 		for _, filled := range []int{0, 20_000} {
@@ -378,9 +378,9 @@ func newChosen(t *testing.T) *chosen {
 func TestChosenHashes(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	var total Stats
-	seeds := uint64(8)
-	if heapArena {
-		seeds = 2
+	seeds := uint64(2)
+	if thorough() && !heapArena {
+		seeds = 8
 	}
 	for seed := range seeds {
 		rnd := rand.New(rand.NewPCG(seed, 7))

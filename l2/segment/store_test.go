@@ -165,15 +165,10 @@ func TestOpenSegmentsAtAllClasses(t *testing.T) {
 func TestBusiestShard(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	s := newTestStore(t, Config{Size: 64 << 20})
-	held := kv.Partitions / 1000
-	n := 0
-	var key [8]byte
-	for i := uint64(0); n < 200_000; i++ {
-		binary.LittleEndian.PutUint64(key[:], i)
-		if k := bytesKey(key[:]); int(k.Hash.Partition()) < held {
-			s.Put(k, Write{Value: key[:]}, testNow)
-			n++
-		}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 200_000 {
+		k := keyOfHash(testSeed, kv.Hash(rnd.Uint64N(kv.Partitions/1000<<50)))
+		s.Put(k, Write{Value: k.Bytes}, testNow)
 	}
 	st := s.Stats()
 	if mean := float64(st.Entries) / float64(st.Shards); float64(st.BusiestShard) > 1.1*mean {

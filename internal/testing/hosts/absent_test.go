@@ -126,7 +126,7 @@ func TestVirtualRowsAreThere(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	for how, hang := range hangs {
-		for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
+		for _, voters := range policies {
 			if !testenv.Long() && (how < "k") == (voters == nil) { // half of them
 				continue
 			}

@@ -24,9 +24,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		key := to.engine.Namespaces.Lookup(session.DefaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
-			if _, err := from.Set(ctx, "default", string(k), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			mustSet(t, from, string(k), []byte("v"))
 		}
 		if _, err := to.Get(ctx, "default", string(name), cachesidecar.GetOptions{}); err != nil { // makes the connection
 			t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 // load reads and writes until ctx ends. One goroutine writes each key, ten goroutines
 // read, and one flushes.
 func (w *world) load(ctx context.Context, wg *sync.WaitGroup) {
+	w.shareMemory()
 	for i, k := range w.keys {
 		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
 		wg.Go(func() {

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -51,9 +50,7 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.noRelay = true
 		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		time.Sleep(testLag)
 		key := []byte("k")
@@ -129,9 +126,7 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		time.Sleep(testLag)
 		v := w.nodes[0]
@@ -153,9 +148,7 @@ func TestVirtualReplicaLagUnknown(t *testing.T) {
 			t.Error("what another had in its log is not known here, and nothing is held")
 		}
 		theirs, _ := keyOwnedBy(w.nodes[1], "key")
-		if _, err := w.nodes[1].s.Set(t.Context(), "default", string(theirs), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, w.nodes[1].s, string(theirs), []byte("v"))
 		time.Sleep(100 * time.Millisecond)
 		if barredNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")

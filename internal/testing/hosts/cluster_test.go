@@ -72,6 +72,18 @@ func (h *host) leave() {
 	h.done <- nil
 }
 
+// setter is a sidecar, or what has one.
+type setter interface {
+	Set(ctx context.Context, namespace, key string, value []byte, o cachesidecar.SetOptions) (version uint64, err error)
+}
+
+// mustSet sets a key of the default namespace, or ends the test.
+func mustSet(t testing.TB, s setter, key string, value []byte) {
+	t.Helper()
+	_, err := s.Set(t.Context(), DefaultNamespace, key, value, cachesidecar.SetOptions{})
+	testenv.Must(t, err)
+}
+
 // owns reports whether a host owns a key.
 func owns(s *Sidecar, namespace, key string) bool {
 	return s.engine.Node.OwnershipEpoch(s.engine.Namespaces.Hash(b(namespace), b(key)).Partition()) != 0
@@ -129,9 +141,7 @@ func TestLeaveKeepsEntries(t *testing.T) {
 	ctx := t.Context()
 	const n = 5000
 	for i := range n {
-		if _, err := a.Set(ctx, "default", fmt.Sprintf("key%d", i), fmt.Appendf(nil, "value%d", i), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, a, fmt.Sprintf("key%d", i), fmt.Appendf(nil, "value%d", i))
 	}
 	c := startHost(t, "c", a.engine.Node.GossipAddress())
 	settled(t, a, b, c)
@@ -184,9 +194,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	// A lease may lapse on a busy machine.
 	a, b := twoHosts(tb, Config{MaxStaleness: 10 * time.Second})
 	key = []byte(b.keyOf(0))
-	if _, err := b.Set(tb.Context(), "default", string(key), make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
-		tb.Fatal(err)
-	}
+	mustSet(tb, b, string(key), make([]byte, 100))
 	h := a.sessions.Of(byRoot(a.engine), nil)
 	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}

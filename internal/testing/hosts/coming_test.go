@@ -149,9 +149,7 @@ func TestVirtualRefusedHost(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		ctx := context.Background()
 		for i := range 300 {
-			if _, err := n0.s.Set(ctx, "default", fmt.Sprint("key", i), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			mustSet(t, n0.s, fmt.Sprint("key", i), []byte("v"))
 		}
 		n2.clock.offset.Store(10_000)
 		n2.start()

@@ -26,9 +26,7 @@ func TestCountedOnce(t *testing.T) {
 	a, b := twoHosts(t, Config{})
 	key := []byte(b.keyOf(0))
 	ctx := t.Context()
-	if _, err := a.Set(ctx, "default", string(key), key, cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	mustSet(t, a, string(key), key)
 	for range 2 { // the first answer comes from b, the second from a's copy
 		if _, err := a.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
@@ -87,9 +85,7 @@ func TestClusterMetrics(t *testing.T) {
 	settled(t, a, b)
 	for i := range 100 {
 		key := fmt.Appendf(nil, "key%d", i)
-		if _, err := a.Set(t.Context(), "default", string(key), key, cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, a, string(key), key)
 		if _, err := a.Get(t.Context(), "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}

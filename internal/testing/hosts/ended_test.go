@@ -99,9 +99,7 @@ func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 		a, b := w.nodes[0], w.nodes[1]
 		var g gates
 		a.dials = g.dial(a)
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		time.Sleep(time.Second)
 		key, _ := keyOwnedBy(b, "key")

@@ -65,7 +65,7 @@ func (u untilGivenUp) Err() error {
 func TestVirtualDrain(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 4*time.Second)
-	for name, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
+	for name, voters := range policies {
 		t.Run(name, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
 				ctx, stop := context.WithCancel(context.Background())
@@ -127,7 +127,7 @@ func TestVirtualDrain(t *testing.T) {
 func TestLengthyVirtualDrainUndone(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 5*time.Second)
-	for name, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
+	for name, voters := range policies {
 		t.Run(name, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
 				ctx, stop := context.WithCancel(context.Background())

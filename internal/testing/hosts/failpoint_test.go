@@ -661,7 +661,7 @@ func play(t *testing.T, seed uint64, c *staged, guards ...failpoint.Guard) (brok
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, 3)
 		w.keys, w.collect, w.noRelay, w.events = nil, true, true, c.events
-		w.bound = cmp.Or(c.bound, w.bound)
+		w.bound, w.shares = cmp.Or(c.bound, w.bound), true
 		if c.voted {
 			w.voters = []string{"n0", "n1", "n2"}
 		}

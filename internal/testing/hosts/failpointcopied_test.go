@@ -14,6 +14,7 @@ import (
 func TestFailpointEvictedWhilePublished(t *testing.T) {
 	withNodes(t, 2, nil, Namespace{Quota: 256 << 10}, func(w *world) {
 		const key = "k"
+		w.shareMemory()
 		v := w.ownerOf(key)
 		k := &vkey{name: []byte(key)}
 		is(t, "SET", v.raw(wire.Request{Op: wire.OpSet, Key: k.name, Value: []byte("first")}), wire.OK, "")

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -38,9 +37,7 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	const n, size = 100, 500_000
 	a, other, app, keys := startPair(t, 1)
 	value := bytes.Repeat([]byte("x"), size)
-	if _, err := other.Set(t.Context(), "default", string(keys[0]), value, cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	mustSet(t, other, string(keys[0]), value)
 	asked := a.engine.Counts.PeerReads.Load()
 	app.askFresh(keys[0], n)
 	most := a.engine.Budget.Size() / 16 / size
@@ -85,9 +82,7 @@ func TestReadsOfTheGone(t *testing.T) {
 	testenv.Takes(t, 4*time.Second)
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
-	if _, err := other.Set(t.Context(), "default", string(keys[0]), make([]byte, size), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	mustSet(t, other, string(keys[0]), make([]byte, size))
 	asked := a.engine.Counts.PeerReads.Load()
 	app.askFresh(keys[0], n)
 	testenv.Eventually(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load() > asked })

@@ -215,7 +215,7 @@ func lives(v *vnode, node kv.NodeID) bool {
 func TestLengthyVirtualFlushAmid(t *testing.T) {
 	testenv.Takes(t, 15*time.Second)
 	t.Parallel()
-	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
+	for _, voters := range policies {
 		for _, c := range amid {
 			if c.twice && len(voters) > 0 {
 				// With voters a name is used again only when its process is known to be

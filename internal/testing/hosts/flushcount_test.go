@@ -171,9 +171,7 @@ func TestVirtualFlushToldLate(t *testing.T) {
 		}
 		key, h := keyOwnedBy(late, "key")
 		holding := late.s.engine.Node.OwnershipEpoch(h.Partition())
-		if _, err := late.s.Set(t.Context(), "default", string(key), []byte("since"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, late.s, string(key), []byte("since"))
 		time.Sleep(10 * time.Millisecond)
 		w.net.Heal()
 		time.Sleep(100 * time.Millisecond)

@@ -18,18 +18,14 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 	testenv.Takes(t, 2*time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		time.Sleep(2 * w.bound)
 		v := w.nodes[0]
 		key, _ := keyOwnedBy(v, "key")
 		for i := range 40 {
 			for range 100 { // events in quick succession
-				if _, err := v.s.Set(t.Context(), "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-					t.Fatal(err)
-				}
+				mustSet(t, v.s, string(key), []byte("v"))
 				time.Sleep(500 * time.Microsecond)
 			}
 			// The pauses cover the whole time between two heartbeats.

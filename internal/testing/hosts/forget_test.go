@@ -97,9 +97,7 @@ func TestLengthyVirtualForgottenAfterAnHour(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.bound = 30 * time.Second // and fewer polls in an hour
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		a, b, c, d := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
 		w.agreed(5 * time.Minute)
 		w.wants(5*time.Minute, "n2", cluster.StateIn, a, b)
@@ -133,13 +131,11 @@ func TestLengthyVirtualForgottenAfterAnHour(t *testing.T) {
 func TestVirtualForget(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
-	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
+	for _, voters := range policies {
 		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t, 1, 4)
 			w.voters = voters
-			for _, v := range w.nodes {
-				v.start()
-			}
+			w.startAll()
 			a, b, c, d := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
 			w.agreed(20 * time.Second)
 			w.wants(10*time.Second, "n2", cluster.StateIn, a, b, d)
@@ -193,9 +189,7 @@ func TestVirtualForgottenOnlyCutOff(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 5)
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		a, d, e := w.nodes[0], w.nodes[3], w.nodes[4]
 		w.agreed(20 * time.Second)
 		w.wants(20*time.Second, "n3", cluster.StateIn, e)
@@ -290,9 +284,7 @@ func TestVirtualForgottenHostThatPolls(t *testing.T) {
 		var silent atomic.Bool
 		d := w.nodes[3]
 		d.gossips = func(g memberlist.Transport) memberlist.Transport { return mute{g, &silent} }
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
 		w.agreed(20 * time.Second)
 		w.wants(20*time.Second, "n3", cluster.StateIn, a, b, c)

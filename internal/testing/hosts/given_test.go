@@ -70,6 +70,7 @@ func TestVirtualFillOverEvicted(t *testing.T) { fillOverEvicted(t, t.Errorf) }
 
 func fillOverEvicted(t *testing.T, bad func(string, ...any)) {
 	withNodes(t, 3, nil, Namespace{Quota: 256 << 10}, func(w *world) {
+		w.shareMemory()
 		doors := map[string]func(v *vnode, key string){
 			"FILL": func(v *vnode, key string) {
 				l := v.raw(wire.Request{Op: wire.OpLease, Key: []byte(key)})
@@ -143,6 +144,7 @@ func fillOverEvicted(t *testing.T, bad func(string, ...any)) {
 // host which has acknowledged it returns what was before.
 func TestVirtualWriterReadsItsWrite(t *testing.T) {
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
+		w.shareMemory()
 		claim := func(v *vnode, key string) uint64 {
 			r := v.raw(wire.Request{
 				Op: wire.OpMetaGet, Key: []byte(key), TTLMS: wire.TTLDefault, Options: wire.Claim, RenewMS: 30_000,

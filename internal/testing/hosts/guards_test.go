@@ -54,7 +54,7 @@ func (v *vnode) startActing() *actingClock {
 			Nap:       time.Sleep,
 			Listen:    func(string) (net.Listener, error) { return v.host.Listen(7947) },
 			Dial:      v.host.Dial,
-			Table:     w.table,
+			Table:     ringOf,
 			Transport: func(string) memberlist.Transport { return v.host.Transport(7946) },
 		},
 	})
@@ -123,9 +123,7 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 					w.nodes[1].start()
 					w.agreed(15 * time.Second)
 					key, h := keyOwnedBy(v, "key")
-					if _, err := v.s.Set(ctx, "default", string(key), []byte("1"), cachesidecar.SetOptions{}); err != nil {
-						t.Fatal(err)
-					}
+					mustSet(t, v.s, string(key), []byte("1"))
 					ns := v.s.engine.Namespaces.Lookup(session.DefaultNamespace)
 					stored := func() string {
 						info, ok := v.s.engine.Store.Peek(ns.Key(key), 0)
@@ -169,16 +167,12 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.bound = cluster.MinBound // so that the copy is still young when it counts
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
 		key, h := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(ctx, "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, b.s, string(key), []byte("v"))
 		read := func() {
 			t.Helper()
 			if v, err := a.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || string(v.Value) != "v" {

@@ -178,9 +178,7 @@ func TestVirtualIsolated(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				w := newWorld(t, 1, 2)
 				counts = w.nodes[0].logged()
-				for _, v := range w.nodes {
-					v.start()
-				}
+				w.startAll()
 				w.agreed(15 * time.Second)
 				lines(w, 0, 0)
 				for _, v := range w.nodes {
@@ -201,9 +199,7 @@ func TestVirtualIsolatedOfThree(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		w.bound = 30 * time.Second // and fewer polls in an hour
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
 		w.agreed(5 * time.Minute)
 		w.wants(5*time.Minute, "n1", cluster.StateIn, a)

@@ -17,9 +17,7 @@ import (
 func threeHosts(t *testing.T, keeps bool) *world {
 	w := newWorld(t, 1, 3)
 	w.keeps = keeps
-	for _, v := range w.nodes {
-		v.start()
-	}
+	w.startAll()
 	w.agreed(20 * time.Second)
 	time.Sleep(w.bound)
 	return w

@@ -206,9 +206,7 @@ func lagEarly(t *testing.T, claims bool, bad func(string, ...any)) {
 			ns.Origin = loader.Custom{Source: src}
 		}
 		w.namespaces = map[string]Namespace{"lagging": ns}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(20 * time.Second)
 		time.Sleep(2 * testLag)
 		v := w.nodes[0]

@@ -409,9 +409,7 @@ func laggedRun(t *testing.T, seed uint64, bad func(string, ...any)) (l *laggedWo
 			}
 			l.rows[name], w.namespaces[name] = rows, ns
 		}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(20 * time.Second)
 		time.Sleep(6 * time.Second)
 		ctx, stop := context.WithCancel(context.Background())

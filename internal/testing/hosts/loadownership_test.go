@@ -37,9 +37,7 @@ func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 			}
 			return loader.Value{Bytes: []byte(v)}, nil
 		})}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		key, h := keyOwnedBy(a, "key")

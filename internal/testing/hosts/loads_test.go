@@ -101,18 +101,11 @@ func withEdited(t *testing.T, n int, o *database, ns Namespace, edit, f func(w *
 		if edit != nil {
 			edit(w)
 		}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		time.Sleep(5 * time.Second) // for handoffs and leases
 		f(w)
-		for _, v := range w.nodes {
-			if v.s != nil {
-				v.leave()
-			}
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }
 

@@ -67,7 +67,7 @@ func notStored(why string) wire.Reply {
 func TestFailpointMidWrite(t *testing.T) {
 	for point, at := range map[string]failpoint.Point{"before": failpoint.WriteDue, "after": failpoint.WriteDone} {
 		for name, h := range handovers {
-			for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
+			for _, voters := range policies {
 				t.Run(fmt.Sprint(point, " ", name, " ", len(voters), " voters"), func(t *testing.T) {
 					withNodes(t, 3, nil, Namespace{}, func(w *world) { midWrite(w, at, h.begin, h.undo) }, voters...)
 				})

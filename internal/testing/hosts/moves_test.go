@@ -42,9 +42,7 @@ type movedCounter struct {
 
 func totalsOverMoves(t *testing.T, seed uint64) {
 	w := newWorld(t, seed, 4)
-	for _, v := range w.nodes {
-		v.start()
-	}
+	w.startAll()
 	w.agreed(15 * time.Second)
 	time.Sleep(2 * time.Second)
 	w.net.SetDelay(100*time.Microsecond, 20*time.Millisecond)

@@ -17,9 +17,7 @@ func TestVirtualStartedByClockSetRight(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		ahead := w.nodes[2]
 		ahead.clock.offset.Store(time.Hour.Milliseconds())
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		time.Sleep(5 * time.Second)
 		w.wants(0, "n2", cluster.StateRefused, w.nodes[:2]...)
 		ahead.clock.offset.Store(0)

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -113,9 +112,7 @@ func TestFreshGets(t *testing.T) {
 	testenv.Eventually(t, "a copy", func() bool { return get(0).Source == wire.SourceL1 })
 	for i := range 100 {
 		want := fmt.Sprint("new", i)
-		if _, err := other.Set(t.Context(), "default", string(keys[0]), []byte(want), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, other, string(keys[0]), []byte(want))
 		if r := get(wire.Fresh); string(r.Value) != want {
 			t.Fatalf("a fresh GET: %q, want %q", r.Value, want)
 		}

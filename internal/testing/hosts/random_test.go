@@ -27,6 +27,7 @@ var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual 
 // through all hosts, and some of these reads are fresh. Half of the changes, and a quarter of
 // the reads, are made at the other doors.
 func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
+	w.shareMemory()
 	for i, k := range w.keys {
 		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
 		wg.Go(func() {
@@ -275,9 +276,7 @@ func randomWith(t *testing.T, seed uint64, keeps bool, faults int, fault, edit f
 			w.ns.Quota = smallQuota
 		}
 		w.memcached = true
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
@@ -290,10 +289,7 @@ func randomWith(t *testing.T, seed uint64, keeps bool, faults int, fault, edit f
 		time.Sleep(w.bound)
 		stop()
 		wg.Wait()
-		for _, v := range w.nodes {
-			v.kill()
-		}
-		time.Sleep(30 * time.Second) // killed processes have ended too
+		w.killAll()
 		w.judgeTallied(false)
 		w.judgeFresh()
 	})

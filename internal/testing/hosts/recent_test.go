@@ -27,9 +27,7 @@ func TestVirtualRecentRequests(t *testing.T) {
 			Source: loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) { return loader.Value{}, down }),
 		}}}
 		v := w.nodes[0]
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		defer w.leaveAll()
 		w.agreed(30 * time.Second)
 		get := func(key string, n int) (failed int) {

@@ -21,9 +21,7 @@ func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...strin
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, n)
 		w.voters = voters
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
@@ -33,12 +31,7 @@ func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...strin
 		w.agreed(30 * time.Second)
 		stop()
 		wg.Wait()
-		for _, v := range w.nodes {
-			if v.s != nil {
-				v.leave()
-			}
-		}
-		time.Sleep(30 * time.Second) // killed processes have ended too
+		w.leaveAll()
 		t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
 		if w.hits < 1000 || w.seen["l1 hits"] == 0 || w.seen["joined"] == 0 {
 			t.Errorf("too tame a run")
@@ -70,26 +63,20 @@ func TestVirtualPausedOwner(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
 		key := func(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
 		const n = 300
 		for i := range n {
-			if _, err := a.s.Set(ctx, "default", string(key(i)), []byte("old"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			mustSet(t, a.s, string(key(i)), []byte("old"))
 		}
 		a.clock.freeze()
 		w.net.Isolate(a.ip)
 		time.Sleep(15 * time.Second)
 		for i := range n {
-			if _, err := b.s.Set(ctx, "default", string(key(i)), []byte("new"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			mustSet(t, b.s, string(key(i)), []byte("new"))
 		}
 		a.clock.thaw()
 		for i := range n {
@@ -169,11 +156,7 @@ func TestVirtualFaults(t *testing.T) {
 			}
 			time.Sleep(time.Duration(w.rnd.IntN(6000)) * time.Millisecond)
 		}
-		for _, v := range w.nodes {
-			if v.s == nil {
-				v.start()
-			}
-		}
+		w.startAll()
 	})
 }
 
@@ -189,9 +172,7 @@ func TestLengthyVirtualHundred(t *testing.T) {
 		}
 		w := newWorld(t, 1, n)
 		began := time.Now()
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(120 * time.Second)
 		t.Logf("%d nodes hold all after %v", len(w.nodes), time.Since(began))
 		began = time.Now()
@@ -213,17 +194,10 @@ func inQuietWorld(t *testing.T, n int, f func(t *testing.T, w *world), voters ..
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, n)
 		w.voters = voters
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		f(t, w)
-		for _, v := range w.nodes {
-			if v.s != nil {
-				v.leave()
-			}
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }
 

@@ -19,8 +19,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// In a world each host has apps that read the shared memory of its sidecar, also while the
-// sidecar does not run, and after it was killed.
+// In a world whose memory is shared each host has apps that read the shared memory of its sidecar,
+// also while the sidecar does not run, and after it was killed.
 
 // vregion is the shared memory of a process, as an app has it.
 type vregion struct {
@@ -28,9 +28,22 @@ type vregion struct {
 	by     string      // the process
 }
 
-// attach begins the shared memory of a process that starts, and maps it for the host's apps.
+// shareMemory begins the shared memory of all processes, those that will start included. Nothing is read there before.
+func (w *world) shareMemory() {
+	if w.shares {
+		return
+	}
+	w.shares = true
+	for _, v := range w.nodes {
+		if v.s != nil {
+			v.attach(v.s)
+		}
+	}
+}
+
+// attach begins the shared memory of a process, and maps it for the host's apps.
 func (v *vnode) attach(s *Sidecar) {
-	if !shm.Supported {
+	if !v.w.shares || !shm.Supported {
 		return
 	}
 	if v.socket == "" {
@@ -66,6 +79,9 @@ func theApp(s *Sidecar) *access.Principal {
 // readToShare asks a process for a key a few times, as apps do that have the shared memory.
 // The second time it is published.
 func (w *world) readToShare(s *Sidecar, k *vkey, times int) {
+	if !w.shares {
+		w.fail("no memory is shared")
+	}
 	leave, open := s.parts.Host.Enter()
 	if !open {
 		return

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -61,9 +60,7 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
 	a, o := twoHosts(t, cfg)
 	key, none := b(o.keyOf(0)), b(o.keyOf(1))
-	if _, err := o.Set(t.Context(), "default", string(key), make([]byte, size), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	mustSet(t, o, string(key), make([]byte, size))
 	slow, other := dial(t, a.Sidecar), dial(t, a.Sidecar)
 	for range 150 {
 		if r := slow.call(&wire.Request{Op: wire.OpGet, Key: none, Options: wire.Fresh}); r.Status != wire.Miss {

@@ -250,9 +250,7 @@ func TestVirtualNamedByOthers(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		again, holder := w.nodes[2], w.nodes[0]
 		if setAll(holder, 100, "v") != 100 {

@@ -138,7 +138,7 @@ func (w *world) stutterOwner(owner, other *vnode, keys []*contested) {
 func TestVirtualStutter(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 700*time.Millisecond)
-	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
+	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			inQuietWorld(t, 3, func(t *testing.T, w *world) {
 				v, other := w.nodes[0], w.nodes[2]
@@ -250,7 +250,7 @@ func TestLengthyVirtualStutterOfTheLastVoter(t *testing.T) {
 func TestLengthyVirtualStutterWhileHandingOver(t *testing.T) {
 	testenv.Takes(t, 5*time.Second)
 	t.Parallel()
-	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
+	for policy, voters := range policies {
 		t.Run(policy, func(t *testing.T) {
 			virtually(t, 4, func(w *world) {
 				v, o := w.nodes[1], w.nodes[3]
@@ -292,9 +292,7 @@ func TestLengthyVirtualBusyHosts(t *testing.T) {
 func busyHosts(t *testing.T, bound, gap time.Duration, hosts int) {
 	w := newWorld(t, 1, 4)
 	w.bound = bound
-	for _, v := range w.nodes {
-		v.start()
-	}
+	w.startAll()
 	w.agreed(15 * time.Second)
 	store := func(key string) error {
 		for { // an app of a host that stands still waits

@@ -181,9 +181,7 @@ func TestVirtualTraffic(t *testing.T) {
 			late := w.nodes[n]
 			w.nodes = w.nodes[:n]
 			began := time.Now()
-			for _, v := range w.nodes {
-				v.start()
-			}
+			w.startAll()
 			w.agreed(120 * time.Second)
 			point := trafficPoint{Nodes: n, StartMS: time.Since(began).Milliseconds()}
 			time.Sleep(5 * time.Second) // until the handoffs are over

@@ -86,6 +86,7 @@ type world struct {
 
 	events    int  // size of the logs; zero: the default
 	noRelay   bool // events come by the logs alone
+	shares    bool // the hosts' memory is shared
 	memcached bool // hosts have an endpoint for memcached's protocol
 	keeps     bool // hosts keep their entries while they are started again
 
@@ -102,7 +103,6 @@ type world struct {
 	misses  int
 	failed  int
 	seen    map[string]int64 // counts of processes that have ended
-	tables  map[string]*ownership.Ring
 }
 
 // down returns the nodes that do not run.
@@ -115,10 +115,19 @@ func (w *world) down() (list []*vnode) {
 	return list
 }
 
-// leaveAll lets all nodes leave, and waits until what they have started has ended.
+// startAll starts the nodes that do not run.
+func (w *world) startAll() {
+	for _, v := range w.down() {
+		v.start()
+	}
+}
+
+// leaveAll lets all nodes that run leave, and waits until what they and the killed have started has ended.
 func (w *world) leaveAll() {
 	for _, v := range w.nodes {
-		v.leave()
+		if v.s != nil {
+			v.leave()
+		}
 	}
 	time.Sleep(30 * time.Second)
 }
@@ -164,7 +173,7 @@ type vnode struct {
 }
 
 func newWorld(t *testing.T, seed uint64, n int) *world {
-	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ownership.Ring{}, space: DefaultNamespace}
+	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, space: DefaultNamespace}
 	w.bound = cluster.DefaultBound
 	for i := range n {
 		w.nodes = append(w.nodes, &vnode{w: w, i: i, name: fmt.Sprintf("n%d", i), ip: fmt.Sprintf("10.0.%d.%d", i/200, i%200+1), clock: &virtualClock{origin: w.begun}})
@@ -185,7 +194,7 @@ func (v *vnode) config() Config {
 	w := v.w
 	cfg := Config{
 		Node: v.name, NoSocket: true, SharedSize: shm.MinSize, L2Size: 8 << 20, L1Size: 1 << 20,
-		Bind: v.ip + ":7946", Insecure: true,
+		Bind: v.ip + ":7946", Insecure: true, IgnoreMemoryLimit: true, // to look it up reads many files
 		MaxStaleness: w.bound, RequestTimeout: requestTimeout, Voters: w.voters,
 		Namespaces: w.configured(w.ns), ClusterKeyFile: v.keyFile, TLS: v.tls,
 	}
@@ -214,12 +223,12 @@ func (v *vnode) config() Config {
 func (v *vnode) machine() testhook.Machine {
 	w := v.w
 	on := testhook.Machine{
-		Clock: v.clock, Events: w.events,
+		Clock: v.clock, Events: cmp.Or(w.events, 1<<13), // enough for a world, and a log is cleared at first
 		Network: cluster.Network{
 			Nap:     time.Sleep,
 			Listen:  func(address string) (net.Listener, error) { return v.host.Listen(7947) },
 			Dial:    v.host.Dial,
-			Table:   w.table,
+			Table:   ringOf,
 			NoRelay: w.noRelay,
 			Resolve: v.resolve,
 			Transport: func(string) memberlist.Transport {
@@ -279,19 +288,17 @@ func (v *vnode) start() {
 	w.mu.Unlock()
 }
 
-// table computes a ring once for all nodes that have the same members.
-func (w *world) table(members []ownership.RingMember) *ownership.Ring {
+// rings has the rings of all worlds by their members, as text.
+var rings sync.Map
+
+// ringOf computes a ring once for all nodes that have the same members.
+func ringOf(members []ownership.RingMember) *ownership.Ring {
 	key := fmt.Sprint(members)
-	w.mu.Lock()
-	t := w.tables[key]
-	w.mu.Unlock()
-	if t == nil {
-		t = ownership.NewRing(members)
-		w.mu.Lock()
-		w.tables[key] = t
-		w.mu.Unlock()
+	t, known := rings.Load(key)
+	if !known {
+		t, _ = rings.LoadOrStore(key, ownership.NewRing(members))
 	}
-	return t
+	return t.(*ownership.Ring)
 }
 
 // take ends the use of the present process, and returns it.

@@ -45,11 +45,7 @@ func TestLengthyVirtualConsistent(t *testing.T) {
 			}
 			time.Sleep(time.Duration(w.rnd.IntN(8000)) * time.Millisecond)
 		}
-		for _, v := range w.nodes {
-			if v.s == nil {
-				v.start()
-			}
-		}
+		w.startAll()
 	}, "n1", "n2", "n4")
 }
 
@@ -166,14 +162,10 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 				v := w.nodes[0]
 				clock := &actingClock{virtualClock: v.clock}
 				v.reads = clock
-				for _, v := range w.nodes {
-					v.start()
-				}
+				w.startAll()
 				w.agreed(15 * time.Second)
 				key, h := keyOwnedBy(v, "key")
-				if _, err := v.s.Set(ctx, "default", string(key), []byte("old"), cachesidecar.SetOptions{}); err != nil {
-					t.Fatal(err)
-				}
+				mustSet(t, v.s, string(key), []byte("old"))
 				w.net.Isolate(v.ip)
 				time.Sleep(w.bound/2 + 12345*time.Nanosecond)
 				if got, err := v.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || string(got.Value) != "old" {

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -111,9 +110,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		a, b := w.nodes[0], w.nodes[1]
 		f := watching(t, askOf(a.s))
 		key, h := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(context.Background(), "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, b.s, string(key), []byte("v"))
 		f.WaitMS = 1000
 		answer := f.next()
 		if got := eventsOf(t, &answer); len(got) == 0 || got[0].hash != h {
@@ -186,9 +183,7 @@ func TestVirtualAttest(t *testing.T) {
 		a, b := w.nodes[0], w.nodes[1]
 		key, _ := keyOwnedBy(b, "key")
 		ctx := context.Background()
-		if _, err := b.s.Set(ctx, "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, b.s, string(key), []byte("v"))
 		time.Sleep(time.Second)
 		get := func(app bool) wire.Reply {
 			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Attest, App: app}
@@ -219,9 +214,7 @@ func TestVirtualAttest(t *testing.T) {
 		}
 		own, _ := keyOwnedBy(a, "key")
 		key = own
-		if _, err := a.s.Set(ctx, "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, a.s, string(key), []byte("v"))
 		if r := get(true); r.Source != wire.SourceL2 || !r.Attested || string(r.Owner) != a.name {
 			t.Errorf("from here: %+v", r)
 		}

@@ -22,9 +22,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.namespaces = map[string]Namespace{"fast": {MaxStaleness: least}}
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
@@ -90,15 +88,11 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 func TestVirtualNoAttestWithoutLease(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
-		for _, v := range w.nodes {
-			v.start()
-		}
+		w.startAll()
 		w.agreed(15 * time.Second)
 		a, b := w.nodes[0], w.nodes[1]
 		key, h := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(context.Background(), "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		mustSet(t, b.s, string(key), []byte("v"))
 		if _, err := a.s.Get(context.Background(), "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}

@@ -149,9 +149,7 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 	}
 	s.before, s.after = lost, lost
 	w.origin, w.ns = s.database, Namespace{WriteThrough: true, Origin: loader.Custom{Source: s.database, Writer: s}}
-	for _, v := range w.nodes {
-		v.start()
-	}
+	w.startAll()
 	w.agreed(15 * time.Second)
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -179,11 +177,7 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 			v.pause(w.upTo(9000))
 		}
 	}
-	for _, v := range w.nodes {
-		if v.s == nil {
-			v.start()
-		}
-	}
+	w.startAll()
 	time.Sleep(10 * time.Second)
 	w.agreed(30 * time.Second)
 	stop()
