@@ -38,7 +38,7 @@ var leftWarning = regexp.MustCompile(`^slot left_behind of the database is not i
 // with the statement that ends it; and of no others: the feed's own, those of other feeds of the
 // configuration, those in use, those of other databases, and those of another kind.
 func TestFeedLeft(t *testing.T) {
-	s := newFeedServer(t, "max_slot_wal_keep_size=1GB")
+	s := newFeedServer(t)
 	s.Exec(t, "CREATE DATABASE elsewhere")
 	s.askElsewhere("elsewhere", "SELECT pg_create_logical_replication_slot('elsewhere', 'pgoutput')")
 	s.Exec(t, "SELECT pg_create_logical_replication_slot('of_another_plugin', 'test_decoding')")

@@ -17,14 +17,14 @@ func TestFeedPromoted(t *testing.T) {
 	f := s.follow("")
 	state := f.State()
 	second := &feedServer{Postgres: s.Standby(t), t: t}
-	second.Start(t, "wal_level=logical")
+	second.Start(t, "wal_level=logical", "max_prepared_transactions=2")
 	feed := second.feed()
 	if _, err := feed.Check(t.Context()); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "the server is a standby") {
 		t.Errorf("a standby: %v", err)
 	}
 	f.end()
-	testenv.Must(t, s.process.Process.Signal(syscall.SIGQUIT))
-	_ = s.process.Wait()
+	testenv.Must(t, s.Process.Process.Signal(syscall.SIGQUIT))
+	_ = s.Process.Wait()
 	second.Exec(t, "SELECT pg_promote()")
 	testenv.Succeeds(t, "the promoted server to fit", func() error {
 		_, err := feed.Check(t.Context())

@@ -255,7 +255,7 @@ func TestFeedServerEnds(t *testing.T) {
 	f := s.follow("")
 	s.Exec(t, "INSERT INTO users VALUES (1)")
 	f.Confirm(f.next().End)
-	testenv.Must(t, s.process.Process.Signal(syscall.SIGINT))
+	testenv.Must(t, s.Process.Process.Signal(syscall.SIGINT))
 	select {
 	case <-f.err:
 	case <-testenv.Expired():
@@ -263,5 +263,5 @@ func TestFeedServerEnds(t *testing.T) {
 	}
 	f.stop = nil
 	f.Close()
-	_ = s.process.Wait()
+	_ = s.Process.Wait()
 }

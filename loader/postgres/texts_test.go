@@ -19,7 +19,7 @@ func TestTexts(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *feedServer){
 		"encodings": encodings, "spellings": feedSpellings, "one spelling": oneSpelling,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, &feedServer{s.Postgres, t, s.process}) })
+		t.Run(name, func(t *testing.T) { test(t, &feedServer{s.Postgres, t}) })
 	}
 }
 
