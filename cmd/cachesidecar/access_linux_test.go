@@ -406,6 +406,7 @@ func TestAccessOfWatch(t *testing.T) {
 // connection ends, and that later requests on it are not served. A valid token also works
 // through the command line.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	p, config, web := ruled(t)
 	for _, token := range []string{"web-0123456789abcdeX", web[:19], web + "x", "web"} {

@@ -72,7 +72,7 @@ func TestGoldenJSON(t *testing.T) {
 		{"ring", "ring k --json", 0, false},
 		{"version", "version --json", 0, false},
 		{"bench", "bench --duration 1ms --keys 10 --conns 1 --json", 0, true},
-		{"verify", "verify --duration 2s --json", 0, true},
+		{"verify", "verify --duration 500ms --json", 0, true},
 		{"stats", "stats --json", 0, true},
 		{"stats_cluster", "stats --cluster --json", 0, true},
 	} {

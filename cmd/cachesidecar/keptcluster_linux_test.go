@@ -70,6 +70,7 @@ func (k *keptCluster) end() {
 // TestKeepMemoryInCluster restarts a host of three. Its keys are there again, but for those that were changed while
 // it was down, and next to nothing comes back to it from the others.
 func TestKeepMemoryInCluster(t *testing.T) {
+	t.Parallel()
 	k := newKeptCluster(t)
 	c, err := client.Dial(t.Context(), client.Config{Socket: k.stores[1].socket})
 	testenv.Must(t, err)

@@ -44,6 +44,7 @@ func (c *configured) write(t *testing.T, text string) {
 // TestReloadCommand: reload and SIGHUP put another file into effect, name the difference,
 // and what needs a restart; flags stay above the file.
 func TestReloadCommand(t *testing.T) {
+	t.Parallel()
 	c := runConfigured(t, "namespaces: {pages: {default_ttl: 5m}}\n")
 	if o := c.at("reload"); o.status != exitDone || o.out != "Nothing has changed.\n" {
 		t.Errorf("the same file: %v", o)
@@ -132,6 +133,7 @@ func TestReloadBroken(t *testing.T) {
 // TestReloadStorm: SIGHUP a thousand times while the file gives one origin or another, and
 // apps load. No request fails, and nothing is left behind.
 func TestReloadStorm(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
 	var urls [2]string
 	for i := range urls {

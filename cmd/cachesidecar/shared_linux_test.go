@@ -118,6 +118,7 @@ func filesOf(t testing.TB, socket string) (list []string) {
 
 // Where there is no room the sidecar runs without shared memory, and says so.
 func TestSharedMemoryHasNoRoom(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("run as root: it mounts a small tmpfs")
 	}

@@ -21,6 +21,7 @@ import (
 // TestTerminateUnderLoad sends SIGTERM under load. Every executed request is answered,
 // and the counts of the clients and of the sidecar agree.
 func TestTerminateUnderLoad(t *testing.T) {
+	t.Parallel()
 	const clients, pipeline = 16, 200
 	p := runSidecar(t)
 	var answered, refused, sent atomic.Int64
@@ -108,6 +109,7 @@ func TestLengthyTerminateWithClientThatNeverReads(t *testing.T) {
 
 // TestSecondSignal checks that a second signal ends the process at once.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	p.stuck()
 	p.signal(syscall.SIGTERM)
@@ -160,6 +162,7 @@ func terminateIdle(t *testing.T, s os.Signal) time.Duration {
 // TestRestartOverStaleSocket checks that the socket file remains after kill -9, and that
 // the next sidecar replaces it.
 func TestRestartOverStaleSocket(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	p.dial().must(setRequest("k", "v"))
 	p.signal(os.Kill)
@@ -178,6 +181,7 @@ func TestRestartOverStaleSocket(t *testing.T) {
 }
 
 func TestSecondSidecar(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	check := p.bystander()
 	o := runBinary(t, "run", "--socket", p.socket, "--http", "off")

@@ -206,6 +206,7 @@ func TestInheritedSocketDeleted(t *testing.T) {
 // TestLockFile checks that the lock file belongs to the sidecar: it is not opened through
 // a link, and another user's file is refused.
 func TestLockFile(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		put  func(lock, target string) error
 		want string
@@ -279,6 +280,7 @@ func TestEndWhileStarting(t *testing.T) {
 // TestSignalsWithoutMeaning checks that signals that a sidecar does not use do not end
 // it.
 func TestSignalsWithoutMeaning(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	c := p.dial()
 	for _, s := range []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {

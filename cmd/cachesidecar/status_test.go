@@ -173,6 +173,7 @@ func TestHealthOf(t *testing.T) {
 }
 
 func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	for _, tc := range []struct {
 		name  string

@@ -54,6 +54,7 @@ func TestWatchdog(t *testing.T) {
 // TestHangs checks which sidecars count as hanging, for the watchdog and for ping --alive:
 // those that take a connection or a request and do not answer.
 func TestHangs(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	for _, tc := range []struct {
 		name  string
