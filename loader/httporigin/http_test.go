@@ -30,6 +30,7 @@ func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 }
 
 func TestHTTP(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/value/", func(w http.ResponseWriter, r *http.Request) {

@@ -15,6 +15,7 @@ import (
 )
 
 func TestList(t *testing.T) {
+	t.Parallel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/list", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "a\r\n%s\n\nä b\n", r.Header.Get("X-Token"))

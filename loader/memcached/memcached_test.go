@@ -47,6 +47,7 @@ func startMemcached(t *testing.T) (server *exec.Cmd, socket string) {
 }
 
 func TestMemcached(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, time.Second)
 	server, socket := startMemcached(t)
 	s := source(t, Config{Servers: []string{socket}, KeyPrefix: "p:"}, loader.OriginOptions{MaxValue: 1000})

@@ -58,6 +58,7 @@ func startRedis(t *testing.T) (server *exec.Cmd, socket string) {
 }
 
 func TestRedis(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 700*time.Millisecond)
 	server, socket := startRedis(t)
 	good := Config{Address: socket, Password: "s3cret", KeyPrefix: "p:"}

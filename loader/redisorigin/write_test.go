@@ -32,6 +32,7 @@ func endless(t *testing.T) (address string) {
 }
 
 func TestList(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, time.Second)
 	server, socket := startRedis(t)
 	ctx := context.Background()
