@@ -84,9 +84,7 @@ func TestAskOrigins(t *testing.T) {
 	defer release()
 	dir := tempDir(t)
 	file, secret := filepath.Join(dir, "c.yaml"), filepath.Join(dir, "secret")
-	if err := os.WriteFile(secret, []byte("postgres://u:hunter2@127.0.0.1:1/db"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(secret, []byte("postgres://u:hunter2@127.0.0.1:1/db"), 0o600))
 	ask := func(text string, flags ...string) outcome {
 		t.Helper()
 		testenv.Must(t, os.WriteFile(file, []byte(strings.ReplaceAll(text, "SERVER", server.URL)), 0o600))
@@ -125,9 +123,7 @@ func TestAskOrigins(t *testing.T) {
 	if o := ask("", "--json"); o != (outcome{exitDone, "[]\n", ""}) {
 		t.Errorf("%v", o)
 	}
-	if o := ask("", "--timeout", "0s"); o.status != exitUsage || !strings.Contains(o.err, `--timeout "0s": give 1ms to 365d`) {
-		t.Errorf("%v", o)
-	}
+	ask("", "--timeout", "0s").fails(t, "ask", exitUsage, `--timeout "0s": give 1ms to 365d`)
 }
 
 func TestConfigCheck(t *testing.T) {
@@ -152,20 +148,12 @@ func TestConfigCheck(t *testing.T) {
 			t.Errorf("%.500s\nwant status %d and %q", o, exitMiss, want)
 		}
 	}
-	if o := command(t, "", "config", "check", file+"-absent"); o.status != exitMiss || !strings.Contains(o.err, file+"-absent: no such file") {
-		t.Errorf("absent file: %v", o)
-	}
-	if o := command(t, "", "config", "check", filepath.Dir(file)); o.status != exitMiss || !strings.Contains(o.err, "it is no regular file") {
-		t.Errorf("folder: %v", o)
-	}
+	command(t, "", "config", "check", file+"-absent").fails(t, "absent file", exitMiss, file+"-absent: no such file")
+	command(t, "", "config", "check", filepath.Dir(file)).fails(t, "folder", exitMiss, "it is no regular file")
 	pipe := file + "-pipe"
 	testenv.Must(t, syscall.Mkfifo(pipe, 0o600))
 	for _, path := range []string{"/dev/zero", pipe} {
-		if o := runBinary(t, "config", "check", path); o.status != exitMiss || !strings.Contains(o.err, path+": it is no regular file") {
-			t.Errorf("a file without an end: %v", o)
-		}
-		if o := runBinary(t, "run", "--config", path, "--socket", file+"-s"); o.status != exitUsage || !strings.Contains(o.err, path+": it is no regular file") {
-			t.Errorf("a file without an end: %v", o)
-		}
+		runBinary(t, "config", "check", path).fails(t, "a file without an end", exitMiss, path+": it is no regular file")
+		runBinary(t, "run", "--config", path, "--socket", file+"-s").fails(t, "a file without an end", exitUsage, path+": it is no regular file")
 	}
 }

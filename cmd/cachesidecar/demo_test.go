@@ -145,9 +145,7 @@ func TestLengthyDemoWithoutReader(t *testing.T) {
 	cmd.Env, cmd.Stdout = append(os.Environ(), "TMPDIR="+dir), w
 	p := launch(t, cmd)
 	w.Close()
-	if _, err := r.Read(make([]byte, 1)); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, testenv.ErrorOf(r.Read(make([]byte, 1))))
 	r.Close()
 	if status := p.wait(); status != exitMiss {
 		t.Errorf("status %d, want %d", status, exitMiss)

@@ -43,9 +43,7 @@ func TestGoldenJSON(t *testing.T) {
 	testenv.Must(t, err)
 	defer c.Close()
 	for range 10_000 { // of which one in 256 is noted
-		if _, err := c.Get(t.Context(), "text", cachesidecar.GetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(c.Get(t.Context(), "text", cachesidecar.GetOptions{})))
 	}
 	for _, tc := range []struct {
 		file, line string

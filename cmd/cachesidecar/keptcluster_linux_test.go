@@ -86,9 +86,7 @@ func TestKeepMemoryInCluster(t *testing.T) {
 		changed := fmt.Sprint("new", restart)
 		got := k.restart(0, func() {
 			for _, key := range keys[:200] {
-				if _, err := c.Set(ctx, key, []byte(changed), cachesidecar.SetOptions{}); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, testenv.ErrorOf(c.Set(ctx, key, []byte(changed), cachesidecar.SetOptions{})))
 			}
 		})
 		if got.Partitions < kv.Partitions/4 || got.Again < got.Partitions*9/10 ||

@@ -70,6 +70,14 @@ func (o outcome) String() string {
 	return fmt.Sprintf("status %d\nstdout: %s\nstderr: %s", o.status, o.out, o.err)
 }
 
+// fails checks that a command has ended with a status, and says something on stderr.
+func (o outcome) fails(t testing.TB, what string, status int, want string) {
+	t.Helper()
+	if o.status != status || !strings.Contains(o.err, want) {
+		t.Errorf("%s: %v\nwant status %d and %q", what, o, status, want)
+	}
+}
+
 // command runs a command line in this process, with in as its stdin.
 func command(t testing.TB, in string, args ...string) outcome {
 	t.Helper()
@@ -120,9 +128,7 @@ func serveWith(t testing.TB, cfg sidecar.Config) string {
 	}
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, <-done)
 	})
 	t.Setenv("CACHESIDECAR_SOCKET", path)
 	return path

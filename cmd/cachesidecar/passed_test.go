@@ -80,9 +80,7 @@ func receives(t *testing.T, ln net.Listener, next int) (now int) {
 		now, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 		err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, next))
 	})
-	if err := errors.Join(err, e); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, errors.Join(err, e))
 	return now
 }
 
@@ -147,9 +145,7 @@ func TestPassedMemcached(t *testing.T) {
 				t.Fatalf("while no process serves: %v", err)
 			}
 			defer waits.Close()
-			if _, err := io.WriteString(waits, "mn\r\n"); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, testenv.ErrorOf(io.WriteString(waits, "mn\r\n")))
 			p = start()
 			if got, err := reads(waits); got != "MN" {
 				t.Errorf("the next process answers %q, %v", got, err)

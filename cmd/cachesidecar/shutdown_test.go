@@ -194,9 +194,7 @@ func TestSecondSidecar(t *testing.T) {
 	ln, err := net.Listen("unix", socket)
 	testenv.Must(t, err)
 	defer ln.Close()
-	if o := runBinary(t, "run", "--socket", socket, "--http", "off"); o.status != exitMiss || !strings.Contains(o.err, "already running") {
-		t.Errorf("beside another program's socket: %v", o)
-	}
+	runBinary(t, "run", "--socket", socket, "--http", "off").fails(t, "beside another program's socket", exitMiss, "already running")
 	// Of many that start at once, one wins.
 	socket = filepath.Join(tempDir(t), "s")
 	var all []*process

@@ -66,9 +66,7 @@ func TestLengthySocketFileDeleted(t *testing.T) {
 		if fi, err := os.Lstat(p.socket); err != nil || fi.Mode().Perm() != 0o604 {
 			t.Errorf("the new file: %v, %v", fi.Mode(), err)
 		}
-		if o := runBinary(t, "run", "--socket", p.socket, "--http", "off"); o.status != exitMiss || !strings.Contains(o.err, "already running") {
-			t.Errorf("a second sidecar: %v", o)
-		}
+		runBinary(t, "run", "--socket", p.socket, "--http", "off").fails(t, "a second sidecar", exitMiss, "already running")
 	}
 	readyz(t, addr, http.StatusOK, "serving")
 	p.terminate()

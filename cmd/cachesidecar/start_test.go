@@ -71,9 +71,7 @@ func TestSocketModeAndGroup(t *testing.T) {
 	if strings.Contains(p.log.String(), "have no effect") {
 		t.Errorf("systemd has passed nothing on: %s", p.log)
 	}
-	if o := runBinary(t, "run", "--socket", p.socket+"2", "--http", "off", "--socket-group", "no-such-group"); o.status != exitMiss || !strings.Contains(o.err, `socket group "no-such-group"`) {
-		t.Errorf("unknown group: %v", o)
-	}
+	runBinary(t, "run", "--socket", p.socket+"2", "--http", "off", "--socket-group", "no-such-group").fails(t, "unknown group", exitMiss, `socket group "no-such-group"`)
 }
 
 // TestSizesAboveMemory checks that sizes above the machine's memory are refused before

@@ -60,9 +60,7 @@ func (p *process) serves() {
 	cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	testenv.Must(p.t, err)
 	defer cl.Close()
-	if _, err := cl.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, testenv.ErrorOf(cl.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{})))
 	if it, err := cl.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "v" {
 		p.t.Fatalf("%q, %v", it.Value, err)
 	}

@@ -38,9 +38,7 @@ func TestHealthOfStoppedSidecar(t *testing.T) {
 	p := runSidecar(t)
 	proctest.Stop(t, p.cmd.Process)
 	defer p.signal(syscall.SIGCONT)
-	if o := p.at("health", "--timeout", "200ms"); o.status != exitMiss || !strings.Contains(o.err, "it is up and does not answer") {
-		t.Errorf("%v, want status %d", o, exitMiss)
-	}
+	p.at("health", "--timeout", "200ms").fails(t, "health", exitMiss, "it is up and does not answer")
 	if o := p.at("get", "k", "--timeout", "200ms"); o.status != exitTimeout {
 		t.Errorf("%v, want status %d", o, exitTimeout)
 	}

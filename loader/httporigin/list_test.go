@@ -111,11 +111,7 @@ func TestListBesideLoads(t *testing.T) {
 		ended <- err
 	}()
 	<-asked
-	if _, err := s.Load(t.Context(), []byte("a")); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, testenv.ErrorOf(s.Load(t.Context(), []byte("a"))))
 	close(release)
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, <-ended)
 }

@@ -61,11 +61,24 @@ func (s *feedServer) config() FeedConfig {
 	}
 }
 
+func feedOf(t *testing.T, cfg FeedConfig) *Feed {
+	t.Helper()
+	f, err := NewFeed(cfg)
+	testenv.Must(t, err)
+	return f
+}
+
+// refused checks that a feed refuses its settings or its server for a reason.
+func refused(t *testing.T, what string, err error, why string) {
+	t.Helper()
+	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), why) {
+		t.Errorf("%s: %v, want %q", what, err, why)
+	}
+}
+
 func (s *feedServer) feed() *Feed {
 	s.t.Helper()
-	f, err := NewFeed(s.config())
-	testenv.Must(s.t, err)
-	return f
+	return feedOf(s.t, s.config())
 }
 
 // followed is a stream that a goroutine receives.

@@ -76,9 +76,7 @@ func TestList(t *testing.T) {
 		l := of(cfg, loader.List{Query: "SELECT CASE i WHEN 100000 THEN pg_sleep(600)::text ELSE i::text END FROM generate_series(1, 100000) i"})
 		enough, ctx := errors.New("enough"), testenv.Context(t)
 		err := l.Keys(ctx, func([]byte) error {
-			if _, err := l.source.Load(t.Context(), []byte("1")); err != nil {
-				t.Error(err)
-			}
+			testenv.Should(t, testenv.ErrorOf(l.source.Load(t.Context(), []byte("1"))))
 			return enough
 		})
 		if !errors.Is(err, enough) || ctx.Err() != nil {

@@ -80,3 +80,14 @@ func Must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Should reports an error, and the test goes on.
+func Should(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// ErrorOf returns the error of a call that returns something else too.
+func ErrorOf[T any](_ T, err error) error { return err }
