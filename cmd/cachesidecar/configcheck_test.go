@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -15,20 +14,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/configfile"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
-
-// goldenText compares a text with a file in testdata, or writes it.
-func goldenText(t *testing.T, name, got string) {
-	t.Helper()
-	name = filepath.Join("testdata", name)
-	if *update {
-		testenv.Must(t, os.WriteFile(name, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(name)
-	testenv.Must(t, err)
-	if !bytes.Equal([]byte(got), want) {
-		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
-	}
-}
 
 // TestGoldenConfigCheck checks that everything that is wrong with a file is reported at
 // once, each with its line, and that run says the same with flags and variables.

@@ -147,9 +147,7 @@ func TestLengthyDemoWithoutReader(t *testing.T) {
 	w.Close()
 	testenv.Should(t, testenv.ErrorOf(r.Read(make([]byte, 1))))
 	r.Close()
-	if status := p.wait(); status != exitMiss {
-		t.Errorf("status %d, want %d", status, exitMiss)
-	}
+	p.ends(exitMiss)
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("there are %v, %v", left, err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -87,16 +86,22 @@ func TestGoldenJSON(t *testing.T) {
 			if tc.numbers {
 				got = anyNumber.ReplaceAll(got, []byte(`": 0`))
 			}
-			name := filepath.Join("testdata", tc.file+".json")
-			if *update {
-				testenv.Must(t, os.WriteFile(name, got, 0o644))
-			}
-			want, err := os.ReadFile(name)
-			testenv.Must(t, err)
-			if !bytes.Equal(got, want) {
-				t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
-			}
+			goldenText(t, tc.file+".json", string(got))
 		})
+	}
+}
+
+// goldenText compares a text with a file in testdata, or writes it.
+func goldenText(t *testing.T, name, got string) {
+	t.Helper()
+	name = filepath.Join("testdata", name)
+	if *update {
+		testenv.Must(t, os.WriteFile(name, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(name)
+	testenv.Must(t, err)
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
 	}
 }
 

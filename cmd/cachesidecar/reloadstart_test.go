@@ -41,9 +41,7 @@ func TestReloadAtStart(t *testing.T) {
 	}
 	ln.Close()
 	c.Close()
-	if status := p.wait(); status != exitMiss {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitMiss)
 	end, err := net.Dial("unixgram", notify)
 	testenv.Must(t, err)
 	defer end.Close()

@@ -105,9 +105,7 @@ func TestLengthySocketFileReplaced(t *testing.T) {
 	readyz(t, addr, http.StatusServiceUnavailable, "already running: another process serves "+p.socket)
 	c.must(ping())
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 	if n := strings.Count(p.log.String(), "apps do not find the socket"); n != 2 {
 		t.Errorf("the log has %d lines, want one for each reason", n)
 	}
@@ -134,9 +132,7 @@ func TestSocketTakenOver(t *testing.T) {
 	first.signal(syscall.SIGCONT)
 	readyz(t, addr, http.StatusServiceUnavailable, "already running: another sidecar serves "+first.socket)
 	first.signal(syscall.SIGTERM)
-	if status := first.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	first.ends(exitDone)
 	if _, err := os.Lstat(first.socket + ".lock"); err != nil {
 		t.Errorf("the second sidecar's lock is gone: %v", err)
 	}
@@ -193,9 +189,7 @@ func TestInheritedSocketDeleted(t *testing.T) {
 	testenv.Must(t, os.Rename(socket+"-away", socket))
 	readyz(t, addr, http.StatusOK, "serving")
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 	if _, err := os.Lstat(socket); err != nil {
 		t.Errorf("systemd's file is gone: %v", err)
 	}

@@ -115,9 +115,7 @@ func TestInheritedSocket(t *testing.T) {
 		if got := read(t, nc); got != want {
 			t.Errorf("systemd is told %q, want %q", got, want)
 		}
-		if status := p.wait(); status != exitDone {
-			t.Errorf("status %d", status)
-		}
+		p.ends(exitDone)
 		log := p.log.String()
 		if strings.Contains(log, "socket, socket_mode and socket_group have no effect") != warns {
 			t.Errorf("with %s, which the socket has: %v: %s", flag, !warns, log)
@@ -212,7 +210,5 @@ func TestEndTakesLeaveTime(t *testing.T) {
 	if want := "STOPPING=1\nEXTEND_TIMEOUT_USEC=95000000"; got != want { // and 35 s
 		t.Errorf("systemd is told %q, want %q", got, want)
 	}
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 }

@@ -78,9 +78,7 @@ func TestLengthyStderrIsFull(t *testing.T) {
 	p.malformed(5_000)
 	p.serves()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 }
 
 // TestLengthyStderrIsGone checks that a stderr that is closed, or whose reader has gone, does
@@ -95,9 +93,7 @@ func TestLengthyStderrIsGone(t *testing.T) {
 	p.malformed(100)
 	p.serves()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("its reader has gone: status %d", status)
-	}
+	p.ends(exitDone)
 
 	socket := filepath.Join(tempDir(t), "s")
 	cmd := exec.Command("/bin/sh", "-c", `exec "$0" run --socket "$1" --http off 2>&-`, binary(), socket)
@@ -107,7 +103,5 @@ func TestLengthyStderrIsGone(t *testing.T) {
 	p.malformed(100)
 	p.serves()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("closed: status %d", status)
-	}
+	p.ends(exitDone)
 }

@@ -46,9 +46,7 @@ func TestWatchdog(t *testing.T) {
 			t.Fatalf("systemd is told %q", got)
 		}
 	}
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 }
 
 // TestHangs checks which sidecars count as hanging, for the watchdog and for ping --alive:
