@@ -11,7 +11,9 @@ import (
 
 // Open opens an origin with write-through until the end of the test. Unless options say otherwise, nothing it does
 // has a limit of time.
-func Open[C any, S io.Closer](t testing.TB, open func(C, loader.OriginOptions) (S, error), cfg C, options ...loader.OriginOptions) S {
+func Open[C any, S io.Closer](
+	t testing.TB, open func(C, loader.OriginOptions) (S, error), cfg C, options ...loader.OriginOptions,
+) S {
 	t.Helper()
 	var o loader.OriginOptions
 	for _, o = range options {

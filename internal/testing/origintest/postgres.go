@@ -89,7 +89,8 @@ func (p *Postgres) Start(t testing.TB, settings ...string) *exec.Cmd {
 		settings = append(settings, sharedSettings...)
 	}
 	for _, s := range append([]string{
-		"listen_addresses=", "fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=100", "shared_buffers=4MB",
+		"listen_addresses=", "fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=100",
+		"shared_buffers=4MB",
 	}, settings...) {
 		server.Args = append(server.Args, "-c", s)
 	}

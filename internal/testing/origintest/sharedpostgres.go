@@ -130,7 +130,8 @@ END $$`
 const emptyDatabase = `DO $$ DECLARE drops text; BEGIN
 	FOR drops IN SELECT format('DROP PUBLICATION %I', pubname) FROM pg_publication
 		UNION ALL SELECT format('DROP FOREIGN DATA WRAPPER %I CASCADE', fdwname) FROM pg_foreign_data_wrapper
-		UNION ALL SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$'
+		UNION ALL SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
+			WHERE nspname !~ '^pg_|^information_schema$'
 		UNION ALL SELECT format('DROP ROLE %I', rolname) FROM pg_roles WHERE rolname !~ '^pg_|^tester$'
 	LOOP EXECUTE drops; END LOOP;
 	CREATE SCHEMA public;
