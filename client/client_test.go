@@ -51,9 +51,7 @@ func run(t testing.TB, cfg sidecar.Config) (s *sidecar.Sidecar, stop func()) {
 	stop = func() {
 		once.Do(func() {
 			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			testenv.Should(t, <-done)
 		})
 	}
 	t.Cleanup(stop)
@@ -115,9 +113,7 @@ func TestCalls(t *testing.T) {
 	if _, err := c.Incr(ctx, "none", 1, cachesidecar.IncrOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("Incr of nothing: %v", err)
 	}
-	if err := c.Touch(ctx, "k", cachesidecar.TouchOptions{NoExpiry: true}); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, c.Touch(ctx, "k", cachesidecar.TouchOptions{NoExpiry: true}))
 	if it, err := c.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil || it.TTL != 0 {
 		t.Errorf("after Touch: %+v, %v", it, err)
 	}
@@ -136,9 +132,7 @@ func TestCalls(t *testing.T) {
 	if err := c.Delete(ctx, "none", cachesidecar.DeleteOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("Delete of nothing: %v", err)
 	}
-	if err := c.Ping(ctx); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, c.Ping(ctx))
 	if st, err := c.Stats(ctx); err != nil || st.L2.Entries != 1 {
 		t.Errorf("Stats = %+v, %v", st.L2, err)
 	}
@@ -148,9 +142,7 @@ func TestCalls(t *testing.T) {
 	if p, err := c.Ring(ctx, "k"); err != nil || p.AssignedOwner == "" || p.AssignedOwner != p.Owner {
 		t.Errorf("Ring = %+v, %v", p, err)
 	}
-	if err := c.Flush(ctx, cachesidecar.FlushOptions{All: true}); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, c.Flush(ctx, cachesidecar.FlushOptions{All: true}))
 	if _, err := c.Get(ctx, "n", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("after Flush: %v", err)
 	}
@@ -164,10 +156,10 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		is   error
 		want string
 	}{
-		{"key", second(c.Get(t.Context(), "", cachesidecar.GetOptions{})), cachesidecar.ErrBadRequest, "a key has 1 to 1024"},
-		{"namespace", second(c.InNamespace("Bad").Set(t.Context(), "k", nil, cachesidecar.SetOptions{})), cachesidecar.ErrBadRequest, "1 to 64 of a-z"},
-		{"value", second(c.Set(t.Context(), "k", make([]byte, 5<<20), cachesidecar.SetOptions{})), cachesidecar.ErrTooLarge, "raise max_value"},
-		{"ttl", second(c.Set(t.Context(), "k", nil, cachesidecar.SetOptions{TTL: -1})), cachesidecar.ErrBadRequest, "give 1ms to 8760h"},
+		{"key", testenv.ErrorOf(c.Get(t.Context(), "", cachesidecar.GetOptions{})), cachesidecar.ErrBadRequest, "a key has 1 to 1024"},
+		{"namespace", testenv.ErrorOf(c.InNamespace("Bad").Set(t.Context(), "k", nil, cachesidecar.SetOptions{})), cachesidecar.ErrBadRequest, "1 to 64 of a-z"},
+		{"value", testenv.ErrorOf(c.Set(t.Context(), "k", make([]byte, 5<<20), cachesidecar.SetOptions{})), cachesidecar.ErrTooLarge, "raise max_value"},
+		{"ttl", testenv.ErrorOf(c.Set(t.Context(), "k", nil, cachesidecar.SetOptions{TTL: -1})), cachesidecar.ErrBadRequest, "give 1ms to 8760h"},
 		{"long ttl", c.Touch(t.Context(), "k", cachesidecar.TouchOptions{TTL: 9000 * time.Hour}), cachesidecar.ErrBadRequest, "give 1ms to 8760h"},
 	} {
 		if !errors.Is(tc.err, tc.is) || !strings.Contains(tc.err.Error(), tc.want) {
@@ -175,8 +167,6 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		}
 	}
 }
-
-func second[T any](_ T, err error) error { return err }
 
 // TestGetMulti asks for more keys than fit into a request, and for more bytes than fit
 // into an answer.
@@ -190,9 +180,7 @@ func TestGetMulti(t *testing.T) {
 			if i < 14 {
 				value = bytes.Repeat(value, 2<<20/len(value)) // 14 MiB, and once more below
 			}
-			if _, err := c.Set(t.Context(), keys[i], value, cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), keys[i], value, cachesidecar.SetOptions{})))
 		}
 	}
 	for i := 0; i < 14; i += 2 {
@@ -222,9 +210,7 @@ func TestReconnect(t *testing.T) {
 	}
 	stop := serve(t, path)
 	c := dial(t, client.Config{Socket: path})
-	if _, err := c.Set(t.Context(), "k", []byte("1"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), "k", []byte("1"), cachesidecar.SetOptions{})))
 	stop()
 	client.PassMove(t, c)
 	ctx := testenv.Context(t)
@@ -345,7 +331,7 @@ func TestLazy(t *testing.T) {
 		t.Errorf("no sidecar there: %v", err)
 	}
 	serve(t, path)
-	testenv.Succeeds(t, "a write", func() error { return second(c.Set(t.Context(), "k", nil, cachesidecar.SetOptions{})) })
+	testenv.Succeeds(t, "a write", func() error { return testenv.ErrorOf(c.Set(t.Context(), "k", nil, cachesidecar.SetOptions{})) })
 }
 
 // TestConcurrent uses one client from many goroutines, with values of all sizes.
@@ -358,9 +344,7 @@ func TestConcurrent(t *testing.T) {
 			for i := range 200 {
 				key := fmt.Sprint(g, ".", i%10)
 				want := bytes.Repeat([]byte(key), 1+i*i%20_000)
-				if _, err := c.Set(t.Context(), key, want, cachesidecar.SetOptions{}); err != nil {
-					t.Error(err)
-				}
+				testenv.Should(t, testenv.ErrorOf(c.Set(t.Context(), key, want, cachesidecar.SetOptions{})))
 				if it, err := c.Get(t.Context(), key, cachesidecar.GetOptions{}); err != nil || !bytes.Equal(it.Value, want) {
 					t.Errorf("%s: %d bytes, want %d, %v", key, len(it.Value), len(want), err)
 				}
@@ -373,14 +357,10 @@ func TestConcurrent(t *testing.T) {
 // TestHitAllocatesLittle checks that a hit allocates at most once beside the value.
 func TestHitAllocatesLittle(t *testing.T) {
 	c := dial(t, client.Config{Conns: 1})
-	if _, err := c.Set(t.Context(), "key", make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), "key", make([]byte, 100), cachesidecar.SetOptions{})))
 	ctx := context.Background()
 	testenv.Allocates(t, "a hit", 2, 1000, func() {
-		if _, err := c.Get(ctx, "key", cachesidecar.GetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(c.Get(ctx, "key", cachesidecar.GetOptions{})))
 	})
 }
 
@@ -441,9 +421,7 @@ func TestMemcachedOperations(t *testing.T) {
 	if it, err := c.Get(ctx, "a", cachesidecar.GetOptions{}); err != nil || it.TTL > time.Minute {
 		t.Errorf("after GetAndTouch: %+v, %v", it, err)
 	}
-	if err := c.Delete(ctx, "a", cachesidecar.DeleteOptions{Soft: true}); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, c.Delete(ctx, "a", cachesidecar.DeleteOptions{Soft: true}))
 	if _, err := c.GetAndTouch(ctx, "a", time.Minute); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("GetAndTouch of a softened value: %v", err)
 	}

@@ -44,7 +44,5 @@ func TestDialMeetsAnEnd(t *testing.T) {
 	c, err := client.Dial(t.Context(), client.Config{Socket: path, Conns: 1, DialTimeout: time.Minute, RequestTimeout: time.Minute})
 	testenv.Must(t, err)
 	defer c.Close()
-	if err := c.Ping(t.Context()); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, c.Ping(t.Context()))
 }

@@ -38,9 +38,7 @@ func TestSharedHitsAreCounted(t *testing.T) {
 	views := map[string]*client.Client{"default": c, "users": c.InNamespace("users")}
 	want := map[string]int64{}
 	for name, view := range views {
-		if _, err := view.Set(t.Context(), "hottest", []byte("x"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(view.Set(t.Context(), "hottest", []byte("x"), cachesidecar.SetOptions{})))
 		warm(t, view, "hottest")
 		want[name]++
 	}
@@ -82,9 +80,7 @@ func TestNearHitsAreCounted(t *testing.T) {
 	other := dial(t, client.Config{Socket: path})
 	c := dial(t, client.Config{Socket: path, NearCache: client.NearCache{Bytes: 1 << 20, Bound: time.Minute}})
 	users := c.InNamespace("users")
-	if _, err := users.Set(t.Context(), "k", []byte("x"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(users.Set(t.Context(), "k", []byte("x"), cachesidecar.SetOptions{})))
 	near := int64(0)
 	testenv.Eventually(t, "hits of the near cache", func() bool {
 		it, err := users.Get(t.Context(), "k", cachesidecar.GetOptions{})

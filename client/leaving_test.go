@@ -30,9 +30,7 @@ func TestLeavingIsOfAllConnections(t *testing.T) {
 	}
 	s.full.Store(false)
 	for range n {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, <-done)
 	}
 }
 
@@ -41,9 +39,7 @@ func TestLeavingIsOfAllConnections(t *testing.T) {
 func TestLeavingAndFewConnections(t *testing.T) {
 	s := halfBack(t)
 	for i := range 64 {
-		if err := s.read(fmt.Sprint("key", i)); err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, s.read(fmt.Sprint("key", i)))
 	}
 	if n := s.shed.Load(); n > 128 { // a call that waits for the other one tries it every 5 ms, for 5 s
 		t.Errorf("the calls have tried the other connection %d times", n)

@@ -46,9 +46,7 @@ func TestLentConnectionFills(t *testing.T) {
 		case a := <-s.asked:
 			a.answer(filled)
 		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, <-ended)
 	}
 	if s.shed.Load() == 0 {
 		t.Error("no connection was lent")
@@ -70,9 +68,7 @@ func TestAttemptsShareTime(t *testing.T) {
 		t.Errorf("the second attempt has %d ms, the first had %d", second.TimeoutMS, first.TimeoutMS)
 	}
 	second.answer(wire.Reply{})
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, <-done)
 }
 
 // TestLentConnectionKeepsOrder checks writes whose own connection cannot be made. Such a

@@ -102,9 +102,7 @@ func TestClosedAnswersNothing(t *testing.T) {
 			c, err := client.Dial(t.Context(), cfg)
 			testenv.Must(t, err)
 			ctx, o := context.Background(), cachesidecar.GetOptions{}
-			if _, err := c.Set(ctx, "k", []byte("value"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, testenv.ErrorOf(c.Set(ctx, "k", []byte("value"), cachesidecar.SetOptions{})))
 			testenv.Eventually(t, "a value that is near", func() bool {
 				it, err := c.Get(ctx, "k", o)
 				return err == nil && (it.Source == "near" || it.Source == "shared" || name == "socket")
@@ -118,22 +116,20 @@ func TestClosedAnswersNothing(t *testing.T) {
 			}()
 			view := c.InNamespace("default")
 			_, _ = view.Get(ctx, "k", o)
-			if err := c.Close(); err != nil {
-				t.Error(err)
-			}
+			testenv.Should(t, c.Close())
 			for what, call := range map[string]func(c *client.Client) error{
-				"Get":      func(c *client.Client) error { return second(c.Get(ctx, "k", o)) },
-				"GetMulti": func(c *client.Client) error { return second(c.GetMulti(ctx, []string{"k", "l"}, o)) },
+				"Get":      func(c *client.Client) error { return testenv.ErrorOf(c.Get(ctx, "k", o)) },
+				"GetMulti": func(c *client.Client) error { return testenv.ErrorOf(c.GetMulti(ctx, []string{"k", "l"}, o)) },
 				"DeleteMulti": func(c *client.Client) error {
-					return second(c.DeleteMulti(ctx, []string{"k"}, cachesidecar.DeleteOptions{}))
+					return testenv.ErrorOf(c.DeleteMulti(ctx, []string{"k"}, cachesidecar.DeleteOptions{}))
 				},
-				"Set":    func(c *client.Client) error { return second(c.Set(ctx, "k", nil, cachesidecar.SetOptions{})) },
+				"Set":    func(c *client.Client) error { return testenv.ErrorOf(c.Set(ctx, "k", nil, cachesidecar.SetOptions{})) },
 				"Delete": func(c *client.Client) error { return c.Delete(ctx, "k", cachesidecar.DeleteOptions{}) },
 				"Lease":  func(c *client.Client) error { _, _, err := c.Lease(ctx, "k", o); return err },
 				"GetOrLoad": func(c *client.Client) error {
-					return second(c.GetOrLoad(ctx, "k", func(context.Context, string) ([]byte, error) { return nil, nil }, client.LoadOptions{}))
+					return testenv.ErrorOf(c.GetOrLoad(ctx, "k", func(context.Context, string) ([]byte, error) { return nil, nil }, client.LoadOptions{}))
 				},
-				"GetAndTouch": func(c *client.Client) error { return second(c.GetAndTouch(ctx, "k", time.Second)) },
+				"GetAndTouch": func(c *client.Client) error { return testenv.ErrorOf(c.GetAndTouch(ctx, "k", time.Second)) },
 				"Watch": func(c *client.Client) (err error) {
 					for _, err = range c.Watch(ctx, client.WatchOptions{}) {
 					}

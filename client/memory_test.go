@@ -66,9 +66,7 @@ func TestSharedHit(t *testing.T) {
 		"flush":  func() error { return c.Flush(ctx, cachesidecar.FlushOptions{}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := c.Set(ctx, "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, testenv.ErrorOf(c.Set(ctx, "k", []byte("one"), cachesidecar.SetOptions{})))
 			warm(t, c, "k")
 			testenv.Must(t, change())
 			it, err := c.Get(ctx, "k", cachesidecar.GetOptions{})
@@ -106,9 +104,7 @@ func TestSharedBesideAReadThatWaits(t *testing.T) {
 		Origin: loader.Custom{Source: b},
 	}}})
 	c := sharing(t, client.Config{Socket: path})
-	if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{})))
 	warm(t, c, "k")
 	waits := make(chan error, 1)
 	go func() {
@@ -120,9 +116,7 @@ func TestSharedBesideAReadThatWaits(t *testing.T) {
 		t.Errorf("%s from %s, %v", it.Value, it.Source, err)
 	}
 	close(b.open)
-	if err := <-waits; err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, <-waits)
 }
 
 // A process that starts now has hits at once, also with GetMulti, and in views of other
@@ -135,9 +129,7 @@ func TestSharedByAll(t *testing.T) {
 	for _, c := range []*client.Client{one, other} {
 		for i := range 10 {
 			key := fmt.Sprint("k", i)
-			if _, err := c.Set(t.Context(), key, []byte(key), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), key, []byte(key), cachesidecar.SetOptions{})))
 			warm(t, c, key)
 		}
 	}
@@ -181,9 +173,7 @@ func TestNotShared(t *testing.T) {
 				}
 				warm(t, others, "k") // so the memory is there, and serves
 			}
-			if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{})))
 			for range 10 {
 				if it, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); err != nil || it.Source != "l2" {
 					t.Fatal(it, err)
@@ -198,9 +188,7 @@ func TestSharedRestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	stop := serve(t, path)
 	c := sharing(t, client.Config{Socket: path})
-	if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{})))
 	warm(t, c, "k")
 	stop()
 	client.PassMove(t, c)
@@ -225,18 +213,14 @@ func TestSharedReload(t *testing.T) {
 	cfg := sidecar.Config{Socket: path, Access: map[string]sidecar.Grants{"one": {Read: []string{"anyone"}}}}
 	s, _ := run(t, cfg)
 	c := sharing(t, client.Config{Socket: path})
-	if _, err := c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), "k", []byte("one"), cachesidecar.SetOptions{})))
 	warm(t, c, "k")
 	for _, tc := range []struct {
 		name string
 		want int64
 	}{{"one", 1}, {"two", 2}} {
 		cfg.Access = map[string]sidecar.Grants{tc.name: {Read: []string{"anyone"}}}
-		if _, err := s.Apply(t.Context(), cfg); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(s.Apply(t.Context(), cfg)))
 		warm(t, c, "k")
 		if n := c.SharedStats().Regions; n != tc.want {
 			t.Errorf("%s: %d regions so far, want %d", tc.name, n, tc.want)
@@ -293,9 +277,7 @@ func TestSharedEndsWithAnotherEpoch(t *testing.T) {
 					_, err := one.Set(t.Context(), fmt.Sprint("asked", i), []byte(name), cachesidecar.SetOptions{})
 					testenv.Must(t, err)
 				}
-				if _, err := one.Set(t.Context(), "k", []byte(name), cachesidecar.SetOptions{}); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, testenv.ErrorOf(one.Set(t.Context(), "k", []byte(name), cachesidecar.SetOptions{})))
 			}
 			testenv.Must(t, os.Symlink("old", socket))
 			c := sharing(t, client.Config{Socket: socket, Conns: 8})

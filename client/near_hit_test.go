@@ -15,9 +15,7 @@ import (
 func nearHit(t testing.TB, key string) (get func() cachesidecar.Item) {
 	c := dial(t, client.Config{NearCache: client.NearCache{Bytes: 1 << 20, Bound: time.Minute}})
 	ctx := context.Background()
-	if _, err := c.Set(ctx, key, make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(c.Set(ctx, key, make([]byte, 100), cachesidecar.SetOptions{})))
 	get = func() cachesidecar.Item {
 		it, err := c.Get(ctx, key, cachesidecar.GetOptions{})
 		testenv.Must(t, err)

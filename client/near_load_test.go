@@ -51,9 +51,7 @@ func TestNearLoad(t *testing.T) {
 		testenv.Must(t, err)
 		return st.LeaseTokens.Waiting > 0
 	})
-	if _, err := l.Fill(context.Background(), []byte("theirs"), FillOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(l.Fill(context.Background(), []byte("theirs"), FillOptions{})))
 	if it := <-got; string(it.Value) != "theirs" || it.Source != "l2" {
 		t.Errorf("%q from %s", it.Value, it.Source)
 	}
@@ -70,8 +68,6 @@ func TestNearLoad(t *testing.T) {
 		requestedAt: n.clock.Read().Boot, stream: n.near.cache.stream.Load(),
 	})
 	n.want("w", "old", "near")
-	if _, err := l.Fill(context.Background(), []byte("new"), FillOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(l.Fill(context.Background(), []byte("new"), FillOptions{})))
 	n.want("w", "new", "l2")
 }

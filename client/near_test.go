@@ -134,9 +134,7 @@ func host(t testing.TB, path string) (stop func()) {
 	}
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, <-done)
 	})
 	t.Cleanup(stop)
 	return stop
@@ -187,9 +185,7 @@ func (n *nearTest) awaitFollowing() {
 
 func (n *nearTest) set(c *Client, key, value string) {
 	n.t.Helper()
-	if _, err := c.Set(context.Background(), key, []byte(value), cachesidecar.SetOptions{}); err != nil {
-		n.t.Fatal(err)
-	}
+	testenv.Must(n.t, testenv.ErrorOf(c.Set(context.Background(), key, []byte(value), cachesidecar.SetOptions{})))
 }
 
 func (n *nearTest) want(key, value, source string) cachesidecar.Item {
@@ -237,9 +233,7 @@ func TestNearHit(t *testing.T) {
 	if _, err := users.Get(ctx, "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("in another namespace: %v", err)
 	}
-	if _, err := users.Set(ctx, "k", []byte("u"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(users.Set(ctx, "k", []byte("u"), cachesidecar.SetOptions{})))
 	for _, source := range []string{"l2", "near"} {
 		if it, err := users.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "u" || it.Source != source {
 			t.Errorf("%+v, %v", it, err)
@@ -291,9 +285,7 @@ func TestNearOwnWrites(t *testing.T) {
 		t.Errorf("after a touch %v are left", it.TTL)
 	}
 	n.keep("k", "5")
-	if _, err := n.GetAndTouch(ctx, "k", time.Hour/4); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(n.GetAndTouch(ctx, "k", time.Hour/4)))
 	if it := n.want("k", "5", ""); it.TTL > time.Hour/4 {
 		t.Errorf("after GetAndTouch %v are left", it.TTL)
 	}

@@ -130,9 +130,7 @@ func TestMomentsNeedOneClock(t *testing.T) {
 				t.Errorf("the SET is given up at %d, after %d ms", a.UntilNS, a.TimeoutMS)
 			}
 			a.answer(filled)
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			testenv.Should(t, <-done)
 		})
 	}
 }

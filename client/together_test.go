@@ -133,15 +133,11 @@ func TestGetOrLoadTogether(t *testing.T) {
 		loads.Store(0)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := clients[0].GetOrLoad(t.Context(), key, load, client.LoadOptions{}); err != nil {
-				t.Error(err)
-			}
+			testenv.Should(t, testenv.ErrorOf(clients[0].GetOrLoad(t.Context(), key, load, client.LoadOptions{})))
 		})
 		testenv.Eventually(t, "a load", func() bool { return loads.Load() > 0 })
 		wg.Go(func() { // waits for that load
-			if _, err := clients[1].GetOrLoad(t.Context(), key, load, client.LoadOptions{}); err != nil {
-				t.Error(err)
-			}
+			testenv.Should(t, testenv.ErrorOf(clients[1].GetOrLoad(t.Context(), key, load, client.LoadOptions{})))
 		})
 		awaitClaims(t, 1, clients...)
 		truth.Store(2*round + 1)

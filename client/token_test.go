@@ -61,9 +61,7 @@ func TestToken(t *testing.T) {
 
 	// The client finds a new token in the file when it connects again.
 	cl := dial(t, client.Config{Socket: socket, TokenFile: file, FailClosed: true})
-	if _, err := cl.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(cl.Get(ctx, "k", cachesidecar.GetOptions{})))
 	stop()
 	write("web", "another-"+secret, 0o600)
 	serveWith(t, cfg)

@@ -68,9 +68,7 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
-	if _, err := other.InNamespace("users").Set(ctx, "a", nil, cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(other.InNamespace("users").Set(ctx, "a", nil, cachesidecar.SetOptions{})))
 	all.want(client.Changed, "")
 	users.want(client.Changed, "ausers")
 	testenv.Must(t, other.InNamespace("users").Flush(ctx, cachesidecar.FlushOptions{}))
@@ -102,9 +100,7 @@ func TestWatch(t *testing.T) {
 			break
 		}
 	}
-	if _, err := other.Set(ctx, "b", nil, cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(other.Set(ctx, "b", nil, cachesidecar.SetOptions{})))
 	some.want(client.Changed, "bdefault")
 
 	testenv.Must(t, c.Close())
@@ -131,14 +127,10 @@ func TestWatchTooSlow(t *testing.T) {
 		for j := range keys {
 			keys[j] = fmt.Sprint("key", i+j)
 		}
-		if _, err := writer.DeleteMulti(t.Context(), keys, cachesidecar.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(writer.DeleteMulti(t.Context(), keys, cachesidecar.DeleteOptions{})))
 	}
 	f.want(client.Reset, "")
-	if _, err := writer.Set(t.Context(), "k", nil, cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(writer.Set(t.Context(), "k", nil, cachesidecar.SetOptions{})))
 	f.want(client.Changed, "")
 }
 

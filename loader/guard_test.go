@@ -153,9 +153,7 @@ func TestQueueLeftAndFull(t *testing.T) {
 			t.Errorf("one too many got %v after %v", err, time.Since(began))
 		}
 		leave()
-		if err := <-waits; err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, <-waits)
 		if running, waiting := q.Len(); running != 0 || waiting != 0 {
 			t.Errorf("%d in, %d waiting", running, waiting)
 		}

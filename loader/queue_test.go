@@ -67,7 +67,11 @@ func TestQueueInOverload(t *testing.T) {
 	for _, takes := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond} {
 		t.Run(takes.String(), func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
-				const places, lasts = 16, 10 * time.Second
+				const places = 16
+				lasts := 3 * time.Second
+				if testenv.Long() {
+					lasts = 10 * time.Second
+				}
 				o := &offer{q: NewQueue(places, 1024, time.Second), takes: takes, places: places}
 				o.run(t, lasts)
 				if all := int(lasts/takes) * places; o.in < all || o.busy < all {

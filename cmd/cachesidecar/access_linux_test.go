@@ -406,6 +406,7 @@ func TestAccessOfWatch(t *testing.T) {
 // connection ends, and that later requests on it are not served. A valid token also works
 // through the command line.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	p, config, web := ruled(t)
 	for _, token := range []string{"web-0123456789abcdeX", web[:19], web + "x", "web"} {
@@ -437,20 +438,14 @@ func TestTokens(t *testing.T) {
 	mine := filepath.Join(dir, "mine")
 	testenv.Must(t, os.WriteFile(mine, []byte(web+"\n"), 0o600))
 	set2 := []string{"set", "k", "v", "--ns", "elsewhere"}
-	if o := p.as(passerby, append(set2, "--token-file", mine)...); o.status != exitMiss || !strings.Contains(o.err, "token file "+mine+": permission denied") {
-		t.Errorf("a file that may not be read: %v", o)
-	}
+	p.as(passerby, append(set2, "--token-file", mine)...).fails(t, "a file that may not be read", exitMiss, "token file "+mine+": permission denied")
 	testenv.Must(t, os.Chown(mine, int(passerby.uid), int(passerby.gid)))
 	if o := p.as(passerby, append(set2, "--token-file", mine)...); o.status != exitDone {
 		t.Errorf("with the token: %v", o)
 	}
-	if o := p.as(passerby, set2...); o.status != exitMiss || !strings.Contains(o.err, "unauthorized: uid 60099 may not SET") {
-		t.Errorf("without the token: %v", o)
-	}
+	p.as(passerby, set2...).fails(t, "without the token", exitMiss, "unauthorized: uid 60099 may not SET")
 	testenv.Must(t, os.Chmod(mine, 0o644))
-	if o := p.as(passerby, append(set2, "--token-file", mine)...); o.status != exitMiss || !strings.Contains(o.err, "chmod 0640 it, or 0600") {
-		t.Errorf("a file that all may read: %v", o)
-	}
+	p.as(passerby, append(set2, "--token-file", mine)...).fails(t, "a file that all may read", exitMiss, "chmod 0640 it, or 0600")
 	if log := p.log.String(); strings.Contains(log, web) {
 		t.Error("the log shows the token")
 	}

@@ -127,9 +127,7 @@ func TestChangesErrors(t *testing.T) {
 	dir := tempDir(t)
 	file := filepath.Join(dir, "c.yaml")
 	secret := filepath.Join(dir, "dsn")
-	if err := os.WriteFile(secret, []byte("postgres://u:hunter2@127.0.0.1:1/db"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(secret, []byte("postgres://u:hunter2@127.0.0.1:1/db"), 0o600))
 	for text, want := range map[string]string{
 		"changes: {shop: {}}":           "changes.shop: nothing is given: give postgres",
 		"changes: {shop: {mysql: {}}}":  `"mysql" is no setting of a feed of changes`,
@@ -153,7 +151,5 @@ func TestChangesErrors(t *testing.T) {
 		}
 	}
 	testenv.Must(t, os.WriteFile(file, []byte("node: a\n"), 0o600))
-	if o := command(t, "", "changes", "sql", file); o.status != exitMiss || !strings.Contains(o.err, "the file has no feed: give changes") {
-		t.Errorf("%v", o)
-	}
+	command(t, "", "changes", "sql", file).fails(t, "changes sql", exitMiss, "the file has no feed: give changes")
 }

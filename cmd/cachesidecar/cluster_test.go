@@ -168,9 +168,7 @@ func TestLengthyCluster(t *testing.T) {
 		if got := b.must("get", key); got != "new" { // at once, where it was written
 			t.Errorf("after a write: %q", got)
 		}
-		if o := a.at("set", key, "x", "--add"); o.status != exitMiss || !strings.Contains(o.err, "the condition is not met") {
-			t.Errorf("add: %v", o)
-		}
+		a.at("set", key, "x", "--add").fails(t, "add", exitMiss, "the condition is not met")
 		a.must("touch", key, "--ttl", "1h")
 		a.must("del", key)
 		for _, p := range list { // a copy lives for a second
@@ -273,12 +271,8 @@ func TestLengthyCluster(t *testing.T) {
 		a.must("set", keys["c"], "of c")
 		c.signal(syscall.SIGKILL)
 		c.wait()
-		if o := b.at("get", keys["c"]); o.status != exitMiss || !strings.Contains(o.err, "the host that owns the key cannot be reached") {
-			t.Errorf("get: %v", o)
-		}
-		if o := a.at("set", keys["c"], "x", "--timeout", "200ms"); o.status != exitMiss || !strings.Contains(o.err, `"cachesidecar members" shows the hosts`) {
-			t.Errorf("set: %v", o)
-		}
+		b.at("get", keys["c"]).fails(t, "get", exitMiss, "the host that owns the key cannot be reached")
+		a.at("set", keys["c"], "x", "--timeout", "200ms").fails(t, "set", exitMiss, `"cachesidecar members" shows the hosts`)
 		testenv.Succeeds(t, "flush says which host did not answer", func() error {
 			o := a.at("flush", "--yes", "--timeout", "300ms")
 			if o.status != exitTimeout || !strings.Contains(o.err, "not flushed everywhere: no answer of c") {
@@ -531,9 +525,7 @@ func TestLengthyVerify(t *testing.T) {
 			t.Errorf("%s has read too little: %+v", n.Node, n)
 		}
 	}
-	if o := list[0].at("set", "k", "v", "--ns", "_verify"); o.status != exitUsage || !strings.Contains(o.err, "_verify") {
-		t.Errorf("its namespace is open to apps: %v", o)
-	}
+	list[0].at("set", "k", "v", "--ns", "_verify").fails(t, "its namespace is open to apps", exitUsage, "_verify")
 	list[2].signal(syscall.SIGKILL)
 	testenv.Succeeds(t, "its absence", func() error {
 		if s := list[0].member("c").State; s != "missing" {

@@ -42,14 +42,10 @@ func TestKeyGenerate(t *testing.T) {
 	if again, err := os.ReadFile(path); err != nil || string(again) != string(text) {
 		t.Errorf("the file has changed: %v", err)
 	}
-	if o := command(t, "", "key", "generate", "--out", filepath.Join(path, "no")); o.status != exitMiss || !strings.Contains(o.err, "give the path of a file that can be made") {
-		t.Errorf("below a file: %v", o)
-	}
+	command(t, "", "key", "generate", "--out", filepath.Join(path, "no")).fails(t, "below a file", exitMiss, "give the path of a file that can be made")
 	testenv.Must(t, os.Chmod(path, 0o644))
 	for _, args := range [][]string{{"run", "--cluster-key-file", path}, {"run", "--cluster-key-file", path, "--bind", "127.0.0.1:0"}} {
-		if o := command(t, "", args...); o.status != exitUsage || !strings.Contains(o.err, "it contains a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600") {
-			t.Errorf("a file that all may read: %v", o)
-		}
+		command(t, "", args...).fails(t, "a file that all may read", exitUsage, "it contains a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600")
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -15,20 +14,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/configfile"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
-
-// goldenText compares a text with a file in testdata, or writes it.
-func goldenText(t *testing.T, name, got string) {
-	t.Helper()
-	name = filepath.Join("testdata", name)
-	if *update {
-		testenv.Must(t, os.WriteFile(name, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(name)
-	testenv.Must(t, err)
-	if !bytes.Equal([]byte(got), want) {
-		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
-	}
-}
 
 // TestGoldenConfigCheck checks that everything that is wrong with a file is reported at
 // once, each with its line, and that run says the same with flags and variables.
@@ -84,9 +69,7 @@ func TestAskOrigins(t *testing.T) {
 	defer release()
 	dir := tempDir(t)
 	file, secret := filepath.Join(dir, "c.yaml"), filepath.Join(dir, "secret")
-	if err := os.WriteFile(secret, []byte("postgres://u:hunter2@127.0.0.1:1/db"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, os.WriteFile(secret, []byte("postgres://u:hunter2@127.0.0.1:1/db"), 0o600))
 	ask := func(text string, flags ...string) outcome {
 		t.Helper()
 		testenv.Must(t, os.WriteFile(file, []byte(strings.ReplaceAll(text, "SERVER", server.URL)), 0o600))
@@ -125,9 +108,7 @@ func TestAskOrigins(t *testing.T) {
 	if o := ask("", "--json"); o != (outcome{exitDone, "[]\n", ""}) {
 		t.Errorf("%v", o)
 	}
-	if o := ask("", "--timeout", "0s"); o.status != exitUsage || !strings.Contains(o.err, `--timeout "0s": give 1ms to 365d`) {
-		t.Errorf("%v", o)
-	}
+	ask("", "--timeout", "0s").fails(t, "ask", exitUsage, `--timeout "0s": give 1ms to 365d`)
 }
 
 func TestConfigCheck(t *testing.T) {
@@ -152,20 +133,12 @@ func TestConfigCheck(t *testing.T) {
 			t.Errorf("%.500s\nwant status %d and %q", o, exitMiss, want)
 		}
 	}
-	if o := command(t, "", "config", "check", file+"-absent"); o.status != exitMiss || !strings.Contains(o.err, file+"-absent: no such file") {
-		t.Errorf("absent file: %v", o)
-	}
-	if o := command(t, "", "config", "check", filepath.Dir(file)); o.status != exitMiss || !strings.Contains(o.err, "it is no regular file") {
-		t.Errorf("folder: %v", o)
-	}
+	command(t, "", "config", "check", file+"-absent").fails(t, "absent file", exitMiss, file+"-absent: no such file")
+	command(t, "", "config", "check", filepath.Dir(file)).fails(t, "folder", exitMiss, "it is no regular file")
 	pipe := file + "-pipe"
 	testenv.Must(t, syscall.Mkfifo(pipe, 0o600))
 	for _, path := range []string{"/dev/zero", pipe} {
-		if o := runBinary(t, "config", "check", path); o.status != exitMiss || !strings.Contains(o.err, path+": it is no regular file") {
-			t.Errorf("a file without an end: %v", o)
-		}
-		if o := runBinary(t, "run", "--config", path, "--socket", file+"-s"); o.status != exitUsage || !strings.Contains(o.err, path+": it is no regular file") {
-			t.Errorf("a file without an end: %v", o)
-		}
+		runBinary(t, "config", "check", path).fails(t, "a file without an end", exitMiss, path+": it is no regular file")
+		runBinary(t, "run", "--config", path, "--socket", file+"-s").fails(t, "a file without an end", exitUsage, path+": it is no regular file")
 	}
 }

@@ -74,9 +74,7 @@ func (c *conn) close() { _ = c.nc.Close() }
 // write writes arbitrary bytes.
 func (c *conn) write(b []byte) {
 	c.t.Helper()
-	if _, err := c.nc.Write(b); err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Must(c.t, testenv.ErrorOf(c.nc.Write(b)))
 }
 
 // frame puts a length before bytes.

@@ -145,13 +145,9 @@ func TestLengthyDemoWithoutReader(t *testing.T) {
 	cmd.Env, cmd.Stdout = append(os.Environ(), "TMPDIR="+dir), w
 	p := launch(t, cmd)
 	w.Close()
-	if _, err := r.Read(make([]byte, 1)); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, testenv.ErrorOf(r.Read(make([]byte, 1))))
 	r.Close()
-	if status := p.wait(); status != exitMiss {
-		t.Errorf("status %d, want %d", status, exitMiss)
-	}
+	p.ends(exitMiss)
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("there are %v, %v", left, err)
 	}

@@ -88,9 +88,7 @@ func TestConnectionsWithinDescriptors(t *testing.T) {
 	if refused < 40 || refused > 150 {
 		t.Errorf("%d of 300 were refused", refused)
 	}
-	if _, err := old.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, testenv.ErrorOf(old.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{})))
 }
 
 // TestSoftLimitIsRaised checks that the soft limit is raised to the hard limit.

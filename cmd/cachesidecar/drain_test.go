@@ -105,9 +105,7 @@ func TestLengthyRestartsMeetNewClients(t *testing.T) {
 	socket := p.socket
 	end := func(p *process) {
 		p.signal(syscall.SIGTERM)
-		if status := p.wait(); status != exitDone {
-			t.Errorf("status %d", status)
-		}
+		p.ends(exitDone)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -194,9 +192,7 @@ func rollingRestart(t *testing.T, begin func(flags ...string) *process) (longest
 		} else {
 			p.must("drain", "--stop")
 		}
-		if status := list[1].wait(); status != exitDone {
-			t.Errorf("status %d", status)
-		}
+		list[1].ends(exitDone)
 		list[1] = begin(flags(1)...)
 		whole(t, list...)
 	}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,8 +8,7 @@ import (
 )
 
 func TestUnknownVariables(t *testing.T) {
-	file := filepath.Join(tempDir(t), "c.yaml")
-	testenv.Must(t, os.WriteFile(file, []byte("namespaces: {a: {origin: {redis: {address: 'h:1', password_env: CACHESIDECAR_SECRET}}}}\n"), 0o600))
+	file := testenv.File(t, "namespaces: {a: {origin: {redis: {address: 'h:1', password_env: CACHESIDECAR_SECRET}}}}\n")
 	t.Setenv("CACHESIDECAR_SECRET", "x")
 	for name, want := range map[string]string{
 		"CACHESIDECAR_L2SIZE":             "did you mean $CACHESIDECAR_L2_SIZE?",

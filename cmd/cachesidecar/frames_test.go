@@ -35,6 +35,7 @@ func (p *process) onlyOpen(watcher *conn, n int64) {
 // TestWrongRequests checks that an invalid request is answered with the reason, and that the
 // next one is served. What makes a request invalid is in the tests of package wire.
 func TestWrongRequests(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	check := p.bystander()
 	const get, incr, ring, verify = wire.OpGet, wire.OpIncr, wire.OpRing, wire.OpVerify
@@ -76,6 +77,7 @@ func TestWrongRequests(t *testing.T) {
 }
 
 func TestValueLimits(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t, "--max-value", "1MiB")
 	check := p.bystander()
 	c := p.dial()

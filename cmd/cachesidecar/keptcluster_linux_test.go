@@ -70,6 +70,7 @@ func (k *keptCluster) end() {
 // TestKeepMemoryInCluster restarts a host of three. Its keys are there again, but for those that were changed while
 // it was down, and next to nothing comes back to it from the others.
 func TestKeepMemoryInCluster(t *testing.T) {
+	t.Parallel()
 	k := newKeptCluster(t)
 	c, err := client.Dial(t.Context(), client.Config{Socket: k.stores[1].socket})
 	testenv.Must(t, err)
@@ -85,9 +86,7 @@ func TestKeepMemoryInCluster(t *testing.T) {
 		changed := fmt.Sprint("new", restart)
 		got := k.restart(0, func() {
 			for _, key := range keys[:200] {
-				if _, err := c.Set(ctx, key, []byte(changed), cachesidecar.SetOptions{}); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(t, testenv.ErrorOf(c.Set(ctx, key, []byte(changed), cachesidecar.SetOptions{})))
 			}
 		})
 		if got.Partitions < kv.Partitions/4 || got.Again < got.Partitions*9/10 ||

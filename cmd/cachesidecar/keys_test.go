@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -162,8 +160,7 @@ func TestFullStdout(t *testing.T) {
 	serveHere(t)
 	mustRun(t, "set", "k", "1")
 	full := writerFunc(func([]byte) (int, error) { return 0, errors.New("disk is full") })
-	config := filepath.Join(tempDir(t), "c.yaml")
-	testenv.Must(t, os.WriteFile(config, nil, 0o600))
+	config := testenv.File(t, "")
 	for _, line := range []string{
 		"get k", "get k k", "get k --json", "set k 1 --json", "incr k", "del x k --json", "stats", "stats --json", "stats --watch", "members",
 		"ring k", "health", "ttl k", "ttl k k", "ttl k --json", "ping", "ping --json", "top --once --interval 200ms", "version", "version --json", "bench --duration 1ms --keys 1", "config check " + config,

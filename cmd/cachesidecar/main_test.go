@@ -3,15 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-
-	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/sidecar"
@@ -30,13 +27,12 @@ var binary = sync.OnceValue(func() string {
 // folder is for the command, and is removed after the tests.
 var folder string
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(testMain(m))
-}
+func TestMain(m *testing.M) { testenv.Main(alone{m}) }
 
-func testMain(m *testing.M) int {
-	// No setting of the user who runs the tests may reach the commands.
+// alone runs the tests without settings of the user who runs them, and with a folder for the command.
+type alone struct{ *testing.M }
+
+func (a alone) Run() int {
 	for _, kv := range os.Environ() {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "CACHESIDECAR_") || strings.HasPrefix(name, "LISTEN_") || name == "NOTIFY_SOCKET" {
 			os.Unsetenv(name)
@@ -44,21 +40,15 @@ func testMain(m *testing.M) int {
 	}
 	testenv.Unignore()
 	var err error
-	if folder, err = os.MkdirTemp("", "cachesidecar-test"); err != nil {
+	if folder, err = os.MkdirTemp("", "cachesidecar-test"); err == nil {
+		defer os.RemoveAll(folder)
+		err = os.Chmod(folder, 0o755) // another user runs it too
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(folder)
-	if err := os.Chmod(folder, 0o755); err != nil { // another user runs it too
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	status := m.Run()
-	if err := goleak.Find(); err != nil && status == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return status
+	return a.M.Run()
 }
 
 // tempDir makes a folder whose name is short enough for a socket's path.
@@ -78,6 +68,14 @@ type outcome struct {
 
 func (o outcome) String() string {
 	return fmt.Sprintf("status %d\nstdout: %s\nstderr: %s", o.status, o.out, o.err)
+}
+
+// fails checks that a command has ended with a status, and says something on stderr.
+func (o outcome) fails(t testing.TB, what string, status int, want string) {
+	t.Helper()
+	if o.status != status || !strings.Contains(o.err, want) {
+		t.Errorf("%s: %v\nwant status %d and %q", what, o, status, want)
+	}
 }
 
 // command runs a command line in this process, with in as its stdin.
@@ -130,9 +128,7 @@ func serveWith(t testing.TB, cfg sidecar.Config) string {
 	}
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, <-done)
 	})
 	t.Setenv("CACHESIDECAR_SOCKET", path)
 	return path

@@ -66,9 +66,7 @@ func reads(nc net.Conn) (string, error) {
 func ends(p *process) {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		p.t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 }
 
 // receives returns the receive buffer that the connections of a listener get, and sets another one.
@@ -80,9 +78,7 @@ func receives(t *testing.T, ln net.Listener, next int) (now int) {
 		now, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 		err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, next))
 	})
-	if err := errors.Join(err, e); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, errors.Join(err, e))
 	return now
 }
 
@@ -147,9 +143,7 @@ func TestPassedMemcached(t *testing.T) {
 				t.Fatalf("while no process serves: %v", err)
 			}
 			defer waits.Close()
-			if _, err := io.WriteString(waits, "mn\r\n"); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, testenv.ErrorOf(io.WriteString(waits, "mn\r\n")))
 			p = start()
 			if got, err := reads(waits); got != "MN" {
 				t.Errorf("the next process answers %q, %v", got, err)

@@ -145,6 +145,14 @@ func (p *process) wait() int {
 	}
 }
 
+// ends checks the status with which the process ends.
+func (p *process) ends(status int) {
+	p.t.Helper()
+	if got := p.wait(); got != status {
+		p.t.Errorf("status %d, want %d:\n%s", got, status, tail(p.log.String(), 4000))
+	}
+}
+
 // runSidecar starts a sidecar on a new socket, with additional flags, and waits until it
 // serves.
 func runSidecar(t testing.TB, flags ...string) *process {
@@ -222,9 +230,7 @@ func (p *process) stopped() (reads, writes int64) {
 func (p *process) terminate() {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		p.t.Errorf("SIGTERM: status %d, want %d", status, exitDone)
-	}
+	p.ends(exitDone)
 	if _, err := os.Lstat(p.socket); !errors.Is(err, os.ErrNotExist) {
 		p.t.Errorf("SIGTERM: the socket file is there: %v", err)
 	}

@@ -54,9 +54,9 @@ func prints(t *testing.T, line, got, want string) {
 	}
 }
 
-// TestReadme types the first screen of README.md as it stands, in the clone: the sidecar's lines, then what a program
+// TestLengthyReadme types the first screen of README.md as it stands, in the clone: the sidecar's lines, then what a program
 // in Go and one in Python do. Left out is the line with go test, which would begin anew.
-func TestReadme(t *testing.T) {
+func TestLengthyReadme(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 10*time.Second)
 	readme, dir := page(t, "README.md"), tempDir(t)

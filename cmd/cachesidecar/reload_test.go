@@ -44,6 +44,7 @@ func (c *configured) write(t *testing.T, text string) {
 // TestReloadCommand: reload and SIGHUP put another file into effect, name the difference,
 // and what needs a restart; flags stay above the file.
 func TestReloadCommand(t *testing.T) {
+	t.Parallel()
 	c := runConfigured(t, "namespaces: {pages: {default_ttl: 5m}}\n")
 	if o := c.at("reload"); o.status != exitDone || o.out != "Nothing has changed.\n" {
 		t.Errorf("the same file: %v", o)
@@ -120,9 +121,7 @@ func TestReloadBroken(t *testing.T) {
 		t.Errorf("not all mistakes are told: %v", o)
 	}
 	testenv.Must(t, os.Remove(c.path))
-	if o := c.at("reload"); o.status != exitMiss || !strings.Contains(o.err, "no such file") {
-		t.Errorf("no file: %v", o)
-	}
+	c.at("reload").fails(t, "no file", exitMiss, "no such file")
 	c.write(t, good)
 	if o := c.at("reload"); o.status != exitDone || o.out != "Nothing has changed.\n" {
 		t.Errorf("something had changed: %v", o)
@@ -132,6 +131,7 @@ func TestReloadBroken(t *testing.T) {
 // TestReloadStorm: SIGHUP a thousand times while the file gives one origin or another, and
 // apps load. No request fails, and nothing is left behind.
 func TestReloadStorm(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
 	var urls [2]string
 	for i := range urls {

@@ -41,15 +41,11 @@ func TestReloadAtStart(t *testing.T) {
 	}
 	ln.Close()
 	c.Close()
-	if status := p.wait(); status != exitMiss {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitMiss)
 	end, err := net.Dial("unixgram", notify)
 	testenv.Must(t, err)
 	defer end.Close()
-	if _, err := end.Write([]byte("the end")); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(end.Write([]byte("the end"))))
 	if got := read(t, nc); got != "the end" {
 		t.Errorf("systemd is told %q", got)
 	}

@@ -36,9 +36,7 @@ func shares(t testing.TB, p *process) *client.Client {
 // put stores a value and reads it until it comes from the shared memory.
 func put(t testing.TB, c *client.Client, key, value string) {
 	t.Helper()
-	if _, err := c.Set(t.Context(), key, []byte(value), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), key, []byte(value), cachesidecar.SetOptions{})))
 	testenv.Eventually(t, key+" from the shared memory", func() bool { return isShared(t, c, key, value) })
 }
 
@@ -118,6 +116,7 @@ func filesOf(t testing.TB, socket string) (list []string) {
 
 // Where there is no room the sidecar runs without shared memory, and says so.
 func TestSharedMemoryHasNoRoom(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("run as root: it mounts a small tmpfs")
 	}
@@ -134,9 +133,7 @@ func TestSharedMemoryHasNoRoom(t *testing.T) {
 	c, err := client.Dial(t.Context(), client.Config{Socket: socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	testenv.Must(t, err)
 	defer c.Close()
-	if _, err := c.Set(t.Context(), "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(c.Set(t.Context(), "k", []byte("v"), cachesidecar.SetOptions{})))
 	for range 100 {
 		if isShared(t, c, "k", "v") {
 			t.Fatal("read from shared memory")
@@ -158,9 +155,7 @@ func TestLengthySharedMemoryOfMany(t *testing.T) {
 	for _, c := range all { // a reader that is kept waiting in the middle asks over the socket
 		testenv.Eventually(t, "a hit in the shared memory", func() bool { return isShared(t, c, "k", "one") })
 	}
-	if _, err := first.Set(t.Context(), "k", []byte("two"), cachesidecar.SetOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(first.Set(t.Context(), "k", []byte("two"), cachesidecar.SetOptions{})))
 	for _, c := range all {
 		isShared(t, c, "k", "two")
 	}
@@ -180,9 +175,7 @@ func TestLengthySharedMemoryOfMany(t *testing.T) {
 	}
 	for i := range 1000 {
 		key := fmt.Sprint("other", i)
-		if _, err := first.Set(t.Context(), key, []byte("v"), cachesidecar.SetOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(first.Set(t.Context(), key, []byte("v"), cachesidecar.SetOptions{})))
 		isShared(t, first, key, "v")
 	}
 	stop()

@@ -21,6 +21,7 @@ import (
 // TestTerminateUnderLoad sends SIGTERM under load. Every executed request is answered,
 // and the counts of the clients and of the sidecar agree.
 func TestTerminateUnderLoad(t *testing.T) {
+	t.Parallel()
 	const clients, pipeline = 16, 200
 	p := runSidecar(t)
 	var answered, refused, sent atomic.Int64
@@ -94,9 +95,7 @@ func TestLengthyTerminateWithClientThatNeverReads(t *testing.T) {
 	p.stuck()
 	signalled := time.Now()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d, want %d", status, exitDone)
-	}
+	p.ends(exitDone)
 	if took := p.loggedAt("stopped").Sub(signalled); took < 4*time.Second {
 		t.Errorf("it ended after %v, want 5 s", took)
 	}
@@ -108,6 +107,7 @@ func TestLengthyTerminateWithClientThatNeverReads(t *testing.T) {
 
 // TestSecondSignal checks that a second signal ends the process at once.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	p.stuck()
 	p.signal(syscall.SIGTERM)
@@ -147,9 +147,7 @@ func terminateIdle(t *testing.T, s os.Signal) time.Duration {
 	c.must(ping())
 	start := time.Now()
 	p.signal(s)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("%v: status %d", s, status)
-	}
+	p.ends(exitDone)
 	took := time.Since(start)
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(p.socket), "*")); len(left) > 0 {
 		t.Errorf("%v: left %q", s, left)
@@ -160,6 +158,7 @@ func terminateIdle(t *testing.T, s os.Signal) time.Duration {
 // TestRestartOverStaleSocket checks that the socket file remains after kill -9, and that
 // the next sidecar replaces it.
 func TestRestartOverStaleSocket(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	p.dial().must(setRequest("k", "v"))
 	p.signal(os.Kill)
@@ -178,6 +177,7 @@ func TestRestartOverStaleSocket(t *testing.T) {
 }
 
 func TestSecondSidecar(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	check := p.bystander()
 	o := runBinary(t, "run", "--socket", p.socket, "--http", "off")
@@ -190,9 +190,7 @@ func TestSecondSidecar(t *testing.T) {
 	ln, err := net.Listen("unix", socket)
 	testenv.Must(t, err)
 	defer ln.Close()
-	if o := runBinary(t, "run", "--socket", socket, "--http", "off"); o.status != exitMiss || !strings.Contains(o.err, "already running") {
-		t.Errorf("beside another program's socket: %v", o)
-	}
+	runBinary(t, "run", "--socket", socket, "--http", "off").fails(t, "beside another program's socket", exitMiss, "already running")
 	// Of many that start at once, one wins.
 	socket = filepath.Join(tempDir(t), "s")
 	var all []*process

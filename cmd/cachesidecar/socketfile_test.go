@@ -66,9 +66,7 @@ func TestLengthySocketFileDeleted(t *testing.T) {
 		if fi, err := os.Lstat(p.socket); err != nil || fi.Mode().Perm() != 0o604 {
 			t.Errorf("the new file: %v, %v", fi.Mode(), err)
 		}
-		if o := runBinary(t, "run", "--socket", p.socket, "--http", "off"); o.status != exitMiss || !strings.Contains(o.err, "already running") {
-			t.Errorf("a second sidecar: %v", o)
-		}
+		runBinary(t, "run", "--socket", p.socket, "--http", "off").fails(t, "a second sidecar", exitMiss, "already running")
 	}
 	readyz(t, addr, http.StatusOK, "serving")
 	p.terminate()
@@ -107,9 +105,7 @@ func TestLengthySocketFileReplaced(t *testing.T) {
 	readyz(t, addr, http.StatusServiceUnavailable, "already running: another process serves "+p.socket)
 	c.must(ping())
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 	if n := strings.Count(p.log.String(), "apps do not find the socket"); n != 2 {
 		t.Errorf("the log has %d lines, want one for each reason", n)
 	}
@@ -136,9 +132,7 @@ func TestSocketTakenOver(t *testing.T) {
 	first.signal(syscall.SIGCONT)
 	readyz(t, addr, http.StatusServiceUnavailable, "already running: another sidecar serves "+first.socket)
 	first.signal(syscall.SIGTERM)
-	if status := first.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	first.ends(exitDone)
 	if _, err := os.Lstat(first.socket + ".lock"); err != nil {
 		t.Errorf("the second sidecar's lock is gone: %v", err)
 	}
@@ -195,9 +189,7 @@ func TestInheritedSocketDeleted(t *testing.T) {
 	testenv.Must(t, os.Rename(socket+"-away", socket))
 	readyz(t, addr, http.StatusOK, "serving")
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 	if _, err := os.Lstat(socket); err != nil {
 		t.Errorf("systemd's file is gone: %v", err)
 	}
@@ -206,6 +198,7 @@ func TestInheritedSocketDeleted(t *testing.T) {
 // TestLockFile checks that the lock file belongs to the sidecar: it is not opened through
 // a link, and another user's file is refused.
 func TestLockFile(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		put  func(lock, target string) error
 		want string
@@ -279,6 +272,7 @@ func TestEndWhileStarting(t *testing.T) {
 // TestSignalsWithoutMeaning checks that signals that a sidecar does not use do not end
 // it.
 func TestSignalsWithoutMeaning(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	c := p.dial()
 	for _, s := range []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {

@@ -18,6 +18,7 @@ import (
 // TestSocketThatCannotBe checks that a sidecar with an impossible socket path reports the
 // reason and does not start.
 func TestSocketThatCannotBe(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
 	plain := filepath.Join(dir, "plain")
 	testenv.Must(t, os.WriteFile(plain, []byte("precious"), 0o600))
@@ -45,6 +46,7 @@ func TestSocketThatCannotBe(t *testing.T) {
 // TestSocketFolderNotWritable checks that the message names a folder that is not
 // writable. Root may write everywhere, so it becomes another user.
 func TestSocketFolderNotWritable(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
 	testenv.Must(t, os.Chmod(dir, 0o555))
 	cmd := exec.Command(binary(), "run", "--socket", filepath.Join(dir, "s"), "--http", "off")
@@ -58,6 +60,7 @@ func TestSocketFolderNotWritable(t *testing.T) {
 }
 
 func TestSocketModeAndGroup(t *testing.T) {
+	t.Parallel()
 	gid := os.Getgid()
 	p := runSidecar(t, "--socket-mode", "0604", "--socket-group", fmt.Sprint(gid))
 	fi, err := os.Stat(p.socket)
@@ -68,14 +71,13 @@ func TestSocketModeAndGroup(t *testing.T) {
 	if strings.Contains(p.log.String(), "have no effect") {
 		t.Errorf("systemd has passed nothing on: %s", p.log)
 	}
-	if o := runBinary(t, "run", "--socket", p.socket+"2", "--http", "off", "--socket-group", "no-such-group"); o.status != exitMiss || !strings.Contains(o.err, `socket group "no-such-group"`) {
-		t.Errorf("unknown group: %v", o)
-	}
+	runBinary(t, "run", "--socket", p.socket+"2", "--http", "off", "--socket-group", "no-such-group").fails(t, "unknown group", exitMiss, `socket group "no-such-group"`)
 }
 
 // TestSizesAboveMemory checks that sizes above the machine's memory are refused before
 // anything is mapped.
 func TestSizesAboveMemory(t *testing.T) {
+	t.Parallel()
 	o := runBinary(t, "run", "--socket", filepath.Join(tempDir(t), "s"), "--http", "off", "--l1-size", "1TiB", "--l2-size", "256GiB")
 	for _, want := range []string{"l1_size 1.0 TiB, l2_size 256 GiB", "need 2.3 TiB, but the ", "lower the sizes, or set ignore_memory_limit"} {
 		if o.status != exitUsage || !strings.Contains(o.err, want) {
@@ -89,6 +91,7 @@ func TestSizesAboveMemory(t *testing.T) {
 // TestInheritedSocket passes a socket as systemd does, in LISTEN_FDS. The file belongs to
 // systemd, and stays.
 func TestInheritedSocket(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(tempDir(t), "s")
 	ln := keeps(t, "unix", socket)
 	notify := filepath.Join(filepath.Dir(socket), "n")
@@ -112,9 +115,7 @@ func TestInheritedSocket(t *testing.T) {
 		if got := read(t, nc); got != want {
 			t.Errorf("systemd is told %q, want %q", got, want)
 		}
-		if status := p.wait(); status != exitDone {
-			t.Errorf("status %d", status)
-		}
+		p.ends(exitDone)
 		log := p.log.String()
 		if strings.Contains(log, "socket, socket_mode and socket_group have no effect") != warns {
 			t.Errorf("with %s, which the socket has: %v: %s", flag, !warns, log)
@@ -137,6 +138,7 @@ func read(t *testing.T, nc *net.UnixConn) string {
 // TestHTTPAddressTaken checks that an address in use ends the start, and leaves no socket
 // behind.
 func TestHTTPAddressTaken(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	testenv.Must(t, err)
 	defer ln.Close()
@@ -152,6 +154,7 @@ func TestHTTPAddressTaken(t *testing.T) {
 
 // TestHTTP checks health, metrics and profiles of a real sidecar.
 func TestHTTP(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		flags    []string
 		profiles int
@@ -181,6 +184,7 @@ func TestHTTP(t *testing.T) {
 
 // TestEndTakesLeaveTime checks that systemd is told to wait for the leave_time of the last reload.
 func TestEndTakesLeaveTime(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
 	notify, file := filepath.Join(dir, "n"), filepath.Join(dir, "c.yaml")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
@@ -206,7 +210,5 @@ func TestEndTakesLeaveTime(t *testing.T) {
 	if want := "STOPPING=1\nEXTEND_TIMEOUT_USEC=95000000"; got != want { // and 35 s
 		t.Errorf("systemd is told %q, want %q", got, want)
 	}
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 }

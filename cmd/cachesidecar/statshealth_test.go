@@ -8,8 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -87,15 +85,7 @@ func TestGoldenStatsPages(t *testing.T) {
 	write(clusterText(&cachesidecar.ClusterStats{
 		Nodes: []cachesidecar.Stats{bad, out}, Missing: []cachesidecar.MissingStats{{Node: "c", Why: "no answer in 2s"}},
 	}))
-	name := filepath.Join("testdata", "stats_pages.txt")
-	if *update {
-		testenv.Must(t, os.WriteFile(name, got.Bytes(), 0o644))
-	}
-	want, err := os.ReadFile(name)
-	testenv.Must(t, err)
-	if !bytes.Equal(got.Bytes(), want) {
-		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got.Bytes(), name, want)
-	}
+	goldenText(t, "stats_pages.txt", got.String())
 }
 
 // TestFindingsAreBounded checks that a page counts the findings that it does not show.
@@ -131,8 +121,7 @@ func TestStatsOfAFailingOrigin(t *testing.T) {
 		_, _ = w.Write([]byte("v"))
 	}))
 	defer origin.Close()
-	token := filepath.Join(tempDir(t), "token")
-	testenv.Must(t, os.WriteFile(token, []byte("sesame-sesame-sesame\n"), 0o600))
+	token := testenv.File(t, "sesame-sesame-sesame\n")
 	addr := testenv.FreeAddress(t)
 	serveWith(t, sidecar.Config{HTTP: addr, HTTPTokenFile: token, Namespaces: map[string]sidecar.Namespace{"users": {
 		Origin: &httporigin.Config{URL: origin.URL + "/{key}"}, Limits: sidecar.Limits{Breaker: sidecar.Breaker{Open: 50 * time.Millisecond}},

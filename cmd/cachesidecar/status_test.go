@@ -43,9 +43,7 @@ func TestStatusOfAbsentSidecar(t *testing.T) {
 		}
 		// Without --socket, the message names the places that were searched.
 		t.Setenv("CACHESIDECAR_SOCKET", plain)
-		if o := command(t, "", strings.Fields(line)...); o.status != exitConnect || !strings.Contains(o.err, "no socket found at "+plain) {
-			t.Errorf("%s: %v", line, o)
-		}
+		command(t, "", strings.Fields(line)...).fails(t, line, exitConnect, "no socket found at "+plain)
 	}
 }
 
@@ -173,6 +171,7 @@ func TestHealthOf(t *testing.T) {
 }
 
 func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
 	for _, tc := range []struct {
 		name  string

@@ -60,9 +60,7 @@ func (p *process) serves() {
 	cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: testenv.Patience, RequestTimeout: testenv.Patience})
 	testenv.Must(p.t, err)
 	defer cl.Close()
-	if _, err := cl.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.Must(p.t, testenv.ErrorOf(cl.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{})))
 	if it, err := cl.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "v" {
 		p.t.Fatalf("%q, %v", it.Value, err)
 	}
@@ -80,9 +78,7 @@ func TestLengthyStderrIsFull(t *testing.T) {
 	p.malformed(5_000)
 	p.serves()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 }
 
 // TestLengthyStderrIsGone checks that a stderr that is closed, or whose reader has gone, does
@@ -97,9 +93,7 @@ func TestLengthyStderrIsGone(t *testing.T) {
 	p.malformed(100)
 	p.serves()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("its reader has gone: status %d", status)
-	}
+	p.ends(exitDone)
 
 	socket := filepath.Join(tempDir(t), "s")
 	cmd := exec.Command("/bin/sh", "-c", `exec "$0" run --socket "$1" --http off 2>&-`, binary(), socket)
@@ -109,7 +103,5 @@ func TestLengthyStderrIsGone(t *testing.T) {
 	p.malformed(100)
 	p.serves()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != exitDone {
-		t.Errorf("closed: status %d", status)
-	}
+	p.ends(exitDone)
 }

@@ -113,9 +113,7 @@ func TestFlushAsks(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			mustRun(t, "set", "k", "v")
 			tt := pty.Open(t)
-			if _, err := tt.Ours.WriteString(tc.answer); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(t, testenv.ErrorOf(tt.Ours.WriteString(tc.answer)))
 			var out, err bytes.Buffer
 			status := commandWith(t, &program{in: tt.Its, out: &out, err: &err}, strings.Fields(tc.line)...)
 			want := tc.question

@@ -208,9 +208,7 @@ func TestTopOnce(t *testing.T) {
 		"top --once --interval 199ms": `--interval "199ms": give 200ms to 1h`,
 		"top --once --interval 1h1ms": `--interval "1h1ms": give 200ms to 1h`,
 	} {
-		if o := command(t, "", strings.Fields(line)...); o.status != exitUsage || !strings.Contains(o.err, want) {
-			t.Errorf("%s: %v\nwant %q", line, o, want)
-		}
+		command(t, "", strings.Fields(line)...).fails(t, line, exitUsage, want)
 	}
 	if o := command(t, "", "top", "--once", "--socket", socket+"-none"); o.status != exitConnect {
 		t.Errorf("without a sidecar: %v", o)

@@ -34,12 +34,11 @@ func TestReadable(t *testing.T) {
 // TestHealthOfStoppedSidecar checks that a stopped sidecar counts as up and not
 // answering.
 func TestHealthOfStoppedSidecar(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	proctest.Stop(t, p.cmd.Process)
 	defer p.signal(syscall.SIGCONT)
-	if o := p.at("health", "--timeout", "200ms"); o.status != exitMiss || !strings.Contains(o.err, "it is up and does not answer") {
-		t.Errorf("%v, want status %d", o, exitMiss)
-	}
+	p.at("health", "--timeout", "200ms").fails(t, "health", exitMiss, "it is up and does not answer")
 	if o := p.at("get", "k", "--timeout", "200ms"); o.status != exitTimeout {
 		t.Errorf("%v, want status %d", o, exitTimeout)
 	}
@@ -91,6 +90,7 @@ func TestWatch(t *testing.T) {
 // TestRunWithConfig checks that settings from file, environment and flags reach a real
 // sidecar.
 func TestRunWithConfig(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
 	file := filepath.Join(dir, "c.yaml")
 	testenv.Must(t, os.WriteFile(file, []byte("node: from-file\nhttp: off\nl2_size: 16MiB\nmax_connections: 7\nlog_format: text\nnamespaces:\n  pages: {quota: 1MiB}\n"), 0o600))

@@ -58,6 +58,7 @@ func metric(t *testing.T, address, name string) float64 {
 // has two of Go's processors more than there are while a connection is busy. The environment
 // overrides both.
 func TestRunTunesTheRuntime(t *testing.T) {
+	t.Parallel()
 	p, page := runTuned(t)
 	limit := float64(2*16<<20 + 64<<20 + 2000*12<<10 + 96<<20)
 	for name, want := range map[string]float64{

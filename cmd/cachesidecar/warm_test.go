@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -70,8 +69,7 @@ func serveOrigin(t testing.TB, ns sidecar.Namespace) *origin {
 // listOf writes a list of keys to a file.
 func listOf(t testing.TB, text string) string {
 	t.Helper()
-	path := filepath.Join(tempDir(t), "keys")
-	testenv.Must(t, os.WriteFile(path, []byte(text), 0o600))
+	path := testenv.File(t, text)
 	return path
 }
 
@@ -152,15 +150,7 @@ func TestWarmJSON(t *testing.T) {
 		t.Fatal(o)
 	}
 	got := anyNumber.ReplaceAll([]byte(o.out), []byte(`": 0`))
-	const name = "testdata/warm.json"
-	if *update {
-		testenv.Must(t, os.WriteFile(name, got, 0o644))
-	}
-	want, err := os.ReadFile(name)
-	testenv.Must(t, err)
-	if string(got) != string(want) {
-		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
-	}
+	goldenText(t, "warm.json", string(got))
 	var w warmResult
 	if err := json.Unmarshal([]byte(o.out), &w); err != nil || w.Keys != 1 || w.Loaded != 1 || w.DurationMS <= 0 {
 		t.Errorf("%+v, %v", w, err)
@@ -271,9 +261,7 @@ func TestWarmErrors(t *testing.T) {
 		{"no origin", "", []string{"-"}, `namespace "default" has no origin on this host, so there is nothing to load its keys from`},
 		{"no list", strings.Repeat("x", 70_000), []string{"-", "--ns", "users"}, "stdin: line 1 is longer than 65536 bytes: is it a list of keys?"},
 	} {
-		if o := command(t, tc.in, append([]string{"warm"}, tc.args...)...); o.status != exitMiss || !strings.Contains(o.err, tc.want) {
-			t.Errorf("%s: %v\nwant %q", tc.name, o, tc.want)
-		}
+		command(t, tc.in, append([]string{"warm"}, tc.args...)...).fails(t, tc.name, exitMiss, tc.want)
 	}
 }
 
@@ -296,8 +284,7 @@ func TestLengthyWarmInterrupted(t *testing.T) {
 		fmt.Fprint(w, r.URL.Path)
 	}))
 	defer slow.Close()
-	config := filepath.Join(tempDir(t), "c.yaml")
-	testenv.Must(t, os.WriteFile(config, []byte("namespaces: {users: {origin: {http: {url: '"+slow.URL+"/{key}'}}}}\n"), 0o600))
+	config := testenv.File(t, "namespaces: {users: {origin: {http: {url: '"+slow.URL+"/{key}'}}}}\n")
 	s := runSidecar(t, "--config", config)
 	list := many("k%d", 0, 2000)
 	line := []string{"--ns", "users", "--concurrency", "8", "--socket", s.socket}
@@ -305,9 +292,7 @@ func TestLengthyWarmInterrupted(t *testing.T) {
 	p := launch(t, exec.Command(binary(), append([]string{"warm", listOf(t, list)}, line...)...))
 	testenv.Eventually(t, "some keys", func() bool { return asked.Load() > 100 })
 	p.signal(syscall.SIGINT)
-	if status := p.wait(); status != exitMiss {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitMiss)
 	from, first := goesOn(t, p.log.String(), "", "done"), asked.Load()
 	if from < 30 || int64(from) > first+1 || !strings.Contains(p.log.String(), "cachesidecar: interrupted\n") {
 		t.Fatalf("line %d after %d requests:\n%s", from, first, p.log)

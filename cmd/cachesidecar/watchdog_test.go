@@ -46,14 +46,13 @@ func TestWatchdog(t *testing.T) {
 			t.Fatalf("systemd is told %q", got)
 		}
 	}
-	if status := p.wait(); status != exitDone {
-		t.Errorf("status %d", status)
-	}
+	p.ends(exitDone)
 }
 
 // TestHangs checks which sidecars count as hanging, for the watchdog and for ping --alive:
 // those that take a connection or a request and do not answer.
 func TestHangs(t *testing.T) {
+	t.Parallel()
 	p := runSidecar(t)
 	for _, tc := range []struct {
 		name  string

@@ -284,7 +284,11 @@ func TestStoppedReader(t *testing.T) {
 	if _, err := lines.ReadString('\n'); err != nil {
 		t.Errorf("no hit: %v", err)
 	}
-	for range 12 {
+	stops := 5
+	if testenv.Long() {
+		stops = 12
+	}
+	for range stops {
 		time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
 		proctest.Stop(t, cmd.Process)
 		time.Sleep(readerBound * 3 / 2)

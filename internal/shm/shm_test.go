@@ -261,7 +261,11 @@ func TestTorn(t *testing.T) {
 			}
 		})
 	}
-	for i := range rounds(200_000) {
+	n := 60_000
+	if testenv.Long() {
+		n = 200_000
+	}
+	for i := range rounds(n) {
 		key := keys[i%len(keys)]
 		size := rand.IntN(300)
 		if i%100 == 0 {

@@ -1,7 +1,6 @@
 package httporigin
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -19,17 +18,11 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // source opens an origin with write-through.
 func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 	t.Helper()
-	o := loader.OriginOptions{WriteThrough: true, Timeout: origintest.Never}
-	for _, given := range options {
-		o.Timeout, o.MaxValue, o.Memory = cmp.Or(given.Timeout, o.Timeout), given.MaxValue, given.Memory
-	}
-	s, err := New(cfg, o)
-	testenv.Must(t, err)
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return origintest.Open(t, New, cfg, options...)
 }
 
 func TestHTTP(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/value/", func(w http.ResponseWriter, r *http.Request) {

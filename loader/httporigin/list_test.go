@@ -15,6 +15,7 @@ import (
 )
 
 func TestList(t *testing.T) {
+	t.Parallel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/list", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "a\r\n%s\n\nä b\n", r.Header.Get("X-Token"))
@@ -110,11 +111,7 @@ func TestListBesideLoads(t *testing.T) {
 		ended <- err
 	}()
 	<-asked
-	if _, err := s.Load(t.Context(), []byte("a")); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, testenv.ErrorOf(s.Load(t.Context(), []byte("a"))))
 	close(release)
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, <-ended)
 }

@@ -46,7 +46,8 @@ func (s *store) value(path string) string {
 }
 
 func TestWrite(t *testing.T) {
-	testenv.Takes(t, time.Second)
+	testenv.Takes(t, 3*time.Second)
+	t.Parallel()
 	kept := &store{values: map[string]string{}}
 	release := make(chan struct{})
 	mux := http.NewServeMux()

@@ -1,7 +1,6 @@
 package memcached
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -26,14 +25,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // source opens an origin with write-through.
 func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 	t.Helper()
-	o := loader.OriginOptions{WriteThrough: true, Timeout: origintest.Never}
-	for _, given := range options {
-		o.Timeout, o.MaxValue = cmp.Or(given.Timeout, o.Timeout), given.MaxValue
-	}
-	s, err := New(cfg, o)
-	testenv.Must(t, err)
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return origintest.Open(t, New, cfg, options...)
 }
 
 func startMemcached(t *testing.T) (server *exec.Cmd, socket string) {
@@ -47,6 +39,7 @@ func startMemcached(t *testing.T) (server *exec.Cmd, socket string) {
 }
 
 func TestMemcached(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, time.Second)
 	server, socket := startMemcached(t)
 	s := source(t, Config{Servers: []string{socket}, KeyPrefix: "p:"}, loader.OriginOptions{MaxValue: 1000})

@@ -61,8 +61,7 @@ func TestFeedBroken(t *testing.T) {
 	cfg := s.config()
 	cfg.Tables[`"My ""é"".s"."T.""x"`] = FeedTable{"quoted", `{I"d é}`}
 	cfg.Tables["public.nested"] = FeedTable{"nested", "{id}"}
-	feed, err := NewFeed(cfg)
-	testenv.Must(t, err)
+	feed := feedOf(t, cfg)
 	f := s.followFeed(feed, "")
 	f.names(`UPDATE "My ""é"".s"."T.""x" SET body = 'new'`, "quoted 1")
 	schema := `"My ""é"".s"`
@@ -122,9 +121,7 @@ func TestFeedBroken(t *testing.T) {
 	}
 	f.end()
 	do("ALTER PUBLICATION cachesidecar DROP TABLE users")
-	if _, err := feed.Stream(t.Context(), "", ""); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.users is not in publication") {
-		t.Errorf("a table that is out: %v", err)
-	}
+	refused(t, "a table that is out", testenv.ErrorOf(feed.Stream(t.Context(), "", "")), "public.users is not in publication")
 }
 
 // catalogHangs checks a change of the catalog whose commit hangs, since it waits for a standby: the stream goes by
@@ -197,8 +194,7 @@ func TestFeedPartitions(t *testing.T) {
 	cfg := s.config()
 	cfg.Tables["public.posts"] = FeedTable{"users", "{writer}"}
 	cfg.Tables["public.news"] = FeedTable{"users", "{id}"}
-	feed, err := NewFeed(cfg)
-	testenv.Must(t, err)
+	feed := feedOf(t, cfg)
 	for _, tc := range []struct{ sql, want string }{
 		{"SELECT 1", ""},
 		{"CREATE TABLE one PARTITION OF posts FOR VALUES IN (1)", "column writer of its key is outside"},

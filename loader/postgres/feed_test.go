@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -20,8 +19,7 @@ import (
 // feedServer is a PostgreSQL with tables and a publication.
 type feedServer struct {
 	*origintest.Postgres
-	t       *testing.T
-	process *exec.Cmd
+	t *testing.T
 }
 
 const feedTables = `
@@ -34,11 +32,17 @@ CREATE TABLE parts_asia PARTITION OF parts FOR VALUES IN ('asia') PARTITION BY L
 CREATE TABLE others (id int PRIMARY KEY);
 CREATE PUBLICATION cachesidecar FOR TABLE users, emails, parts, others WITH (publish_via_partition_root = true);`
 
+// newFeedServer takes a shared server, or starts one with other settings.
 func newFeedServer(t *testing.T, settings ...string) *feedServer {
 	t.Helper()
-	t.Parallel() // each has a server of its own, and mostly waits for it
-	s := &feedServer{Postgres: origintest.NewPostgres(t), t: t}
-	s.process = s.Start(t, append([]string{"wal_level=logical"}, settings...)...)
+	t.Parallel() // each has a server to itself, and mostly waits for it
+	s := &feedServer{t: t}
+	if len(settings) == 0 {
+		s.Postgres = origintest.SharedPostgres(t)
+	} else {
+		s.Postgres = origintest.NewPostgres(t)
+		s.Start(t, append([]string{"wal_level=logical"}, settings...)...)
+	}
 	for sql := range strings.SplitSeq(feedTables, ";\n") {
 		s.Exec(t, sql)
 	}
@@ -57,11 +61,24 @@ func (s *feedServer) config() FeedConfig {
 	}
 }
 
+func feedOf(t *testing.T, cfg FeedConfig) *Feed {
+	t.Helper()
+	f, err := NewFeed(cfg)
+	testenv.Must(t, err)
+	return f
+}
+
+// refused checks that a feed refuses its settings or its server for a reason.
+func refused(t *testing.T, what string, err error, why string) {
+	t.Helper()
+	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), why) {
+		t.Errorf("%s: %v, want %q", what, err, why)
+	}
+}
+
 func (s *feedServer) feed() *Feed {
 	s.t.Helper()
-	f, err := NewFeed(s.config())
-	testenv.Must(s.t, err)
-	return f
+	return feedOf(s.t, s.config())
 }
 
 // followed is a stream that a goroutine receives.
@@ -205,7 +222,7 @@ func TestFeedRows(t *testing.T) {
 
 // TestFeedPrepared checks that a prepared transaction comes when it commits.
 func TestFeedPrepared(t *testing.T) {
-	s := newFeedServer(t, "max_prepared_transactions=2")
+	s := newFeedServer(t)
 	f := s.follow("")
 	s.Exec(t, "BEGIN; INSERT INTO users VALUES (1); PREPARE TRANSACTION 'one'")
 	s.Exec(t, "INSERT INTO users VALUES (2)")

@@ -31,8 +31,7 @@ func TestFeedRefused(t *testing.T) {
 		s.Exec(t, tc.sql)
 		cfg := s.config()
 		cfg.DSN += " user=" + tc.user
-		feed, err := NewFeed(cfg)
-		testenv.Must(t, err)
+		feed := feedOf(t, cfg)
 		stream := func(ctx context.Context) ([]string, error) {
 			_, err := feed.Stream(ctx, "", "")
 			return nil, err
@@ -82,8 +81,7 @@ func TestFeedWhileFollowed(t *testing.T) {
 	s.Exec(t, "ALTER PUBLICATION cachesidecar ADD TABLE moods")
 	cfg := s.config()
 	cfg.Tables["public.moods"] = FeedTable{"moods", "{mood}"}
-	feed, err := NewFeed(cfg)
-	testenv.Must(t, err)
+	feed := feedOf(t, cfg)
 	f := s.followFeed(feed, "")
 	f.names("INSERT INTO users VALUES (1, 'a')", "users 1")
 	s.Exec(t, "INSERT INTO us VALUES ('us', 2, 'a')") // it is no partition yet, and the walsender knows it as such
@@ -124,10 +122,7 @@ func TestFeedWhileFollowed(t *testing.T) {
 	f.names("INSERT INTO users VALUES ('u3', 'a')", "users u3")
 	f.breaks("a table that was out of the publication", true)
 	s.Exec(t, "ALTER PUBLICATION cachesidecar DROP TABLE users")
-	why, err := f.FindGap(t.Context())
-	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.users is not in publication") {
-		t.Errorf("a table that is out: %q, %v", why, err)
-	}
+	refused(t, "a table that is out", testenv.ErrorOf(f.FindGap(t.Context())), "public.users is not in publication")
 }
 
 // TestFeedApart checks that a row names its key whose values are stored apart, and so are not sent while they
@@ -147,8 +142,7 @@ func TestFeedApart(t *testing.T) {
 	cfg := s.config()
 	cfg.Tables["public.wide"] = FeedTable{"wide", "{id}"}
 	cfg.Tables["public.wider"] = FeedTable{"wide", "{n}/{id}"}
-	feed, err := NewFeed(cfg)
-	testenv.Must(t, err)
+	feed := feedOf(t, cfg)
 	f := s.followFeed(feed, "")
 	const apart = "repeat('b', 100000)" // a value that is stored apart from its row
 	f.names("INSERT INTO wide VALUES ('a', 1, "+apart+")", "wide a")

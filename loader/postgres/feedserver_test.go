@@ -65,10 +65,7 @@ func TestFeedUnfit(t *testing.T) {
 		for one := range strings.SplitSeq(tc.right, "; ") {
 			s.Exec(t, one)
 		}
-		testenv.Succeeds(t, tc.right, func() error {
-			_, err := s.feed().Check(t.Context())
-			return err
-		})
+		testenv.Succeeds(t, tc.right, func() error { return testenv.ErrorOf(s.feed().Check(t.Context())) })
 	}
 }
 
@@ -93,19 +90,12 @@ func TestFeedRelatives(t *testing.T) {
 	cfg := s.config()
 	cfg.Tables["public.parts_eu"] = FeedTable{"parts", "{region}/{id}"}
 	s.Exec(t, "ALTER PUBLICATION cachesidecar ADD TABLE parts_eu")
-	if feed, err = NewFeed(cfg); err != nil {
-		t.Fatal(err)
-	}
+	feed = feedOf(t, cfg)
 	// Only with the option do its changes come under the name of parts.
-	_, err = feed.Check(t.Context())
-	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "public.parts_eu is not in publication") {
-		t.Errorf("a partition: %v", err)
-	}
+	refused(t, "a partition", testenv.ErrorOf(feed.Check(t.Context())), "public.parts_eu is not in publication")
 	s.Exec(t, "ALTER PUBLICATION cachesidecar SET TABLE users, emails, parts_eu")
 	delete(cfg.Tables, "public.parts")
-	if feed, err = NewFeed(cfg); err != nil {
-		t.Fatal(err)
-	}
+	feed = feedOf(t, cfg)
 	if _, err := feed.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "publish_via_partition_root") {
 		t.Errorf("a partition that alone is published, for now: %v", err)
 	}
@@ -118,10 +108,7 @@ func TestFeedRelatives(t *testing.T) {
 // TestFeedRoom checks that a beginning is refused, before anything is flushed, that has no room for slots.
 func TestFeedRoom(t *testing.T) {
 	s := newFeedServer(t, "max_replication_slots=1")
-	_, err := s.feed().Stream(t.Context(), "", "")
-	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "max_replication_slots") {
-		t.Errorf("room for one slot: %v", err)
-	}
+	refused(t, "room for one slot", testenv.ErrorOf(s.feed().Stream(t.Context(), "", "")), "max_replication_slots")
 }
 
 // TestFeedTexts checks that keys do not depend on what the database has set for texts.
@@ -135,8 +122,7 @@ func TestFeedTexts(t *testing.T) {
 	}
 	cfg := s.config()
 	cfg.Tables["public.days"] = FeedTable{"days", "{id}"}
-	feed, err := NewFeed(cfg)
-	testenv.Must(t, err)
+	feed := feedOf(t, cfg)
 	f := s.followFeed(feed, "")
 	s.Exec(t, "INSERT INTO days VALUES ('2026-01-02')")
 	if got := text(f.next()); got != "days 2026-01-02" {
@@ -149,12 +135,8 @@ func TestFeedPooler(t *testing.T) {
 	s := newFeedServer(t)
 	cfg := s.config()
 	cfg.DSN = s.Pooler(t)
-	f, err := NewFeed(cfg)
-	testenv.Must(t, err)
-	_, err = f.Check(t.Context())
-	if !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "not a pooler") {
-		t.Errorf("a pooler: %v", err)
-	}
+	f := feedOf(t, cfg)
+	refused(t, "a pooler", testenv.ErrorOf(f.Check(t.Context())), "not a pooler")
 }
 
 // TestFeedNudge checks that the stream comes to the end of the log although a transaction is open.

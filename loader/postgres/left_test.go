@@ -14,9 +14,7 @@ func (s *feedServer) slotFeed(slot, database string) *Feed {
 	s.t.Helper()
 	cfg := s.config()
 	cfg.Slot, cfg.DSN = slot, cfg.DSN+" dbname="+database
-	f, err := NewFeed(cfg)
-	testenv.Must(s.t, err)
-	return f
+	return feedOf(s.t, cfg)
 }
 
 // askElsewhere runs a statement in another database.
@@ -25,9 +23,7 @@ func (s *feedServer) askElsewhere(database, sql string) {
 	conn, err := pgconn.Connect(s.t.Context(), s.DSN()+" dbname="+database)
 	testenv.Must(s.t, err)
 	defer conn.Close(s.t.Context())
-	if _, err := ask(s.t.Context(), conn, sql); err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Must(s.t, testenv.ErrorOf(ask(s.t.Context(), conn, sql)))
 }
 
 var leftWarning = regexp.MustCompile(`^slot left_behind of the database is not in use, and keeps \d[.\d]* [KM]?i?B ` +
@@ -38,7 +34,7 @@ var leftWarning = regexp.MustCompile(`^slot left_behind of the database is not i
 // with the statement that ends it; and of no others: the feed's own, those of other feeds of the
 // configuration, those in use, those of other databases, and those of another kind.
 func TestFeedLeft(t *testing.T) {
-	s := newFeedServer(t, "max_slot_wal_keep_size=1GB")
+	s := newFeedServer(t)
 	s.Exec(t, "CREATE DATABASE elsewhere")
 	s.askElsewhere("elsewhere", "SELECT pg_create_logical_replication_slot('elsewhere', 'pgoutput')")
 	s.Exec(t, "SELECT pg_create_logical_replication_slot('of_another_plugin', 'test_decoding')")

@@ -48,10 +48,10 @@ func TestFeedServerOther(t *testing.T) {
 func TestFeedPromotedWithSlot(t *testing.T) {
 	s := newFeedServer(t)
 	known := s.certified()
-	testenv.Must(t, s.process.Process.Signal(syscall.SIGINT))
-	_ = s.process.Wait()
+	testenv.Must(t, s.Process.Process.Signal(syscall.SIGINT))
+	_ = s.Process.Wait()
 	s.Demote(t)
-	s.process = s.Start(t, "wal_level=logical")
+	s.Start(t)
 	s.Exec(t, "SELECT pg_promote()")
 	stream, err := s.feed().Stream(t.Context(), "", known)
 	testenv.Must(t, err)

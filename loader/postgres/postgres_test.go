@@ -59,8 +59,7 @@ func underWay(t *testing.T, p *origintest.Postgres, text string) {
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
-	p := origintest.NewPostgres(t)
-	server := p.Start(t)
+	p := origintest.SharedPostgres(t)
 	p.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, name text, raw bytea, ok bool, big int8, f float8, n numeric)")
 	p.Exec(t, `INSERT INTO users VALUES
 		(1, 'Ada', '\x00ff', true, 9007199254740993, 0.5, 1.10),
@@ -167,11 +166,11 @@ func TestPostgres(t *testing.T) {
 		}()
 		underWay(t, p, "pg_sleep(601)")
 		// Immediate shutdown.
-		testenv.Must(t, server.Process.Signal(syscall.SIGQUIT))
+		testenv.Must(t, p.Process.Process.Signal(syscall.SIGQUIT))
 		if err := <-ended; loader.Answered(err) {
 			t.Errorf("the load that was under way: %v", err)
 		}
-		_ = server.Wait()
+		_ = p.Process.Wait()
 		if _, err := byID.Load(context.Background(), []byte("1")); loader.Answered(err) {
 			t.Errorf("while it is down: %v", err)
 		}

@@ -1,13 +1,10 @@
 package postgres
 
 import (
-	"errors"
-	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestFeedPromoted checks that a standby is refused until it is promoted, and that the feed then begins
@@ -17,19 +14,14 @@ func TestFeedPromoted(t *testing.T) {
 	f := s.follow("")
 	known := f.Checkpoint()
 	second := &feedServer{Postgres: s.Standby(t), t: t}
-	second.Start(t, "wal_level=logical")
+	second.Start(t, "wal_level=logical", "max_prepared_transactions=2")
 	feed := second.feed()
-	if _, err := feed.Check(t.Context()); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "the server is a standby") {
-		t.Errorf("a standby: %v", err)
-	}
+	refused(t, "a standby", testenv.ErrorOf(feed.Check(t.Context())), "the server is a standby")
 	f.end()
-	testenv.Must(t, s.process.Process.Signal(syscall.SIGQUIT))
-	_ = s.process.Wait()
+	testenv.Must(t, s.Process.Process.Signal(syscall.SIGQUIT))
+	_ = s.Process.Wait()
 	second.Exec(t, "SELECT pg_promote()")
-	testenv.Succeeds(t, "the promoted server to fit", func() error {
-		_, err := feed.Check(t.Context())
-		return err
-	})
+	testenv.Succeeds(t, "the promoted server to fit", func() error { return testenv.ErrorOf(feed.Check(t.Context())) })
 	stream, err := feed.Stream(t.Context(), "", known)
 	testenv.Must(t, err)
 	defer stream.Close()

@@ -35,8 +35,7 @@ func many(n int, f func(i int)) {
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
-	p := origintest.NewPostgres(t)
-	p.Start(t)
+	p := origintest.SharedPostgres(t)
 	p.Exec(t, "CREATE TABLE users (id text PRIMARY KEY, body text); CREATE TABLE orders (id text PRIMARY KEY, body text);"+
 		"INSERT INTO users SELECT n, 'user ' || n FROM generate_series(1, 500) n;"+
 		"INSERT INTO orders SELECT n, 'order ' || n FROM generate_series(1, 500) n")
@@ -78,8 +77,7 @@ func TestPooler(t *testing.T) {
 func TestTableChanges(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
-	p := origintest.NewPostgres(t)
-	p.Start(t)
+	p := origintest.SharedPostgres(t)
 	p.Exec(t, "CREATE TABLE people (id text, body text); INSERT INTO people VALUES ('1', 'Ada')")
 	with := func(query string, f Format) *Source {
 		cfg := config(p, query)
@@ -125,8 +123,7 @@ func TestTableChanges(t *testing.T) {
 func TestIdleEnds(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 2*time.Second)
-	p := origintest.NewPostgres(t)
-	server := p.Start(t)
+	p := origintest.SharedPostgres(t)
 	p.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, body text)")
 	cfg := config(p, "SELECT $1::text FROM pg_sleep(0.05)") // takes as long as it needs many connections
 	cfg.Connections = 8
@@ -140,8 +137,8 @@ func TestIdleEnds(t *testing.T) {
 		})
 	}
 	load("before")
-	testenv.Must(t, server.Process.Signal(syscall.SIGQUIT))
-	_ = server.Wait()
+	testenv.Must(t, p.Process.Process.Signal(syscall.SIGQUIT))
+	_ = p.Process.Wait()
 	p.Start(t)
 	p.Exec(t, "SELECT 1")
 	if err := s.Store(t.Context(), []byte("1"), loader.Value{}); err != nil {
@@ -155,8 +152,7 @@ func TestIdleEnds(t *testing.T) {
 func TestDescriptionsEnd(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, time.Second)
-	p := origintest.NewPostgres(t)
-	p.Start(t)
+	p := origintest.SharedPostgres(t)
 	p.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, body text)")
 	s := source(t, config(p, "SELECT body FROM users WHERE id = $1"))
 	if _, err := s.Load(t.Context(), []byte("1")); !errors.Is(err, loader.ErrAbsent) {

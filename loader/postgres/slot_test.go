@@ -144,12 +144,8 @@ func TestFeedSlotUnfit(t *testing.T) {
 	} {
 		s.execAt(tc.dsn, tc.sql)
 		const want = "slot cachesidecar is not one of pgoutput in this database"
-		if _, err := s.feed().Stream(t.Context(), "", ""); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", tc.sql, err)
-		}
-		if _, err := s.feed().Check(t.Context()); !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s, asked before: %v", tc.sql, err)
-		}
+		refused(t, tc.sql, testenv.ErrorOf(s.feed().Stream(t.Context(), "", "")), want)
+		refused(t, tc.sql+", asked before", testenv.ErrorOf(s.feed().Check(t.Context())), want)
 		s.Exec(t, "SELECT pg_drop_replication_slot('cachesidecar')")
 	}
 }
@@ -187,9 +183,7 @@ func TestFeedPublicationAgain(t *testing.T) {
 		if !errors.Is(err, loader.ErrGap) || errors.Is(err, loader.ErrFeed) {
 			t.Errorf("%s: %v", there[0], err)
 		}
-		if err := stream.GiveUp(t.Context()); err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, stream.GiveUp(t.Context()))
 		stream.Close()
 		f := s.follow("")
 		if f.Gap() == "" {
@@ -255,7 +249,7 @@ func TestFeedServerEnds(t *testing.T) {
 	f := s.follow("")
 	s.Exec(t, "INSERT INTO users VALUES (1)")
 	f.Confirm(f.next().End)
-	testenv.Must(t, s.process.Process.Signal(syscall.SIGINT))
+	testenv.Must(t, s.Process.Process.Signal(syscall.SIGINT))
 	select {
 	case <-f.err:
 	case <-testenv.Expired():
@@ -263,5 +257,5 @@ func TestFeedServerEnds(t *testing.T) {
 	}
 	f.stop = nil
 	f.Close()
-	_ = s.process.Wait()
+	_ = s.Process.Wait()
 }

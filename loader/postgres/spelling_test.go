@@ -42,18 +42,16 @@ func feedSpellings(t *testing.T, s *feedServer) {
 	conn, err := s.feed().connect(t.Context(), false)
 	testenv.Must(t, err)
 	defer conn.Close(t.Context())
-	feedOf := func(keys ...string) *Feed {
+	feedWith := func(keys ...string) *Feed {
 		cfg := s.config()
 		cfg.Tables = map[string]FeedTable{}
 		for i, key := range keys {
 			cfg.Tables[[]string{"public.keys", "public.more"}[i]] = FeedTable{"keys", key}
 		}
-		f, err := NewFeed(cfg)
-		testenv.Must(t, err)
-		return f
+		return feedOf(t, cfg)
 	}
 	check := func(key string, forms ...string) error {
-		f := feedOf(strings.Split(key, " and ")...)
+		f := feedWith(strings.Split(key, " and ")...)
 		f.KeyForms(func(context.Context, string) ([]string, error) { return forms, nil })
 		_, err = f.check(t.Context(), conn)
 		return err
@@ -108,7 +106,7 @@ func feedSpellings(t *testing.T, s *feedServer) {
 			t.Errorf("%s: the proposed key_pattern %q: %v", tc.key, m[1], err)
 		}
 	}
-	feedAsksAgain(t, feedOf("{id}"), conn)
+	feedAsksAgain(t, feedWith("{id}"), conn)
 	if err := check("{id}", ".*", written[23].String()); err != nil { // what the origin lets pass counts
 		t.Errorf("the origin lets no other key pass: %v", err)
 	}
@@ -195,9 +193,7 @@ func oneSpelling(t *testing.T, s *feedServer) {
 		if err != nil || !slices.Equal(keys, tc.good) {
 			t.Errorf("%s: the list gives %q, %v, want %q", tc.kind, keys, err, tc.good)
 		}
-		if err := src.Close(); err != nil {
-			t.Error(err)
-		}
+		testenv.Should(t, src.Close())
 	}
 	other := cfg // the key that is written has another type than the key that is read
 	other.Query = "SELECT 'v' WHERE $1::int = 42"
@@ -213,9 +209,7 @@ func oneSpelling(t *testing.T, s *feedServer) {
 			}
 		}
 	}
-	if err := src.Close(); err != nil {
-		t.Error(err)
-	}
+	testenv.Should(t, src.Close())
 	free, err := New(Config{DSN: s.DSN(), Query: "SELECT 'v' WHERE $1::int = 42"}, loader.OriginOptions{})
 	if err == nil {
 		_, err = free.Load(t.Context(), []byte("042"))

@@ -19,7 +19,7 @@ func TestTexts(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *feedServer){
 		"encodings": encodings, "spellings": feedSpellings, "one spelling": oneSpelling,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, &feedServer{s.Postgres, t, s.process}) })
+		t.Run(name, func(t *testing.T) { test(t, &feedServer{s.Postgres, t}) })
 	}
 }
 
@@ -104,8 +104,7 @@ func encodedOrigin(t *testing.T, what, dsn string) {
 // feedEncoded checks a feed.
 func feedEncoded(t *testing.T, s *feedServer, encoding string, cfg FeedConfig, do func(sql string)) {
 	t.Helper()
-	feed, err := NewFeed(cfg)
-	testenv.Must(t, err)
+	feed := feedOf(t, cfg)
 	f := s.followFeed(feed, "")
 	message := "pages Zoë"
 	if encoding != utf8Name {
@@ -124,9 +123,7 @@ func feedEncoded(t *testing.T, s *feedServer, encoding string, cfg FeedConfig, d
 	if encoding == "SQL_ASCII" { // its bytes need not be UTF-8
 		do(`SET client_encoding = 'SQL_ASCII'`)
 		do("INSERT INTO \"gr\xc3\xb6\xc3\x9fe\" VALUES ('k', E'\\xE9')")
-		if err := <-f.err; !errors.Is(err, loader.ErrFeed) || !strings.Contains(err.Error(), "no form in UTF-8") {
-			t.Errorf("a row that is not UTF-8: %v", err)
-		}
+		refused(t, "a row that is not UTF-8", <-f.err, "no form in UTF-8")
 		f.err <- nil
 		src, err := New(Config{DSN: cfg.DSN, Query: `SELECT body FROM "größe" WHERE "näme" = $1`}, loader.OriginOptions{})
 		if err == nil {

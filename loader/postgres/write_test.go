@@ -25,8 +25,7 @@ func tcp(address, query string) Config {
 func TestList(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
-	c := origintest.NewPostgres(t)
-	server := c.Start(t)
+	c := origintest.SharedPostgres(t)
 	c.Exec(t, "CREATE TABLE keys (id int, name text, raw bytea)")
 	c.Exec(t, `INSERT INTO keys VALUES (1, 'Ada', '\x00ff'), (2, 'Bob', '\x0a'), (3, '', ''), (4, repeat('k', 1024), NULL), (5, repeat('k', 1025), NULL)`)
 	of := func(cfg Config, list loader.List, timeout ...time.Duration) *lister {
@@ -77,9 +76,7 @@ func TestList(t *testing.T) {
 		l := of(cfg, loader.List{Query: "SELECT CASE i WHEN 100000 THEN pg_sleep(600)::text ELSE i::text END FROM generate_series(1, 100000) i"})
 		enough, ctx := errors.New("enough"), testenv.Context(t)
 		err := l.Keys(ctx, func([]byte) error {
-			if _, err := l.source.Load(t.Context(), []byte("1")); err != nil {
-				t.Error(err)
-			}
+			testenv.Should(t, testenv.ErrorOf(l.source.Load(t.Context(), []byte("1"))))
 			return enough
 		})
 		if !errors.Is(err, enough) || ctx.Err() != nil {
@@ -92,14 +89,14 @@ func TestList(t *testing.T) {
 		n := 0
 		err := l.Keys(t.Context(), func([]byte) error {
 			if n++; n == 1 {
-				return server.Process.Signal(syscall.SIGQUIT)
+				return c.Process.Process.Signal(syscall.SIGQUIT)
 			}
 			return nil
 		})
 		if loader.Answered(err) {
 			t.Errorf("after %d keys: %v", n, err)
 		}
-		_ = server.Wait()
+		_ = c.Process.Wait()
 		c.Start(t)
 		c.Exec(t, "SELECT 1")
 		if got, err := origintest.Keys(all("SELECT 1")); err != nil || len(got) != 1 {
@@ -123,8 +120,7 @@ const (
 func TestWrite(t *testing.T) {
 	t.Parallel()
 	testenv.Takes(t, 3*time.Second)
-	c := origintest.NewPostgres(t)
-	server := c.Start(t)
+	c := origintest.SharedPostgres(t)
 	c.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, body bytea CHECK (body <> 'bad'))")
 	c.Exec(t, "CREATE TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED, body text)")
 	c.Exec(t, `CREATE FUNCTION fail(code text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = code; END $$`)
@@ -239,11 +235,11 @@ func TestWrite(t *testing.T) {
 		// Ends when the server is killed.
 		go func() { ended <- w.Store(context.Background(), []byte("6"), loader.Value{}) }()
 		underWay(t, c, "pg_sleep(601)")
-		testenv.Must(t, server.Process.Signal(syscall.SIGQUIT))
+		testenv.Must(t, c.Process.Process.Signal(syscall.SIGQUIT))
 		if err := <-ended; err == nil || errors.Is(err, loader.ErrNotWritten) {
 			t.Errorf("the write that was under way: %v", err)
 		}
-		_ = server.Wait()
+		_ = c.Process.Wait()
 		if err := users.Delete(t.Context(), []byte("1")); err == nil {
 			t.Error("deleted while the server is down")
 		}

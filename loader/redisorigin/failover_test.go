@@ -73,9 +73,7 @@ func fill(t *testing.T, s *Source, n int) {
 	for range n {
 		c, err := s.get(t.Context())
 		testenv.Must(t, err)
-		if _, err := redis.DoContext(c, t.Context(), "PING"); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(redis.DoContext(c, t.Context(), "PING")))
 		open = append(open, c)
 	}
 	for _, c := range open {
@@ -89,10 +87,7 @@ func TestFailover(t *testing.T) {
 	const pool = 8
 	calls := map[string]func(*Source) error{
 		"store": func(s *Source) error { return s.Store(context.Background(), []byte("k"), loader.Value{}) },
-		"load": func(s *Source) error {
-			_, err := s.Load(context.Background(), []byte("k"))
-			return err
-		},
+		"load":  func(s *Source) error { return testenv.ErrorOf(s.Load(context.Background(), []byte("k"))) },
 	}
 	for _, tc := range []struct {
 		answer string

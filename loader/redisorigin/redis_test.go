@@ -1,7 +1,6 @@
 package redisorigin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"os/exec"
@@ -34,14 +33,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // source opens an origin with write-through.
 func source(t *testing.T, cfg Config, options ...loader.OriginOptions) *Source {
 	t.Helper()
-	o := loader.OriginOptions{WriteThrough: true, Timeout: origintest.Never}
-	for _, given := range options {
-		o.Timeout, o.MaxValue = cmp.Or(given.Timeout, o.Timeout), given.MaxValue
-	}
-	s, err := New(cfg, o)
-	testenv.Must(t, err)
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return origintest.Open(t, New, cfg, options...)
 }
 
 // greeting is the server's answer to the password of a new client.
@@ -58,19 +50,16 @@ func startRedis(t *testing.T) (server *exec.Cmd, socket string) {
 }
 
 func TestRedis(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, 700*time.Millisecond)
 	server, socket := startRedis(t)
 	good := Config{Address: socket, Password: "s3cret", KeyPrefix: "p:"}
 	s := source(t, good, loader.OriginOptions{MaxValue: 1000})
 	ctx := context.Background()
 	for key, value := range map[string]string{"a": "x\x00y", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001), "huge": strings.Repeat("x", 20<<20)} {
-		if _, err := s.do(ctx, "SET", "p:"+key, value); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(s.do(ctx, "SET", "p:"+key, value)))
 	}
-	if _, err := s.do(ctx, "LPUSH", "p:list", "x"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(s.do(ctx, "LPUSH", "p:list", "x")))
 	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
 	wrong := good
 	wrong.Password = "wr0ng"
@@ -96,9 +85,7 @@ func TestRedis(t *testing.T) {
 		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, "")}, loader.OriginOptions{Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 	})
 
-	if _, err := s.do(ctx, "PEXPIRE", "p:a", time.Hour.Milliseconds()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(s.do(ctx, "PEXPIRE", "p:a", time.Hour.Milliseconds())))
 	if v, err := s.Load(ctx, []byte("a")); err != nil || v.TTL > time.Hour || v.TTL < 50*time.Minute {
 		t.Errorf("with a lifetime of 1h: %v, %v", v.TTL, err)
 	}
@@ -122,9 +109,7 @@ func TestCommands(t *testing.T) {
 		{"ACL", "SETUSER", "getter", "on", ">pw", "~*", "+get", "+@connection"},
 		{"ACL", "SETUSER", "some", "on", ">pw", "~user:*", "+get", "+pttl", "+@connection"},
 	} {
-		if _, err := admin.do(ctx, command[0].(string), command[1:]...); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(t, testenv.ErrorOf(admin.do(ctx, command[0].(string), command[1:]...)))
 	}
 	as := func(user string, ignore bool) *Source {
 		return source(t, Config{Address: socket, Username: user, Password: "pw", IgnoreTTL: ignore})
@@ -171,9 +156,7 @@ func TestPool(t *testing.T) {
 	server, socket := startRedis(t)
 	s := source(t, Config{Address: socket, Password: "s3cret", Connections: 1})
 	ctx := context.Background()
-	if _, err := s.do(ctx, "SET", "a", "x"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(s.do(ctx, "SET", "a", "x")))
 	other := source(t, Config{Address: socket, Password: "s3cret"})
 	if n, err := redis.Int(other.do(ctx, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")); err != nil || n != 1 {
 		t.Fatalf("%d connections were closed, %v", n, err)

@@ -32,6 +32,7 @@ func endless(t *testing.T) (address string) {
 }
 
 func TestList(t *testing.T) {
+	t.Parallel()
 	testenv.Takes(t, time.Second)
 	server, socket := startRedis(t)
 	ctx := context.Background()
@@ -47,9 +48,7 @@ func TestList(t *testing.T) {
 		many = append(many, fmt.Sprintf("key-%04d\r\n", i))
 		values = append(values, "many:"+many[i], "x")
 	}
-	if _, err := s.do(ctx, "MSET", redis.Args{}.AddFlat(values)...); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(s.do(ctx, "MSET", redis.Args{}.AddFlat(values)...)))
 	everything := []string{"p:list", "p:", "[*?", `[*?]\a`, `[*?]\b`, "aaaa"}
 	for _, key := range many {
 		everything = append(everything, "many:"+key)
@@ -153,13 +152,9 @@ func TestWrite(t *testing.T) {
 	origintest.RunWrites(t, []origintest.Write{
 		{Name: "done, and its answer lost", Writer: proxied, Key: "proxied", Value: "2", Err: origintest.ErrUnknown},
 	})
-	if _, err := s.do(ctx, "CONFIG", "SET", "maxmemory", "1"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(s.do(ctx, "CONFIG", "SET", "maxmemory", "1")))
 	origintest.RunWrites(t, []origintest.Write{{Name: "no memory", Writer: w, Key: "a", Value: "3", Err: loader.ErrNotWritten}})
-	if _, err := s.do(ctx, "CONFIG", "SET", "maxmemory", "0"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(t, testenv.ErrorOf(s.do(ctx, "CONFIG", "SET", "maxmemory", "0")))
 	late := with(Config{Address: socket}, WriteConfig{}, loader.OriginOptions{Timeout: origintest.Hasty})
 	origintest.RunWrites(t, []origintest.Write{{Name: "before it hangs", Writer: late, Key: "late", Value: "1"}})
 	proctest.Stop(t, server.Process)

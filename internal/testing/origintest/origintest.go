@@ -33,10 +33,18 @@ func Need(t testing.TB, program, install string) string {
 func Start(t testing.TB, cmd *exec.Cmd, socket string) {
 	t.Helper()
 	testenv.Must(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
+	t.Cleanup(func() { end(cmd, os.Kill) })
+	awaitSocket(t, cmd, socket)
+}
+
+// end ends a process, unless it has ended.
+func end(cmd *exec.Cmd, by os.Signal) {
+	_ = cmd.Process.Signal(by)
+	_ = cmd.Wait()
+}
+
+func awaitSocket(t testing.TB, cmd *exec.Cmd, socket string) {
+	t.Helper()
 	testenv.Succeeds(t, cmd.Path+" to listen", func() error {
 		c, err := net.Dial("unix", socket)
 		if err == nil {

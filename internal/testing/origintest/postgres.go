@@ -17,10 +17,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
-// Postgres is a PostgreSQL server of one test. It listens only on a socket in its folder.
+// Postgres is a PostgreSQL server, which one test has at a time. It listens only on a socket in its folder.
 type Postgres struct {
+	// Process is that of the last Start.
+	Process *exec.Cmd
+
 	program, dir, data string
 	as                 *syscall.SysProcAttr
+	shared             bool // see SharedPostgres
 
 	mu   sync.Mutex     // held while a statement runs
 	conn *pgconn.PgConn // for the tests' statements: making one costs more than most of them; nil: none
@@ -30,8 +34,13 @@ type Postgres struct {
 // installed.
 func NewPostgres(t testing.TB) *Postgres {
 	t.Helper()
+	return newPostgres(t, Folder(t))
+}
+
+func newPostgres(t testing.TB, dir string) *Postgres {
+	t.Helper()
 	const install = "apt-get install postgresql"
-	p := &Postgres{program: Need(t, "postgres", install), dir: Folder(t)}
+	p := &Postgres{program: Need(t, "postgres", install), dir: dir}
 	p.data = filepath.Join(p.dir, "data")
 	initdb := Need(t, "initdb", install)
 	if os.Getuid() == 0 { // PostgreSQL refuses to run as root
@@ -55,28 +64,6 @@ func NewPostgres(t testing.TB) *Postgres {
 	return p
 }
 
-// template is the folder that servers begin with.
-var template struct {
-	dir  string // empty: each makes its own
-	once sync.Once
-}
-
-// Main is testenv's, for a package that starts many servers. They begin with copies of one folder, and so all
-// have the same system identifier.
-func Main(m *testing.M) { testenv.Main(withTemplate{m}) }
-
-type withTemplate struct{ *testing.M }
-
-func (w withTemplate) Run() int {
-	dir, err := os.MkdirTemp("", "cso")
-	if err != nil {
-		panic(err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	template.dir = dir
-	return w.M.Run()
-}
-
 func (p *Postgres) initdb(t testing.TB, program, dir string) {
 	t.Helper()
 	p.command(t, exec.Command(program, "-D", dir, "-U", "tester",
@@ -97,14 +84,23 @@ func (p *Postgres) command(t testing.TB, c *exec.Cmd) {
 // process. If the process is killed, its data stays for the next Start.
 func (p *Postgres) Start(t testing.TB, settings ...string) *exec.Cmd {
 	t.Helper()
-	server := exec.Command(p.program, "-D", p.data, "-k", p.dir, "-c", "listen_addresses=",
-		"-c", "fsync=off", "-c", "autovacuum=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
-	for _, s := range settings {
+	server := exec.Command(p.program, "-D", p.data, "-k", p.dir)
+	if p.shared {
+		settings = append(settings, sharedSettings...)
+	}
+	for _, s := range append([]string{
+		"listen_addresses=", "fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=100",
+		"shared_buffers=4MB",
+	}, settings...) {
 		server.Args = append(server.Args, "-c", s)
 	}
 	server.SysProcAttr, server.Dir = p.as, p.dir
-	p.conn = nil // of the process before
-	Start(t, server, p.Socket())
+	p.conn, p.Process = nil, server // the connection was of the process before
+	testenv.Must(t, server.Start())
+	if !p.shared {
+		t.Cleanup(func() { end(server, syscall.SIGKILL) })
+	}
+	awaitSocket(t, server, p.Socket())
 	p.Exec(t, "SELECT 1") // the socket is there before the server answers
 	return server
 }

@@ -2,7 +2,7 @@
 //
 // Inputs are environment variables. CI=true says that nothing may be missing.
 // LONG_TESTS=1 runs the tests whose names begin with TestLengthy; without it they are skipped.
-// TEST_COMMAND is the path of the built command; without it each package builds its own.
+// TEST_COMMAND is the path of the built command; without it each package takes a copy of one.
 // The package starts no goroutine, and only tests import it.
 package testenv
 
@@ -42,8 +42,8 @@ func Needs(t testing.TB, reason string) {
 	t.Skip(reason)
 }
 
-// Build returns the path of the command, which it builds into the folder unless the caller
-// of the tests has built it.
+// Build returns the path of the command, which it puts into the folder unless the caller of the tests has
+// built it. "go run" links it once for all packages, and keeps it; "go build" would do so for each.
 func Build(folder string) (string, error) {
 	if path := os.Getenv("TEST_COMMAND"); path != "" {
 		return path, nil
@@ -54,11 +54,11 @@ func Build(folder string) (string, error) {
 		return "", fmt.Errorf("go list: %w", err)
 	}
 	path := filepath.Join(folder, "cachesidecar")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, "./cmd/cachesidecar")
+	cmd := exec.Command("go", "run", "-exec", "cp", "./cmd/cachesidecar", path)
 	cmd.Dir = strings.TrimSpace(string(root)) // the module of the command: its go.sum has what it needs
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
+		return "", fmt.Errorf("go run: %w\n%s", err, out)
 	}
 	return path, nil
 }
@@ -80,3 +80,14 @@ func Must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Should reports an error, and the test goes on.
+func Should(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// ErrorOf returns the error of a call that returns something else too.
+func ErrorOf[T any](_ T, err error) error { return err }
