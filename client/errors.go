@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
@@ -50,10 +51,5 @@ var refusals = []error{
 // changes reports whether a failed write may have been executed, or has found another
 // value, or none, than the near cache may have.
 func changes(err error) bool {
-	for _, e := range refusals {
-		if errors.Is(err, e) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(refusals, func(e error) bool { return errors.Is(err, e) })
 }

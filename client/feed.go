@@ -116,11 +116,7 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 	if w.Reset {
 		return yield(Event{Kind: Reset}, nil)
 	}
-	namespace := string(f.namespace)
-	if namespace == "" {
-		namespace = f.slot.shared.cfg.Namespace
-	}
-	namespace = cmp.Or(namespace, "default")
+	namespace := cmp.Or(string(f.namespace), f.slot.shared.cfg.Namespace, "default")
 	var names map[uint64]string
 	if len(keys) > 0 {
 		if f.welcome.Hash.Name != wire.HashName {

@@ -1,7 +1,9 @@
 package client
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,13 +54,10 @@ func (h *hits) tallyOf(name string) *tally {
 	return t
 }
 
-func (h *hits) tallies() (list []*tally) {
+func (h *hits) tallies() []*tally {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	for _, t := range h.byName {
-		list = append(list, t)
-	}
-	return list
+	return slices.Collect(maps.Values(h.byName))
 }
 
 // sum returns how many reads were answered in one of these ways.

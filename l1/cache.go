@@ -1,6 +1,7 @@
 package l1
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"strings"
@@ -88,12 +89,7 @@ type Cache struct {
 
 // New returns an empty cache.
 func New(cfg Config) (*Cache, error) {
-	if cfg.Bytes == 0 {
-		cfg.Bytes = DefaultBytes
-	}
-	if cfg.MaxValue == 0 {
-		cfg.MaxValue = DefaultMaxValue
-	}
+	cfg.Bytes, cfg.MaxValue = cmp.Or(cfg.Bytes, DefaultBytes), cmp.Or(cfg.MaxValue, DefaultMaxValue)
 	if cfg.Bytes < minBytes || cfg.MaxValue < 1 {
 		return nil, fmt.Errorf("l1: %d bytes with values of up to %d: give at least %d and 1",
 			cfg.Bytes, cfg.MaxValue, minBytes)

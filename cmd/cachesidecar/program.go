@@ -65,12 +65,8 @@ func (writer *checkedWriter) Write(b []byte) (n int, err error) {
 var errStatus1 = errors.New("miss")
 
 func timedOut(err error) bool {
-	for _, e := range []error{cachesidecar.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+	return errors.Is(err, cachesidecar.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // sleep waits for a time, or for the end of ctx, which is an error.

@@ -198,9 +198,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Policy = cmp.Or(c.Policy, Available)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	c.MaxConns = cmp.Or(c.MaxConns, 4096)
-	if c.Weight == 0 {
-		c.Weight = 1
-	}
+	c.Weight = cmp.Or(c.Weight, 1)
 	if c.Bound < MinBound {
 		return c, settings.Problemf("max_staleness", "%v: give at least %v", c.Bound, MinBound)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -49,10 +50,7 @@ func (p *Pool) Renew() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.renewal = cancel
-	remotes := make([]*remote, 0, len(p.remotes))
-	for _, r := range p.remotes {
-		remotes = append(remotes, r)
-	}
+	remotes := slices.Collect(maps.Values(p.remotes))
 	p.tasks.Go(func() { // ends with the last connection, or with Close
 		defer cancel()
 		var group errgroup.Group

@@ -60,13 +60,5 @@ func (snap Snapshot) After(earlier Snapshot) bool {
 
 // Covers reports whether a reader with the snapshot sees all that another snapshot counts as done.
 func (snap Snapshot) Covers(other Snapshot) bool {
-	if snap.Max < other.Max {
-		return false
-	}
-	for _, x := range snap.Open {
-		if other.done(x) {
-			return false
-		}
-	}
-	return true
+	return snap.Max >= other.Max && !slices.ContainsFunc(snap.Open, other.done)
 }
