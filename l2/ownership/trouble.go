@@ -1,83 +1,12 @@
 package ownership
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
-
-// judgeMembers decides which members are considered dead, and which are in the ring.
-// A large ring grows once in a while, and not with each new member: if a hundred
-// nodes begin together, each would compute a hundred rings, for as long as a lease
-// lives.
-func (m *Machine) judgeMembers() {
-	grows := len(m.entered) < growAtOnce || m.now-m.grownAt >= m.cfg.Bound/growEvery
-	for _, o := range m.members {
-		o.wasIn = o.wasIn || o.in
-		if !o.dead && o.missing && m.now-o.heardAt >= m.cfg.Detection {
-			o.dead = true
-			m.died(o, false)
-			o.leasedAt, o.leasesUs = 0, false
-		}
-		switch {
-		case o.dead || !o.in:
-			o.inRing = false
-		case !o.inRing && grows && m.leased(o):
-			o.inRing = true
-			m.grownAt = m.now
-		}
-	}
-}
-
-const (
-	growAtOnce = 8  // members; rings up to this size cost little
-	growEvery  = 16 // the part of the bound between two growths: a tick
-)
-
-// judgeSelf decides whether the node has joined, and whether it is in.
-func (m *Machine) judgeSelf() {
-	if !m.joined {
-		for _, o := range m.members {
-			m.joined = m.joined || o.live() && o.joined
-		}
-		m.joined = m.joined || m.now-max(m.joiningSince, m.rumourAt) >= m.cfg.Detection
-	}
-	anyIn, allLeased, first := false, true, true
-	for _, o := range m.members {
-		if o.live() && o.in {
-			anyIn = true
-			allLeased = allLeased && o.leasesUs && m.leased(o)
-		}
-		if o.live() && !m.leased(o) {
-			// The member lives, and this node cannot ask whether it
-			// begins as well: one of the two must wait. A refused host that is
-			// restarted again and again is waited for once.
-			first = first && m.now-cmp.Or(o.strange, o.polledAt) >= m.judgeAfter()
-		}
-	}
-	if anyIn {
-		m.noOtherInSince = m.now
-	}
-	switch {
-	case m.in:
-		if why := m.shouldGo(); why != "" {
-			m.stop(why)
-		}
-	case !m.joined || m.leaving:
-	case anyIn && !allLeased, !anyIn && !first, m.shouldGo() != "":
-	case anyIn, m.cfg.Bootstrap || m.now-m.noOtherInSince >= m.cfg.Detection:
-		m.in = true
-		m.inSince = m.State()
-		m.do(StateChanged{true, "joined"})
-	}
-}
-
-// judgeAfter returns how long a member's polls must go unanswered until this node
-// acts on it: by then all other members have told whether their polls go unanswered.
-func (m *Machine) judgeAfter() time.Duration { return m.cfg.Detection + m.cfg.Bound*3/4 }
 
 // unpolledFor lists the live members whose polls have not been answered for some time,
 // although gossip does not report them missing.
