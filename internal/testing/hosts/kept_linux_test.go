@@ -85,6 +85,7 @@ func keptInCluster(t *testing.T, bad func(string, ...any)) {
 		v, ctx := w.nodes[0], context.Background()
 		for round := range 3 {
 			want := map[string]string{}
+			owned := v.s.engine.Node.Owned().Len()
 			v.leave()
 			time.Sleep(time.Second)
 			w.evictAll()
@@ -107,10 +108,11 @@ func keptInCluster(t *testing.T, bad func(string, ...any)) {
 				}
 			}
 			v.start()
-			if k := v.decided(); k.Cold != "" || k.Partitions == 0 || k.Again != k.Partitions {
-				t.Fatalf("round %d: %+v", round, *k)
+			if k := v.decided(); k.Cold != "" || k.Partitions != owned || k.Again != owned {
+				t.Fatalf("round %d, of %d partitions: %+v", round, owned, *k)
 			}
 			if !w.holds(v.s, want, bad) {
+				t.Logf("round %d: %+v, %+v", round, *v.s.engine.Kept(), v.s.engine.Store.Stats())
 				break
 			}
 			for _, key := range keys {
