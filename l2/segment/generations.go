@@ -67,10 +67,13 @@ func (s *Store) owned(h header, partition uint16) bool {
 	return uint32(uint16(w)-h.generation) <= w>>16
 }
 
-// isKept reports whether an entry may be adopted.
+// isKept reports whether an entry may be adopted. Who asks whether it is owned as well does so afterwards: it may
+// be adopted between the two.
 func (s *Store) isKept(h header, partition uint16) bool {
+	w := s.generations[partition].Load() // before the reach, which grows first when an ownership begins
 	k := s.kept[partition].Load()
-	return k != 0 && !s.owned(h, partition) && uint32(s.Generation(partition)-h.generation) <= k&(begun-1)
+	back := uint32(uint16(w) - h.generation)
+	return back > w>>16 && k != 0 && back <= k&(begun-1)
 }
 
 // Adopt makes the kept entries of a partition those of the ownership with a generation, which must be the

@@ -39,7 +39,7 @@ func (s *Store) Read(dst []byte, k kv.Key, limit int, give bool, now time.Durati
 		return dst, Info{}, false
 	}
 	if partition := k.Hash.Partition(); !sh.visible(h, partition, now) {
-		if !sh.usable(h, partition, now) && !sh.store.isKept(h, partition) {
+		if !sh.store.isKept(h, partition) && !sh.usable(h, partition, now) {
 			sh.countHidden(h, partition)
 			sh.removeEntry(k.Hash, at, w, h)
 		}
