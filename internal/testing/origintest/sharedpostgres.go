@@ -1,7 +1,6 @@
 package origintest
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,7 +96,7 @@ func (p *Postgres) end() {
 // empty ends all sessions, and drops all that a test has made. It is an error if the server has ended, or if its
 // settings were altered: its processes need not have heard of it.
 func (p *Postgres) empty() error {
-	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
+	ctx, cancel := testenv.Background()
 	defer cancel()
 	return p.Use(ctx, func(c *pgconn.PgConn) error {
 		made, err := c.Exec(ctx, "SELECT format('DROP DATABASE %I', datname) FROM pg_database "+

@@ -24,6 +24,11 @@ func Context(t testing.TB) context.Context {
 	return ctx
 }
 
+// Background returns a context that ends after Patience, for what is done once the test's own has ended.
+func Background() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), Patience)
+}
+
 // Eventually waits until ok, which it asks again and again, and fails the test after Patience.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
