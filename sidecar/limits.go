@@ -125,9 +125,10 @@ const (
 	leastConnections = 750
 )
 
-// newPlaces returns the places that all connections share.
-func newPlaces(c *Config, files *fileShares) *quota.Places {
-	return quota.NewPlaces([quota.Resources]int64{
+// newBudget returns what all connections share.
+func newBudget(c *Config, files *fileShares) *quota.Budget {
+	b := quota.NewBudget(int64(c.BufferSize))
+	b.SetTotals([quota.Resources]int64{
 		quota.LeaseTokens: engine.MaxLeases,
 		quota.Watches:     engine.MaxWatches,
 		quota.Waiting:     session.MaxWaiting,
@@ -136,4 +137,5 @@ func newPlaces(c *Config, files *fileShares) *quota.Places {
 		quota.Flushes:     namespaces.MaxFlushed,
 		quota.Descriptors: int64(files.passed),
 	})
+	return b
 }

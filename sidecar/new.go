@@ -9,7 +9,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
@@ -91,8 +90,8 @@ func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
 		ReadPatience: cfg.readPatience,
 		L1Size:       int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
 		Namespaces: cfg.namespaces(), Cluster: node,
-		Clock: cfg.clock, Log: cfg.Log, Access: rules, Places: newPlaces(cfg, &s.files),
-		Budget: quota.NewBudget(int64(cfg.BufferSize)), Keep: s.kept.config(cfg),
+		Clock: cfg.clock, Log: cfg.Log, Access: rules, Budget: newBudget(cfg, &s.files),
+		Keep: s.kept.config(cfg),
 		Peer: func(from kv.Process) server.Handler { return s.sessions.Peer(from) },
 		Program: engine.Program{
 			Stats: func() cachesidecar.Stats { return s.telemetry.Stats() }, Reload: cfg.Reload,

@@ -113,8 +113,8 @@ func (s *Sidecar) setLimits() {
 	c := &s.present
 	e := s.engine
 	e.Deadlines.SetDefault(c.RequestTimeout)
-	e.Places.SetTotal(quota.Namespaces, int64(c.MaxNamespaces-len(c.Namespaces)))
-	e.Places.SetTotal(quota.Connections, int64(c.connections()))
+	e.Budget.SetTotal(quota.Namespaces, int64(c.MaxNamespaces-len(c.Namespaces)))
+	e.Budget.SetTotal(quota.Connections, int64(c.connections()))
 	files := shareFiles(c, fileLimit())
 	s.server.SetMaxConns(files.apps)
 	if s.memcached.server != nil {

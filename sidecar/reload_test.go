@@ -332,7 +332,7 @@ func TestReloadEffects(t *testing.T) {
 			func(r *reloaded) bool { c := stranger(r); return c.By.Show(webSecret) == nil }},
 		"max_connections": {func(c *Config) { c.MaxConnections = 7 },
 			func(r *reloaded) bool {
-				return r.s.server.Limits().MaxConns == 7 && r.s.engine.Places.Total(quota.Connections) == 7
+				return r.s.server.Limits().MaxConns == 7 && r.s.engine.Budget.Total(quota.Connections) == 7
 			}},
 		"request_timeout": {func(c *Config) { c.RequestTimeout = time.Minute },
 			func(r *reloaded) bool { return r.s.engine.Deadlines.Timeout(&wire.Request{}) == time.Minute }},

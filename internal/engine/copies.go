@@ -140,6 +140,7 @@ func (m *Remote) Take(cl *Call, r *wire.Reply) {
 type Call struct {
 	key      kv.Key // its bytes are the call's own copy
 	asks     Question
+	by       uint64 // the app that it is made for
 	owner    *cluster.Host
 	at       time.Duration // before it was sent, on the boot clock
 	silent   time.Duration // when it is given up if the owner says nothing, on the boot clock
@@ -208,8 +209,9 @@ func questionOf(q *wire.Request) Question {
 // If w is not nil, it is told when a call that it has joined ends; if w is nil, the caller
 // waits for the call. Join returns a nil call if the call under way may outlast w.
 func (m *Remote) Join(
-	owner *cluster.Host, key kv.Key, asks Question, now kv.Moment, silent, until time.Duration, w *Wait,
+	owner *cluster.Host, key kv.Key, q *wire.Request, now kv.Moment, silent, until time.Duration, w *Wait,
 ) (cl *Call, lead bool) {
+	asks := questionOf(q)
 	m.Calls.Lock()
 	defer m.Calls.Unlock()
 	inTime := func(cl *Call) bool { return silent == until || silent >= cl.silent || cl.heard.Load() }
@@ -232,14 +234,14 @@ func (m *Remote) Join(
 	}
 	m.Counts.PeerReads.Add(1)
 	if asks.Options&wire.Fresh != 0 { // a fresh read is never shared
-		return newCall(owner, key, asks, now, silent, until), true
+		return newCall(owner, key, q, now, silent, until), true
 	}
-	return m.Calls.Add(key, func() *Call { return newCall(owner, key, asks, now, silent, until) }), true
+	return m.Calls.Add(key, func() *Call { return newCall(owner, key, q, now, silent, until) }), true
 }
 
-func newCall(owner *cluster.Host, key kv.Key, asks Question, now kv.Moment, silent, until time.Duration) *Call {
+func newCall(owner *cluster.Host, key kv.Key, q *wire.Request, now kv.Moment, silent, until time.Duration) *Call {
 	key.Bytes = bytes.Clone(key.Bytes)
-	return &Call{key: key, asks: asks, owner: owner, at: now.Boot, silent: silent, until: until}
+	return &Call{key: key, asks: questionOf(q), by: q.By, owner: owner, at: now.Boot, silent: silent, until: until}
 }
 
 // End wakes the readers that wait for the call, and returns those that are to be told.

@@ -60,7 +60,6 @@ type Config struct {
 	Clock  kv.Clock
 	Log    *slog.Logger
 	Access *access.Rules
-	Places *quota.Places
 	Budget *quota.Budget
 
 	Program Program

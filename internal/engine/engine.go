@@ -21,9 +21,8 @@ import (
 // those above it.
 type Engine struct {
 	deps
-	Access *access.Rules // of the socket
-	Places *quota.Places
-	Budget *quota.Budget               // of memory for requests and answers under way
+	Access *access.Rules               // of the socket
+	Budget *quota.Budget               // what requests under way may hold
 	Serves func(partition uint16) bool // what the store asks before a change; New sets it
 
 	Watches  *Watches
@@ -140,7 +139,7 @@ func (e *Engine) ServePeer(
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		pins.Release()
-		e.eachAtOnce(len(q.Keys), pins.Client, func(i int, pins *namespaces.Pins) {
+		e.eachAtOnce(len(q.Keys), pins.By, func(i int, pins *namespaces.Pins) {
 			one := *q
 			if q.Op == wire.OpMGet {
 				one.Op, one.Key, one.Keys = wire.OpGet, q.Keys[i], nil

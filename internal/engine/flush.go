@@ -59,7 +59,7 @@ func (ch *Changes) FlushCluster(
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := ch.Namespaces.ReserveFlush(name, pins.Client); bad != nil {
+	if bad := ch.Namespaces.ReserveFlush(name, pins.By); bad != nil {
 		return wire.ErrorReply(bad)
 	}
 	defer ch.Namespaces.ReleaseFlush(name)

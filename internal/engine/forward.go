@@ -43,11 +43,11 @@ func (m *Remote) join(
 	}
 	if ns == nil { // the key names no slot, by which calls are found
 		m.Counts.PeerReads.Add(1)
-		cl = newCall(owner, key, questionOf(q), now, wait.silent, wait.deadline)
+		cl = newCall(owner, key, q, now, wait.silent, wait.deadline)
 		cl.slotless = true
 		return cl, true, r
 	}
-	cl, lead = m.Join(owner, key, questionOf(q), now, wait.silent, wait.deadline, nil)
+	cl, lead = m.Join(owner, key, q, now, wait.silent, wait.deadline, nil)
 	return cl, lead, r
 }
 
@@ -137,7 +137,7 @@ func (m *Remote) askOwner(ctx context.Context, ns []byte, list []*Call, wait pat
 // questionFor returns the request that asks the owner of some calls.
 func questionFor(ns []byte, list []*Call) *wire.Request {
 	cl := list[0]
-	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: cl.key.Bytes, Options: cl.asks.Options}
+	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: cl.key.Bytes, Options: cl.asks.Options, By: cl.by}
 	if cl.asks.Lease {
 		q.Op = wire.OpLease
 	}
@@ -219,7 +219,7 @@ func (m *Remote) delete(
 ) {
 	out := &wire.Request{
 		Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, ReplicaLagMS: q.ReplicaLagMS,
-		UntilNS: executeBeforeAtOwner(owner, q, deadline), Compare: q.Compare, StaleMS: q.StaleMS,
+		UntilNS: executeBeforeAtOwner(owner, q, deadline), Compare: q.Compare, StaleMS: q.StaleMS, By: q.By,
 	}
 	for _, i := range list {
 		out.Keys = append(out.Keys, q.Keys[i])

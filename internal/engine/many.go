@@ -52,12 +52,12 @@ func (e *Engine) rounds(
 const fetchesAtOnce = 16
 
 // eachAtOnce calls f for n keys, some at a time: each may wait for an origin, or for its last owner.
-func (e *Engine) eachAtOnce(n int, m *quota.Client, f func(i int, pins *namespaces.Pins)) {
+func (e *Engine) eachAtOnce(n int, by *quota.Account, f func(i int, pins *namespaces.Pins)) {
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
 	for i := range n {
 		group.Go(func() error {
-			pins := namespaces.Pins{Table: e.Namespaces, Client: m}
+			pins := namespaces.Pins{Table: e.Namespaces, By: by}
 			defer pins.Release()
 			f(i, &pins)
 			return nil
@@ -96,7 +96,7 @@ func (e *Engine) deleteMany(
 		for owner, list := range groups {
 			wg.Go(func() { e.Remote.delete(ctx, owner, q, list, items, deadline) })
 		}
-		e.eachAtOnce(len(slow), pins.Client, func(n int, pins *namespaces.Pins) {
+		e.eachAtOnce(len(slow), pins.By, func(n int, pins *namespaces.Pins) {
 			i := slow[n]
 			items[i], _ = e.local(ctx, q, q.Keys[i], pins, now, deadline)
 		})
@@ -186,7 +186,7 @@ func (r *mget) one(i int) *wire.Request {
 	q := r.q
 	return &wire.Request{
 		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App, Region: q.Region,
-		TimeoutMS: q.TimeoutMS,
+		TimeoutMS: q.TimeoutMS, By: q.By,
 	}
 }
 
@@ -202,7 +202,7 @@ func (r *mget) round(todo []int, now kv.Moment) (left []int) {
 	for to, list := range of.leads {
 		asked.Go(func() { e.Remote.askOwner(r.ctx, r.q.Namespace, list, to.wait) })
 	}
-	e.eachAtOnce(len(of.slow), r.pins.Client, func(n int, pins *namespaces.Pins) {
+	e.eachAtOnce(len(of.slow), r.pins.By, func(n int, pins *namespaces.Pins) {
 		i := of.slow[n]
 		if r.full(i) {
 			r.items[i] = wire.ErrorReply(tooLong)

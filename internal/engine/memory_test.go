@@ -21,7 +21,7 @@ func TestCopiesTakeMemory(t *testing.T) {
 	h := onehost.New(t, onehost.Config{L2Size: 64 << 20, BufferSize: 8 << 20})
 	long := strings.Repeat("x", 1<<20)
 	onehost.Is(t, "SET", h.Set("k", long), wire.OK, "")
-	hog, own := h.Budget.Open("hog", "", nil), h.Budget.Open("uid 1", "", nil)
+	hog, own := h.Budget.Open("hog", ""), h.Budget.Open("uid 1", "")
 	var held quota.Held
 	held.Begin(own, 0)
 	serve := func(q wire.Request) wire.Reply {
@@ -74,7 +74,7 @@ func TestLoadsTakeMemory(t *testing.T) {
 		o := onehost.NewOrigin(10 * time.Millisecond)
 		o.Put("k", bytes.Repeat([]byte("x"), 100_000))
 		h := loading(t, o, func(s *namespaces.Settings) { s.Guard.Breaker.Failures = 1 })
-		hog := h.Budget.Open("hog", "", nil)
+		hog := h.Budget.Open("hog", "")
 		hog.Force(quota.ForAnswers, h.Budget.Size())
 		for range 2 {
 			if r := h.Get("k", 0); r.Status != wire.Busy || !strings.Contains(string(r.Message), "there is no memory for its answer") {

@@ -138,7 +138,7 @@ func (c *Local) claimLoad(
 		}
 		return true
 	}
-	claim := c.tokens.newClaim(ns, k, epoch, pins.Client)
+	claim := c.tokens.newClaim(ns, k, epoch, pins.By)
 	claim.Time, claim.Ends = cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, claim.Time), true
 	out, err := c.LeaseTokens.Try(claim)
 	switch {

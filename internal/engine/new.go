@@ -28,12 +28,12 @@ func New(cfg Config) (*Engine, error) {
 			Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])),
 			self: []byte(cfg.Node), Counts: &Counts{},
 		},
-		Access: cfg.Access, Places: cfg.Places, Budget: cfg.Budget,
+		Access: cfg.Access, Budget: cfg.Budget,
 	}
 	e.Deadlines = &Deadlines{clock: e.Clock, counts: e.Counts}
 	e.Deadlines.SetDefault(cfg.RequestTimeout)
 	if e.Budget != nil {
-		e.origins.Account = e.Budget.Open("origins", "", nil)
+		e.origins.Account = e.Budget.Open("origins", "")
 	}
 	for _, make := range []func() error{e.makeTables, e.makeStore, e.makeNode} {
 		if err := make(); err != nil {
@@ -77,7 +77,7 @@ func (e *Engine) makeStore() (err error) {
 	names.Kept = e.kept.names(e.Store.Taken())
 	e.Namespaces, err = namespaces.New(names, namespaces.Parts{
 		Store: e.Store, Ledger: e.Ledger, Leases: e.LeaseTokens, Shared: e.SharedMemory.Writer, Memory: e.origins,
-		Flushes: e.Places.Join("other hosts"), Detach: e.Changes.DetachSlot,
+		Flushes: e.Budget.Open("other hosts", ""), Detach: e.Changes.DetachSlot,
 		CaughtUp: e.caughtUp, OwnsAssigned: e.ownsAssigned,
 		Owns: func(p uint16) bool { return e.Node.OwnershipEpoch(p) != 0 }, Read: e.readKey,
 		Cached: func(k kv.Key, r *loader.Reservation) ([]byte, bool, kv.Version, error) { return e.Loads.cached(k, r) },

@@ -69,7 +69,7 @@ func (tokens *Tokens) claim(
 	if epoch == 0 {
 		return Moved()
 	}
-	claim := tokens.newClaim(ns, key, epoch, quota.ClientOf(ctx))
+	claim := tokens.newClaim(ns, key, epoch, quota.AccountOf(ctx))
 	var grant flight.Grant
 	var err error
 	if old, ok := tokens.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
@@ -120,8 +120,8 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 // none for this client. It returns false if the request must go the slow way, for example
 // because this host does not own the key, entries of its partition are on their way here,
 // or its token is out.
-func (tokens *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.Client) (wire.Reply, bool) {
-	claim, ok := tokens.claimOf(ns, q, m)
+func (tokens *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, by *quota.Account) (wire.Reply, bool) {
+	claim, ok := tokens.claimOf(ns, q, by)
 	if !ok {
 		return wire.Reply{}, false
 	}
@@ -139,7 +139,7 @@ func (tokens *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *quota.
 // claimOf returns the claim of a LEASE of a key that this host owns, all of whose entries are here,
 // and that only apps load. Its bytes are the request's.
 func (tokens *Tokens) claimOf(
-	ns *namespaces.Namespace, q *wire.Request, m *quota.Client,
+	ns *namespaces.Namespace, q *wire.Request, by *quota.Account,
 ) (claim flight.Claim, ok bool) {
 	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil || checkAllowed(ns, q.Key) != nil {
 		return claim, false
@@ -150,14 +150,32 @@ func (tokens *Tokens) claimOf(
 	if epoch == 0 || tokens.coming(partition) {
 		return claim, false
 	}
-	return tokens.newClaim(ns, key, epoch, m), true
+	return tokens.newClaim(ns, key, epoch, by), true
 }
 
-// newClaim returns the claim of a key by a member, or by nil.
-func (tokens *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, m *quota.Client) flight.Claim {
+// tokenPlace is the place of a token in an account.
+type tokenPlace struct{ by *quota.Account }
+
+// Take takes the place. A token that is handed over from another client is taken even if no place is left.
+func (p tokenPlace) Take(handed bool) error {
+	if handed {
+		p.by.AcquireAnyway(quota.LeaseTokens, 1)
+		return nil
+	}
+	if err := p.by.Acquire(quota.LeaseTokens); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Give gives the place back.
+func (p tokenPlace) Give() { p.by.Release(quota.LeaseTokens) }
+
+// newClaim returns the claim of a key on behalf of an account, or of this process.
+func (tokens *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, by *quota.Account) flight.Claim {
 	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: tokens.loads.Stamp, Time: ns.LeaseTime}
-	if m != nil {
-		claim.Place = m
+	if by != nil {
+		claim.Place = tokenPlace{by}
 	}
 	return claim
 }

@@ -27,8 +27,8 @@ import (
 type Wait struct {
 	Request  wire.Request // with its own bytes
 	Conn     *server.Conn
-	Client   *quota.Client
-	Deadline time.Duration // on the boot clock
+	By       *quota.Account // on whose behalf it waits
+	Deadline time.Duration  // on the boot clock
 	Trace    inspect.Trace
 	Reading  context.Context // ends with the connection
 	Asker    Asker
@@ -82,7 +82,7 @@ func (e *Engine) startGet(w *Wait, ns *namespaces.Namespace) bool {
 		return false
 	}
 	w.host, w.began = string(owner.Node), now.Boot
-	cl, lead := e.Remote.Join(owner, key, questionOf(q), now, w.until, w.Deadline, w)
+	cl, lead := e.Remote.Join(owner, key, q, now, w.until, w.Deadline, w)
 	if !lead {
 		return cl != nil
 	}
@@ -125,7 +125,7 @@ func (wait *Wait) TraceWait(now time.Duration) {
 }
 
 // Account returns the account on whose behalf the owner is asked.
-func (wait *Wait) Account() *quota.Account { return wait.Conn.Account() }
+func (wait *Wait) Account() *quota.Account { return wait.By }
 
 // Answered takes the owner's answer, and answers all reads that have joined the call.
 func (wait *Wait) Answered(a *transport.Answers, frame []byte, err error) {
@@ -164,7 +164,7 @@ func (wait *Wait) tell(a *transport.Answers, cl *Call) {
 // queueLease makes a LEASE wait for the token of its key, or for the fill, until its time is over or its
 // connection ends.
 func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, waits bool) {
-	claim, ok := e.Tokens.claimOf(ns, &w.Request, w.Client)
+	claim, ok := e.Tokens.claimOf(ns, &w.Request, w.By)
 	if !ok {
 		return Moved(), false
 	}

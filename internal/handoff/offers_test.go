@@ -416,7 +416,7 @@ func TestSlotOfNobodyBetweenBatches(t *testing.T) {
 				a.store.Delete(k, a.clock.Read())
 			}
 			// A new name takes the slot of an empty one, and then may not have it.
-			member := quota.NewPlaces([quota.Resources]int64{}).Join("an app")
+			member := quota.NewBudget(0).Open("an app", "")
 			_, bad := a.names.Obtain([]byte("after"), member)
 			if bad == nil || a.names.InSlot(keys[0].Namespace) != nil {
 				t.Fatalf("the slot is still taken; %v", bad)

@@ -16,7 +16,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/simnet"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -340,7 +339,7 @@ func TestAnswersAreGivenBack(t *testing.T) {
 		a.release(ballot, all())
 		src := b.from(ballot, a, all())
 		budget := quota.NewBudget(0)
-		ctx := rpc.WithAccount(context.Background(), budget.Open("a reader", "", nil))
+		ctx := quota.WithAccount(context.Background(), budget.Open("a reader", ""))
 		taken := func() int64 { return budget.Stats().Peers }
 		if err := b.FetchNow(ctx, src, namespaces.Default, long); err != nil || taken() != 0 || !b.has(long) {
 			t.Errorf("after a fetch %d bytes are taken; %v", taken(), err)

@@ -2,7 +2,6 @@ package memcached
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -51,17 +50,17 @@ var works = sync.Pool{New: func() any { return new(work) }}
 
 // Handler returns the handler of a new connection.
 func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
-	by, owner, process := d.Sessions.Engine.Access.Memcached(), "memcached", ""
+	by, app := d.Sessions.Engine.Access.Memcached(), quota.App{User: quota.Nobody}
 	about := []any{"from", nc.RemoteAddr().String()}
 	if nc.LocalAddr().Network() == "unix" {
-		app, err := unixsock.PeerOf(nc)
+		peer, err := unixsock.PeerOf(nc)
 		if err != nil {
 			return nil, err
 		}
-		owner, process = quota.UserTenant(app.UID), fmt.Sprint("pid ", app.PID)
-		about = []any{"pid", app.PID, "uid", app.UID, "gid", app.GID}
+		app = quota.App{User: peer.UID, Process: peer.PID}
+		about = []any{"pid", peer.PID, "uid", peer.UID, "gid", peer.GID}
 	}
-	c, err := d.Sessions.Join(by, owner, process, append(about, "protocol", "memcached")...)
+	c, err := d.Sessions.Join(by, app, append(about, "protocol", "memcached")...)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +73,7 @@ func (t *handler) beginRequest(op wire.Op, key []byte) *wire.Request {
 	keys := q.Keys[:0]
 	*q = wire.Request{} // in place: a literal with fields would be copied
 	q.Op, q.TTLMS, q.App = op, wire.TTLDefault, true
+	q.By = t.App
 	var ok bool
 	if q.Namespace, q.Key, ok = t.endpoint.split(key); ok {
 		t.nameless = nil

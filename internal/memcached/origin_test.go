@@ -242,7 +242,7 @@ func TestTextTimes(t *testing.T) {
 // is refused, in silence if its command wants no answer.
 func TestTextWithoutMemory(t *testing.T) {
 	doors.Virtually(t, onehost.Config{}, func(t *testing.T, h *doors.Host) {
-		hog, most := h.Budget.Open("hog", "", nil), h.Budget.Size()-250_000
+		hog, most := h.Budget.Open("hog", ""), h.Budget.Size()-250_000
 		c := h.Text()
 		for _, key := range []string{"a", "b"} {
 			c.Ask("set "+key+" 0 0 500000\r\n"+strings.Repeat("x", 500_000), "STORED")

@@ -25,7 +25,7 @@ type Flush struct {
 // flushed is a flush and its place.
 type flushed struct {
 	Flush
-	by *quota.Client // has the place; nil for all namespaces
+	by *quota.Account // has the place; nil for all namespaces
 }
 
 // floor returns the version of the latest flush that concerns a name.
@@ -33,9 +33,9 @@ func (f flushes) floor(name string) kv.Version {
 	return max(f[name].Version, f[""].Version)
 }
 
-// remember notes a flush. other is the client that takes the place if no connection has
+// remember notes a flush. other is the account that takes the place if no connection has
 // claimed one. It returns false if the flush is not new.
-func (f flushes) remember(name string, floor kv.Version, at time.Duration, other *quota.Client) bool {
+func (f flushes) remember(name string, floor kv.Version, at time.Duration, other *quota.Account) bool {
 	if f.floor(name) >= floor {
 		return false
 	}
@@ -48,7 +48,7 @@ func (f flushes) remember(name string, floor kv.Version, at time.Duration, other
 		}
 	} else if !known {
 		flush.by = other
-		other.Force(quota.Flushes, 1)
+		other.AcquireAnyway(quota.Flushes, 1)
 	}
 	flush.Flush = Flush{Version: floor, At: at}
 	f[name] = flush
@@ -72,16 +72,16 @@ func (f flushes) has(name string) bool {
 // ReserveFlush takes a place to remember the flush of a name, for a connection of this host. It
 // comes before any host is told of the flush. Every host remembers all flushes, so a
 // user's share on one host is a share of the places of the whole cluster.
-func (n *Table) ReserveFlush(name string, m *quota.Client) *wire.Error {
+func (n *Table) ReserveFlush(name string, by *quota.Account) *wire.Error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.flushes.has(name) || m == nil {
+	if n.flushes.has(name) || by == nil {
 		return nil
 	}
-	if err := m.Acquire(quota.Flushes); err != nil {
+	if err := by.Acquire(quota.Flushes); err != nil {
 		return err
 	}
-	n.flushes[name] = flushed{by: m}
+	n.flushes[name] = flushed{by: by}
 	return nil
 }
 

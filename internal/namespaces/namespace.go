@@ -61,9 +61,9 @@ type slot struct {
 	Counts [wire.OpCount][Outcomes]atomic.Int64
 
 	// Under Table.mu.
-	client   *quota.Client // the connection that has brought the name; nil is this process
-	promised bool          // a Plan configures the name
-	removed  time.Duration // boot clock: when the name was configured last; zero: never
+	by       *quota.Account // the connection that has brought the name; nil is this process
+	promised bool           // a Plan configures the name
+	removed  time.Duration  // boot clock: when the name was configured last; zero: never
 
 	// A namespace that is not configured loses its slot when it is empty and another name
 	// needs one. A request has use read-locked while it touches the store, so that it

@@ -70,7 +70,7 @@ type Parts struct {
 	Leases   *flight.Leases
 	Shared   *shm.Writer                 // nil: apps share no memory
 	Memory   loader.Memory               // of origins' answers; nil: no bound
-	Flushes  *quota.Client               // of flushes from other hosts, and of this process
+	Flushes  *quota.Account              // of flushes from other hosts, and of this process
 	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
 	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes
 
@@ -230,7 +230,7 @@ func (n *Table) InSlot(id kv.NamespaceID) *Namespace {
 func (n *Table) Lookup(name []byte) *Namespace { return n.All()[string(name)] }
 
 // Obtain returns the namespace of a name for a write, and gives it a slot if it has none.
-func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
+func (n *Table) Obtain(name []byte, by *quota.Account) (*Namespace, *wire.Error) {
 	if ns := n.Lookup(name); ns != nil {
 		return ns, nil
 	}
@@ -252,12 +252,12 @@ func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 		n.refused = time.Now()
 		return nil, full
 	}
-	if err := n.share(table, m); err != nil {
+	if err := n.share(table, by); err != nil {
 		n.names.Store(&table) // without the retired names
 		return nil, err
 	}
 	ns := n.settle(n.takeSlot(string(name)), n.others, false)
-	ns.client = m
+	ns.by = by
 	ns.now.Store(ns)
 	table[ns.Name] = ns
 	n.names.Store(&table)
@@ -266,19 +266,19 @@ func (n *Table) Obtain(name []byte, m *quota.Client) (*Namespace, *wire.Error) {
 
 // share takes a place for a name. If there is none, it frees the place of an empty name
 // of the same tenant.
-func (n *Table) share(table map[string]*Namespace, m *quota.Client) *wire.Error {
-	err := m.Acquire(quota.Namespaces)
-	if err == nil || time.Since(m.SlotSearchFailedAt) < SearchEvery {
+func (n *Table) share(table map[string]*Namespace, by *quota.Account) *wire.Error {
+	err := by.Acquire(quota.Namespaces)
+	if err == nil || time.Since(by.SlotSearchFailedAt) < SearchEvery {
 		return err
 	}
-	own := func(ns *Namespace) bool { return ns.client == m }
-	tenants := func(ns *Namespace) bool { return ns.client != nil && ns.client.Tenant() == m.Tenant() }
+	own := func(ns *Namespace) bool { return ns.by == by }
+	tenants := func(ns *Namespace) bool { return ns.by != nil && ns.by.Tenant() == by.Tenant() }
 	if n.retireOne(table, own) || n.retireOne(table, tenants) {
-		if err = m.Acquire(quota.Namespaces); err == nil {
+		if err = by.Acquire(quota.Namespaces); err == nil {
 			return nil
 		}
 	}
-	m.SlotSearchFailedAt = time.Now()
+	by.SlotSearchFailedAt = time.Now()
 	return err
 }
 
@@ -309,7 +309,7 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 		if unused {
 			n.forgetLoads(ns)
 			delete(table, name)
-			ns.client.Release(quota.Namespaces)
+			ns.by.Release(quota.Namespaces)
 			n.show(ns.slot, true)
 			n.free = append(n.free, ns.ID)
 			return true

@@ -48,7 +48,7 @@ func (n *Table) settleKept() {
 			ns := n.settle(n.takeSlot(name), n.others, false)
 			ns.now.Store(ns)
 			if n.Flushes.Acquire(quota.Namespaces) == nil {
-				ns.client = n.Flushes
+				ns.by = n.Flushes
 			}
 			table[name] = ns
 		}

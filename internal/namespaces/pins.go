@@ -12,7 +12,7 @@ import (
 // does not lose its slot. Pins must not be used concurrently.
 type Pins struct {
 	Table  *Table
-	Client *quota.Client          // the connection on whose behalf names get slots
+	By     *quota.Account         // on whose behalf names get slots
 	pinned []*Namespace           // read-locked, and not released
 	Last   *Namespace             // looked up last
 	from   *map[string]*Namespace // the table that Last is from
@@ -40,7 +40,7 @@ func (b *Pins) Write(name []byte) (*Namespace, *wire.Error) {
 	}
 	for {
 		from := b.Table.names.Load() // if Obtain makes another table, the next call looks there
-		ns, err := b.Table.Obtain(name, b.Client)
+		ns, err := b.Table.Obtain(name, b.By)
 		if err != nil {
 			return nil, err
 		}

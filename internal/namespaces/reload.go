@@ -292,8 +292,8 @@ func (p *Plan) settle(name string, old *Namespace, cfg Settings) (ns *Namespace)
 		ns.shared = old.shared
 		ns.warming, ns.Origin, ns.KeyFilter = old.warming, old.Origin, old.KeyFilter
 		ns.removed = 0
-		ns.client.Release(quota.Namespaces)
-		ns.client = nil
+		ns.by.Release(quota.Namespaces)
+		ns.by = nil
 	}
 	if opened {
 		ns.Origin, ns.KeyFilter = other, p.filters[name]

@@ -318,7 +318,7 @@ func (p *Pool) open(ctx context.Context, r *remote) (*rpc.Client, error) {
 		}
 	}
 	return rpc.NewClient(nc, rpc.ClientConfig{
-		MaxCalls: MaxCalls, Budget: p.cfg.Budget, Owner: "node " + string(r.id.Node),
+		MaxCalls: MaxCalls, Budget: p.cfg.Budget, Owner: quota.NodeTenant(string(r.id.Node)),
 	}), nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -149,7 +150,7 @@ func (s *session) greet(c *server.Conn, frame []byte) error {
 	id.merge(&h)
 	s.conn, s.from, s.purpose = c, from, purpose
 	s.inner = s.server.handler(from, purpose)
-	c.Account().Move("node "+string(from.Node), string(purpose))
+	c.Account().Move(quota.NodeTenant(string(from.Node)), string(purpose))
 	s.server.replace(s)
 	answer := id.hello(purpose)
 	body := wire.MarshalBody(&answer)
@@ -271,8 +272,10 @@ func (s *session) Oversized(c *server.Conn, _ []byte, length int, _ error) {
 	}
 }
 
-// Tenant returns the owner of connections that have not been greeted.
-func (s *session) Tenant() (tenant, process string) { return "hosts that have not greeted", "" }
+// Account returns the account of a connection that has not been greeted.
+func (s *session) Account(b *quota.Budget) *quota.Account {
+	return b.Open("hosts that have not greeted", "")
+}
 
 // Close ends the session.
 func (s *session) Close(err error) {

@@ -41,50 +41,33 @@ var ErrBusy = errors.New("the memory for what is under way is in use")
 // DefaultBudget is the default size of a Budget, in bytes.
 const DefaultBudget = 128 << 20
 
-// Budget bounds the memory of everything in flight on the connections of a process. Each
-// connection has an account, below the account of the process at its other end, which is
-// below the account of the tenant: a user of this host, or another host.
+// Budget bounds what everything in flight on the connections of a process holds: the memory, and the places of each
+// Resource. Each connection has an account, below the account of the process at its other end, which is
+// below the account of the tenant.
 //
 // # Fair shares
 //
-// Every account gets what it asks for while less than 7/8 of the budget is used, and less
+// Every account gets what it asks for while less than 7/8 of a kind is taken; of memory, less
 // than half of it by requests that wait, which only their own time ends. Beyond that
 // limit, only an account with less than a fair share gets more. The share of a tenant is
-// the limit divided by the number of tenants that use memory. The share of a process is
+// the limit divided by the number of tenants that hold some. The share of a process is
 // its tenant's share divided by the tenant's processes, and the share of a connection is
 // that of its process divided by the connections. It is enough to be within the share at
 // one level, because then another account is above its share at that level. All other
 // accounts are refused at once. So the last eighth serves the neighbours of the largest
-// users, while reclaim makes these give.
+// users, while reclaim makes these give memory.
 type Budget struct {
 	max     int64
 	used    [Uses]atomic.Int64
 	refused [Uses]atomic.Int64
 	taken   atomic.Int64 // connections that had to give
 	root    Account
+	places  [Resources]places
 	buffers Buffers
 	turns   [turnKinds]turns
 	search  atomic.Int64 // last search for the largest user, UnixNano
 
 	mu sync.Mutex // guards the tree
-}
-
-// Account counts the memory of one connection, or of all connections of a process or an
-// tenant. A nil account has no bound.
-type Account struct {
-	budget *Budget
-	up     *Account
-	name   string
-	used   atomic.Int64
-	active atomic.Int64        // accounts below that use memory
-	reads  atomic.Int64        // of a connection and of a process: see Reads
-	long   atomic.Int64        // of a process: expected length of its next answers, in bytes
-	turns  [turnKinds]*Account // of a tenant: the processes with the last turns; under the mutex of turns
-
-	// Under the budget's mu.
-	named map[string]*Account   // below, by name
-	conns map[*Account]struct{} // below a process
-	giver Reclaimer             // of a connection
 }
 
 // Reclaimer is a connection that can be made to give its memory back.
@@ -109,7 +92,7 @@ func (b *Budget) Stats() cachesidecar.BufferStats {
 	s := cachesidecar.BufferStats{
 		Limit: b.max, Frames: b.used[ForFrames].Load(), Requests: b.used[ForRequests].Load(),
 		Answers: b.used[ForAnswers].Load(), Peers: b.used[ForPeers].Load(), Sockets: b.used[ForSockets].Load(),
-		RefusedFor: map[string]int64{}, Taken: b.taken.Load(), Tenants: b.root.active.Load(),
+		RefusedFor: map[string]int64{}, Taken: b.taken.Load(), Tenants: b.root.holders[memory].Load(),
 	}
 	for u := range ForSockets { // a socket without room refuses nothing: it waits
 		n := b.refused[u].Load()
@@ -118,94 +101,10 @@ func (b *Budget) Stats() cachesidecar.BufferStats {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a := b.root.greediest(); a != nil {
-		s.Most, s.MostBy = a.name, a.used.Load()
+	if a := b.root.greediest(memory); a != nil {
+		s.Most, s.MostBy = a.name, a.Used()
 	}
 	return s
-}
-
-// Open opens the account of a connection, or of a link to another host. g is nil if the
-// connection cannot be made to give memory back.
-func (b *Budget) Open(tenant, process string, g Reclaimer) *Account {
-	a := &Account{budget: b, giver: g}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	a.joinLocked(tenant, process)
-	return a
-}
-
-func (a *Account) joinLocked(tenant, process string) {
-	p := a.budget.root.below(tenant).below(process)
-	if p.conns == nil {
-		p.conns = map[*Account]struct{}{}
-		p.long.Store(firstAnswers)
-	}
-	p.conns[a] = struct{}{}
-	a.up = p
-}
-
-// leaveLocked takes the account out of the tree.
-func (a *Account) leaveLocked() {
-	p := a.up
-	delete(p.conns, a)
-	if o := p.up; len(p.conns) == 0 {
-		delete(o.named, p.name)
-		if len(o.named) == 0 {
-			delete(o.up.named, o.name)
-		}
-	}
-}
-
-func (a *Account) below(name string) *Account {
-	n := a.named[name]
-	if n == nil {
-		n = &Account{budget: a.budget, up: a, name: name}
-		if a.named == nil {
-			a.named = map[string]*Account{}
-		}
-		a.named[name] = n
-	}
-	return n
-}
-
-// Move moves the account to another tenant. The account must not be used meanwhile.
-func (a *Account) Move(tenant, process string) {
-	if a == nil {
-		return
-	}
-	a.budget.mu.Lock()
-	defer a.budget.mu.Unlock()
-	n := a.used.Load()
-	a.add(-n)
-	a.leaveLocked()
-	a.joinLocked(tenant, process)
-	a.add(n)
-}
-
-// Close closes the account, which must not use memory any more.
-func (a *Account) Close() {
-	if a == nil {
-		return
-	}
-	a.budget.mu.Lock()
-	defer a.budget.mu.Unlock()
-	a.leaveLocked()
-}
-
-// Process returns the account of the process above a connection's account.
-func (a *Account) Process() *Account {
-	if a == nil {
-		return nil
-	}
-	return a.up
-}
-
-// Used returns the memory that the account uses, in bytes.
-func (a *Account) Used() int64 {
-	if a == nil {
-		return 0
-	}
-	return a.used.Load()
 }
 
 // firstAnswers is the expected length of answers to a process before its first answer, in
@@ -236,22 +135,6 @@ func (a *Account) Awaits() bool {
 	return a == nil || a.reads.Load() <= 1 || a.up.reads.Load()*a.up.long.Load() <= a.budget.max/16
 }
 
-// add counts n more bytes at all levels.
-func (a *Account) add(n int64) {
-	if n == 0 {
-		return
-	}
-	for ; a != nil; a = a.up {
-		switch now := a.used.Add(n); {
-		case a.up == nil:
-		case now == n:
-			a.up.active.Add(1)
-		case now == 0:
-			a.up.active.Add(-1)
-		}
-	}
-}
-
 // Take charges n bytes to the account, or returns the reason why it may not have them.
 func (a *Account) Take(use Use, n int64) error { return a.TakeFor(a, nil, use, n) }
 
@@ -271,12 +154,12 @@ func (a *Account) TakeFor(asker *Account, sent *Sent, use Use, n int64) error {
 	// What is surely refused is not charged for a moment: many such moments would have others
 	// refused.
 	if b.over(use, n) && (!b.buffers.drop() || b.over(use, n)) {
-		if _, ok := asker.fair(sent, own, b.free(use)); !ok {
+		if _, at := asker.fair(memory, sent, own, b.free(use)); at == nil {
 			b.refused[use].Add(1)
 			return asker.tooMuch()
 		}
 	}
-	a.add(n)
+	a.add(memory, n)
 	b.used[use].Add(n)
 	if !b.over(use, 0) {
 		return nil
@@ -300,14 +183,14 @@ func (b *Budget) free(use Use) int64 {
 
 // over says whether only accounts below a fair share may have n more bytes for a use.
 func (b *Budget) over(use Use, n int64) bool {
-	return b.root.used.Load()+n > b.free(ForFrames) || b.used[use].Load()+n > b.free(use)
+	return b.root.Used()+n > b.free(ForFrames) || b.used[use].Load()+n > b.free(use)
 }
 
 // Force charges n bytes that are in use already, without a check: an answer that must be
 // given, or a few bytes of a frame.
 func (a *Account) Force(use Use, n int64) {
 	if a != nil {
-		a.add(n)
+		a.add(memory, n)
 		a.budget.used[use].Add(n)
 	}
 }
@@ -322,41 +205,24 @@ func (a *Account) Give(use Use, n int64) { a.Force(use, -n) }
 func (a *Account) mayKeep(sent *Sent, use Use) error {
 	b := a.budget
 	free, top := b.free(use), b.max
-	level, ok := a.fair(sent, 0, free)
-	if !ok {
+	level, at := a.fair(memory, sent, 0, free)
+	if at == nil {
 		return a.tooMuch()
 	}
-	used := &b.root.used
+	used := &b.root.has[memory]
 	if use == ForRequests { // no account can give them back early
 		used, top = &b.used[use], b.max/4*3
 	}
 	b.reclaim()
-	if used.Load() > top-(top-free)/4*int64(level) || b.root.used.Load() > b.max {
+	if used.Load() > top-(top-free)/4*level || b.root.Used() > b.max {
 		return a.tooMuch()
 	}
 	return nil
 }
 
-// fair says whether the account has, with n more bytes, no more than its fair share of some
-// bytes, at one of the levels at least: 0 is its tenant's, 1 its process's, 2 its own.
-func (a *Account) fair(sent *Sent, n, of int64) (level int, ok bool) {
-	for level, at := range [...]*Account{a.up.up, a.up, a} {
-		if of /= max(1, at.up.active.Load()); at.used.Load()+sent.of(at)+n <= of {
-			return level, true
-		}
-	}
-	return 0, false
-}
-
 func (a *Account) tooMuch() error {
-	process, tenant := a.up, a.up.up
-	of := ""
-	if process.name != "" {
-		of = fmt.Sprintf(", %s of it %s", process.name, mib(process.used.Load()))
-	}
-	return fmt.Errorf("%w: of buffer_size %s %s holds %s%s, this connection %s: "+
-		"read the answers, send less at a time, or raise buffer_size",
-		ErrBusy, mib(a.budget.max), tenant.name, mib(tenant.used.Load()), of, mib(a.used.Load()))
+	return fmt.Errorf("%w: of buffer_size %s %s: read the answers, send less at a time, or raise buffer_size",
+		ErrBusy, mib(a.budget.max), a.holds(memory, mib))
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -29,7 +29,8 @@ func TestFairShares(t *testing.T) {
 	b := NewBudget(64 * mb)
 	open := func(tenant, process string) (*Account, *asked) {
 		g := &asked{use: ForFrames}
-		g.account = b.Open(tenant, process, g)
+		g.account = b.Open(tenant, process)
+		g.account.Serves(g)
 		return g.account, g
 	}
 	greedy, gives := open("uid 1", "pid 1")
@@ -70,7 +71,7 @@ func TestFairShares(t *testing.T) {
 // because their memory cannot be taken back, and each tenant a fair part of that.
 func TestRequestsLeaveHalf(t *testing.T) {
 	b := NewBudget(64)
-	one, two := b.Open("uid 1", "", nil), b.Open("uid 2", "", nil)
+	one, two := b.Open("uid 1", ""), b.Open("uid 2", "")
 	n := 0
 	for n < 100 && one.Take(ForRequests, 1) == nil {
 		n++
@@ -95,7 +96,7 @@ func TestSharesDoNotAddUp(t *testing.T) {
 		b := NewBudget(64 * mb)
 		var got [4]int64
 		for i, of := range [4][2]string{{"uid 1", "pid 1"}, {"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
-			for a := b.Open(of[0], of[1], nil); a.Take(use, mb) == nil; {
+			for a := b.Open(of[0], of[1]); a.Take(use, mb) == nil; {
 			}
 			got[i] = b.used[use].Load() / mb
 		}
@@ -110,15 +111,17 @@ func TestSharesDoNotAddUp(t *testing.T) {
 func TestNextGreediestGives(t *testing.T) {
 	const mb = 1 << 20
 	b := NewBudget(64 * mb)
-	host := b.Open("node b", "", nil) // answers that have begun: they come or time out
+	host := b.Open("node b", "") // answers that have begun: they come or time out
 	greedy := &asked{use: ForFrames}
-	greedy.account = b.Open("uid 1", "pid 1", greedy)
+	greedy.account = b.Open("uid 1", "pid 1")
+	greedy.account.Serves(greedy)
 	modest := &asked{use: ForFrames}
-	modest.account = b.Open("uid 2", "pid 2", modest)
+	modest.account = b.Open("uid 2", "pid 2")
+	modest.account.Serves(modest)
 	for a, n := range map[*Account]int64{host: 29, greedy.account: 25, modest.account: 2} {
 		testenv.Must(t, a.Take(ForFrames, n*mb))
 	}
-	if err := b.Open("uid 3", "pid 3", nil).Take(ForFrames, 4*mb); err != nil {
+	if err := b.Open("uid 3", "pid 3").Take(ForFrames, 4*mb); err != nil {
 		t.Error(err)
 	}
 	if greedy.times != 1 || modest.times != 0 {
@@ -137,7 +140,7 @@ func awaits(a *Account, n int64) bool {
 // last ones.
 func TestAwaits(t *testing.T) {
 	b := NewBudget(256 << 20)
-	a := b.Open("uid 1", "pid 1", nil)
+	a := b.Open("uid 1", "pid 1")
 	if !awaits(a, 1) || !awaits(a, 16) || awaits(a, 17) {
 		t.Error("before the first answer they count as 1 MiB each")
 	}
@@ -151,13 +154,13 @@ func TestAwaits(t *testing.T) {
 	if !awaits(a, 2) || awaits(a, 3) {
 		t.Error("other than two answers of 8 MiB have room")
 	}
-	other := b.Open("uid 1", "pid 1", nil)
+	other := b.Open("uid 1", "pid 1")
 	if other.Reads(2); !awaits(a, 1) || awaits(a, 2) {
 		t.Error("reads of one process's connections do not count together")
 	}
 	other.Reads(-2)
 	for range 64 { // these use memory, and read nothing
-		testenv.Must(t, b.Open("uid 1", "pid 1", nil).Take(ForRequests, 1))
+		testenv.Must(t, b.Open("uid 1", "pid 1").Take(ForRequests, 1))
 	}
 	if !awaits(a, 2) {
 		t.Error("connections that read nothing count")
@@ -173,7 +176,7 @@ func TestAwaits(t *testing.T) {
 	if awaits(other, 2) {
 		t.Error("another connection of the process does not know of its answers")
 	}
-	if other := b.Open("uid 1", "pid 2", nil); !awaits(other, 16) {
+	if other := b.Open("uid 1", "pid 2"); !awaits(other, 16) {
 		t.Error("another process pays for it")
 	}
 }
@@ -183,7 +186,7 @@ func TestAwaits(t *testing.T) {
 func TestTenantsShareSendBuffers(t *testing.T) {
 	const mb = 1 << 20
 	b := NewBudget(64 * mb)
-	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 2", "pid 2", nil)
+	greedy, other := b.Open("uid 1", "pid 1"), b.Open("uid 2", "pid 2")
 	n := 0
 	for n < 100 && greedy.TakeSocket(mb) {
 		n++

@@ -118,7 +118,7 @@ func (l *Buffers) dropLocked() {
 // countLocked counts kept buffers in the budget, as frames without a tenant.
 func (l *Buffers) countLocked(n int) {
 	l.held += int64(n)
-	l.budget.root.used.Add(int64(n))
+	l.budget.root.has[memory].Add(int64(n))
 	l.budget.used[ForFrames].Add(int64(n))
 }
 

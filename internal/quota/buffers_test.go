@@ -16,7 +16,7 @@ const small = 64 << 10
 func TestBuffers(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		b := NewBudget(64 << 20)
-		a := b.Open("tenant", "process", nil)
+		a := b.Open("tenant", "process")
 		defer a.Close()
 		l := a.Buffers()
 		first := l.Take(1 << 20)

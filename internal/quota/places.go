@@ -1,17 +1,14 @@
 package quota
 
 import (
-	"context"
-	"fmt"
-	"sync"
+	"strconv"
 	"sync/atomic"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Resource is one kind of place.
+// Resource is one kind of place: of what is counted, and bounded for all connections of a host together.
 type Resource uint8
 
 // The kinds, and their number.
@@ -24,14 +21,10 @@ const (
 	Flushes                     // names whose flush is remembered
 	Descriptors                 // of the shared memory, sent and not received
 	Resources
-)
 
-// divisors bound one connection: it may have what is left to its tenant, divided by the number here, and
-// no more than one descriptor. Namespaces belong to one app more than the other kinds do. Connections
-// have no divisor.
-var divisors = [Resources]int64{
-	LeaseTokens: 16, Watches: 16, Waiting: 4, Namespaces: 1, Flushes: 1, Descriptors: 1 << 32,
-}
+	memory = Resources // is counted beside them
+	kinds  = Resources + 1
+)
 
 var resourceNames = [Resources]string{
 	"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes", "descriptors",
@@ -49,201 +42,86 @@ var resourceTexts = [Resources]string{
 	Connections: "connections of max_connections: close some, or raise it",
 }
 
-// Places are the bounded resources that all connections of a host use. A newcomer always finds some
-// places. A tenant may have three quarters of the places that the other tenants leave, and seven
-// eighths of the connections. One connection may have a part of what its tenant has left. So a client
-// gets less the more is taken, and the last places are for clients without any.
-type Places struct {
-	totals  [Resources]atomic.Int64
-	used    [Resources]atomic.Int64
-	refused [Resources]atomic.Int64
-
-	mu      sync.Mutex
-	tenants map[string]*tenant
-}
-
-// tenant is a user of this host, or another host.
-type tenant struct {
-	name    string
-	clients atomic.Int64 // changes under the table's lock
-	has     [Resources]atomic.Int64
-}
-
-// Client is one connection of a tenant. A nil Client is this process and takes places without bounds.
-type Client struct {
-	places *Places
-	tenant *tenant
-	has    [Resources]atomic.Int64
-
-	// SlotSearchFailedAt belongs to package namespaces: when it last found no namespace without
-	// entries whose slot it could free for this client.
-	SlotSearchFailedAt time.Time
-}
-
-// NewPlaces returns the given number of places of each kind.
-func NewPlaces(totals [Resources]int64) *Places {
-	s := &Places{tenants: map[string]*tenant{}}
-	for r, n := range totals {
-		s.SetTotal(Resource(r), n)
-	}
-	return s
+// places are those of one kind. How many are taken, the root of the tree counts.
+type places struct {
+	total   atomic.Int64
+	refused atomic.Int64
 }
 
 // Total returns the number of places of a kind.
-func (s *Places) Total(r Resource) int64 { return s.totals[r].Load() }
+func (b *Budget) Total(r Resource) int64 { return b.places[r].total.Load() }
 
 // SetTotal changes it. Places above it stay taken until they are given back.
-func (s *Places) SetTotal(r Resource, n int64) { s.totals[r].Store(n) }
+func (b *Budget) SetTotal(r Resource, n int64) { b.places[r].total.Store(n) }
 
-// Join returns a new client of a tenant. The client keeps its places until it releases
-// them, also after Leave.
-func (s *Places) Join(name string) *Client {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	o := s.tenants[name]
-	if o == nil {
-		o = &tenant{name: name}
-		s.tenants[name] = o
-	}
-	o.clients.Add(1)
-	return &Client{places: s, tenant: o}
-}
-
-// Tenant returns the name of the client's tenant; "" is this process.
-func (m *Client) Tenant() string {
-	if m == nil {
-		return ""
-	}
-	return m.tenant.name
-}
-
-// Leave ends a client.
-func (m *Client) Leave() {
-	if m == nil {
-		return
-	}
-	m.places.mu.Lock()
-	m.tenant.clients.Add(-1)
-	m.places.mu.Unlock()
-	m.places.forget(m.tenant)
-}
-
-// forget drops a tenant that has neither clients nor places. Names and tokens outlive the
-// connections that have brought them.
-func (s *Places) forget(o *tenant) {
-	if o.clients.Load() > 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if o.clients.Load() > 0 {
-		return
-	}
-	for r := range Resources {
-		if o.has[r].Load() != 0 {
-			return
-		}
-	}
-	if s.tenants[o.name] == o {
-		delete(s.tenants, o.name)
+// SetTotals sets the number of places of each kind.
+func (b *Budget) SetTotals(totals [Resources]int64) {
+	for r, n := range totals {
+		b.SetTotal(Resource(r), n)
 	}
 }
 
-// add adds n to the counts of a resource, and returns the new counts of the table, of the
-// tenant and of the client.
-func (m *Client) add(r Resource, n int64) (used, byTenant, byClient int64) {
-	if m == nil {
-		return
-	}
-	return m.places.used[r].Add(n), m.tenant.has[r].Add(n), m.has[r].Add(n)
-}
-
-// Release gives a place back.
-func (m *Client) Release(r Resource) {
-	if m == nil {
-		return
-	}
-	m.add(r, -1)
-	m.places.forget(m.tenant)
-}
+// Taken returns how many places of a kind are taken.
+func (b *Budget) Taken(r Resource) int64 { return b.root.has[r].Load() }
 
 // Acquire takes a place. The error names the tenant, its number of places, and the remedy.
-func (m *Client) Acquire(r Resource) *wire.Error {
-	if m == nil {
+func (a *Account) Acquire(r Resource) *wire.Error {
+	if a == nil {
 		return nil
 	}
-	used, byTenant, byClient := m.add(r, 1)
-	s := m.places
-	total := s.Total(r)
-	may := total - (used - byTenant) // what the other tenants leave
-	if may -= may / 4; r == Connections {
-		may = total - (used - byTenant) - (total-(used-byTenant))/8
-	}
-	if left := may - (byTenant - 1); used <= total && left > 0 && (byClient-1)*divisors[r] < left {
+	a.add(r, 1)
+	if a.mayHold(r) {
 		return nil
 	}
-	m.Release(r)
-	s.refused[r].Add(1)
-	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s",
-		m.tenant.name, byTenant-1, byClient-1, total, resourceTexts[r])
+	a.Release(r)
+	b := a.budget
+	b.places[r].refused.Add(1)
+	shown := func(n int64) string { return strconv.FormatInt(n, 10) }
+	return wire.Errorf(wire.Busy, "of %d places %s: %s", b.Total(r), a.holds(r, shown), resourceTexts[r])
 }
 
-// Force takes n places even if there are none left.
-func (m *Client) Force(r Resource, n int64) { m.add(r, n) }
-
-// Take takes a lease token. A token that is handed over from another client is taken even
-// if no place is left. With Give it makes a Client a flight.Place.
-func (m *Client) Take(handed bool) error {
-	if handed {
-		m.Force(LeaseTokens, 1)
-		return nil
+// mayHold says whether the account may keep the place that it has just taken. The last places come back only by
+// themselves. So an account below its fair share may have one of them, and more while it has no more of the kind than
+// a quarter of what it leaves there. Some are for the processes alone, and some of these for the tenants.
+func (a *Account) mayHold(r Resource) bool {
+	total, taken := a.budget.Total(r), a.budget.Taken(r)
+	last := total / 8
+	if taken <= total-last {
+		return true
 	}
-	if err := m.Acquire(LeaseTokens); err != nil {
-		return err
+	level, at := a.fair(r, nil, 0, total-last)
+	left := total - last/4*level - taken
+	return at != nil && left >= 0 && (at.has[r].Load()-1)*4 <= left
+}
+
+// AcquireAnyway takes n places even if there are none left.
+func (a *Account) AcquireAnyway(r Resource, n int64) { a.add(r, n) }
+
+// Release gives a place back.
+func (a *Account) Release(r Resource) {
+	if a == nil {
+		return
 	}
-	return nil
-}
-
-// Give gives a lease token back.
-func (m *Client) Give() { m.Release(LeaseTokens) }
-
-type clientKey struct{}
-
-// WithClient returns a context that names the client on whose behalf it is used.
-func WithClient(ctx context.Context, m *Client) context.Context {
-	if m == nil {
-		return ctx
+	if a.add(r, -1); a.closed.Load() {
+		a.budget.mu.Lock()
+		defer a.budget.mu.Unlock()
+		a.up.pruneLocked()
 	}
-	return context.WithValue(ctx, clientKey{}, m)
 }
 
-// ClientOf returns the client that a context names, or nil.
-func ClientOf(ctx context.Context) *Client {
-	m, _ := ctx.Value(clientKey{}).(*Client)
-	return m
-}
-
-// Used returns how many places of a kind are taken.
-func (s *Places) Used(r Resource) int64 { return s.used[r].Load() }
-
-// Stats returns, for each kind, the places taken and the tenant with most of them.
-func (s *Places) Stats() []cachesidecar.ShareStats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// Shares returns, for each kind, the places taken and the tenant with most of them.
+func (b *Budget) Shares() []cachesidecar.ShareStats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	list := make([]cachesidecar.ShareStats, Resources)
 	for r := range Resources {
 		t := &list[r]
 		*t = cachesidecar.ShareStats{
-			Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Total(r), Refused: s.refused[r].Load(),
+			Name: resourceNames[r], Used: b.Taken(r), Limit: b.Total(r), Refused: b.places[r].refused.Load(),
 		}
-		for name, o := range s.tenants {
-			if n := o.has[r].Load(); n > t.MostBy {
-				t.Most, t.MostBy = name, n
-			}
+		if a := b.root.greediest(r); a != nil {
+			t.Most, t.MostBy = a.name, a.has[r].Load()
 		}
 	}
 	return list
 }
-
-// UserTenant returns the tenant name of a user of this host.
-func UserTenant(uid int) string { return fmt.Sprint("uid ", uid) }

@@ -8,97 +8,109 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestSharesLeaveRoom: connections that take all places they get leave some to a new
-// connection of the same tenant, and to another tenant.
+// take takes places for an account until none is left to it, and returns how many.
+func take(a *Account, r Resource) (n int64) {
+	for a.Acquire(r) == nil {
+		n++
+	}
+	return n
+}
+
+// TestSharesLeaveRoom: one connection alone gets seven eighths of the places. Another connection, another process of
+// its user and another user get some of the rest, each more than the one before.
 func TestSharesLeaveRoom(t *testing.T) {
 	for r := range Resources {
-		if r == Descriptors {
-			continue // see TestOneDescriptor
-		}
 		t.Run(resourceNames[r], func(t *testing.T) {
-			s := NewPlaces([Resources]int64{1 << 16, 1024, 1 << 16, 255, 1000, 1024})
-			total := s.Total(r)
-			hogs := []*Client{s.Join("uid 1"), s.Join("uid 1"), s.Join("uid 1")}
-			taken := int64(0)
-			for _, m := range hogs {
-				for m.Acquire(r) == nil {
-					taken++
-				}
+			b := NewBudget(0)
+			b.SetTotal(r, 1024)
+			var got [4]int64
+			for i, of := range [4][2]string{{"uid 1", "pid 1"}, {"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
+				got[i] = take(b.Open(of[0], of[1]), r)
 			}
-			most := total * 3 / 4
-			if r == Connections {
-				most = total * 7 / 8
+			if got != [4]int64{896, 13, 17, 20} {
+				t.Errorf("they got %v", got)
 			}
-			if taken > most+1 || taken < most/8 {
-				t.Errorf("one tenant got %d of %d", taken, total)
-			}
-			if divisors[r] > 0 {
-				if err := s.Join("uid 1").Acquire(r); err != nil {
-					t.Errorf("a new connection of the tenant: %v", err)
-				}
-			}
-			other := s.Join("uid 2")
-			n := 0
-			for other.Acquire(r) == nil {
-				n++
-			}
-			if n < 3 {
-				t.Errorf("another tenant got %d", n)
-			}
-			err := other.Acquire(r)
-			if want := fmt.Sprintf("uid 2 holds %d and this connection %d of the %d ", n, n, total); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, want) {
+			other := b.Open("uid 3", "pid 4")
+			n := take(other, r)
+			want := fmt.Sprintf("of 1024 places uid 3 holds %d, pid 4 of it %d, this connection %d: ", n, n, n)
+			if err := other.Acquire(r); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, want) {
 				t.Errorf("got %v, want %s…", err, want)
 			}
-			for range n {
-				other.Release(r)
-			}
-			if other.Leave(); s.tenants["uid 2"] != nil {
-				t.Error("a tenant without connections is remembered")
-			}
-			if st := s.Stats()[r]; st.Refused != 5 && st.Refused != 4+1 || st.Most != "uid 1" {
+			if st := b.Shares()[r]; st.Refused != 6 || st.Most != "uid 1" || st.MostBy != 926 {
 				t.Errorf("%+v", st)
 			}
 		})
 	}
 }
 
+// TestPlaceForWhoHasNone: users that each take all they get, with many processes and connections, leave places for
+// many more users.
+func TestPlaceForWhoHasNone(t *testing.T) {
+	b := NewBudget(0)
+	b.SetTotal(Connections, 1000)
+	for uid := range 16 {
+		got := 0
+		for pid := range 2000 { // each its own process
+			if b.Open(fmt.Sprint("uid ", uid), fmt.Sprint("pid ", uid, pid)).Acquire(Connections) == nil {
+				got++
+			}
+		}
+		if got == 0 {
+			t.Fatalf("user %d finds no place", uid)
+		}
+	}
+}
+
+// TestFairShareAgain: what the largest user gives back, another one gets until it has its fair share.
+func TestFairShareAgain(t *testing.T) {
+	b := NewBudget(0)
+	b.SetTotal(Waiting, 800)
+	hog, other := b.Open("uid 1", "pid 1"), b.Open("uid 2", "pid 2")
+	n, m := take(hog, Waiting), take(other, Waiting)
+	for range 800 {
+		hog.Release(Waiting)
+		m += take(other, Waiting)
+		if n--; hog.Acquire(Waiting) == nil {
+			n++
+		}
+	}
+	if n+m > 800 || m < 350 {
+		t.Errorf("they have %d and %d", n, m)
+	}
+}
+
 // TestLastPlaceForgetsTenant: a tenant whose names and tokens outlive its connections is
 // forgotten with the last of them.
 func TestLastPlaceForgetsTenant(t *testing.T) {
-	s := NewPlaces([Resources]int64{Namespaces: 10})
-	m := s.Join("uid 1")
-	if err := m.Acquire(Namespaces); err != nil {
+	b := NewBudget(0)
+	b.SetTotal(Namespaces, 10)
+	a := b.Open("uid 1", "pid 1")
+	if err := a.Acquire(Namespaces); err != nil {
 		t.Fatal(err)
 	}
-	m.Leave()
-	if s.tenants["uid 1"] == nil {
+	if a.Close(); b.root.named["uid 1"] == nil {
 		t.Error("a tenant that has a name is forgotten")
 	}
-	if m.Release(Namespaces); s.tenants["uid 1"] != nil {
+	again := b.Open("uid 1", "pid 1")
+	if again.up != a.up {
+		t.Error("what the process has does not count for its next connection")
+	}
+	if again.Close(); b.root.named["uid 1"] == nil {
+		t.Error("a tenant that has a name is forgotten with its next connection")
+	}
+	if a.Release(Namespaces); b.root.named["uid 1"] != nil {
 		t.Error("a tenant that has nothing is remembered")
 	}
 }
 
-// TestOneDescriptor: a connection has one descriptor under way, and all connections of a tenant
-// leave a quarter to others.
-func TestOneDescriptor(t *testing.T) {
-	s := NewPlaces([Resources]int64{Descriptors: 100})
-	taken := 0
-	for range 200 {
-		m := s.Join("uid 1")
-		if m.Acquire(Descriptors) == nil {
-			taken++
-		}
-		if m.Acquire(Descriptors) == nil {
-			t.Fatal("two of one connection")
+// TestAppNumber: an app's number names it on another host, and is never that of a host itself.
+func TestAppNumber(t *testing.T) {
+	for _, app := range []App{{}, {0, 1}, {User: 1}, {Nobody, 1 << 22}, {1<<32 - 2, 7}} {
+		if n := app.Number(); n == 0 || AppOf(n) != app {
+			t.Errorf("%+v has the number %d, of %+v", app, n, AppOf(n))
 		}
 	}
-	other := s.Join("uid 2")
-	if err := other.Acquire(Descriptors); taken != 75 || err != nil {
-		t.Errorf("one tenant has %d, and another one: %v", taken, err)
-	}
-	other.Release(Descriptors)
-	if err := other.Acquire(Descriptors); err != nil {
-		t.Error(err)
+	if tenant, process := (App{7, 8}).Names("a"); tenant != "node a uid 7" || process != "pid 8" {
+		t.Error(tenant, process)
 	}
 }

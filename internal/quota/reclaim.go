@@ -25,10 +25,10 @@ func (b *Budget) reclaim() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	fair := b.free(ForFrames)
-	over := b.root.used.Load() - fair
-	fair /= max(1, b.root.active.Load())
+	over := b.root.Used() - fair
+	fair /= max(1, b.root.holders[memory].Load())
 	for _, tenant := range greedy(maps.Values(b.root.named), fair) {
-		of := fair / max(1, tenant.active.Load())
+		of := fair / max(1, tenant.holders[memory].Load())
 		for _, process := range greedy(maps.Values(tenant.named), of) {
 			if b.giveLocked(process, over) {
 				return
@@ -60,7 +60,7 @@ func (b *Budget) giveLocked(process *Account, over int64) (gives bool) {
 func greedy(list iter.Seq[*Account], than int64) (found []*Account) {
 	held := map[*Account]int64{} // read once, so that the order is consistent
 	for a := range list {
-		if n := a.used.Load(); n > than {
+		if n := a.Used(); n > than {
 			held[a] = n
 			found = append(found, a)
 		}
@@ -69,10 +69,10 @@ func greedy(list iter.Seq[*Account], than int64) (found []*Account) {
 	return found
 }
 
-// greediest returns the account below that uses most, or nil. The lock is held.
-func (a *Account) greediest() (most *Account) {
+// greediest returns the account below that holds most of a kind, or nil. The lock is held.
+func (a *Account) greediest(r Resource) (most *Account) {
 	for _, n := range a.named {
-		if used := n.used.Load(); used > 0 && (most == nil || used > most.used.Load()) {
+		if has := n.has[r].Load(); has > 0 && (most == nil || has > most.has[r].Load()) {
 			most = n
 		}
 	}

@@ -11,7 +11,7 @@ func (a *Account) TakeSocket(n int64) bool {
 	most := b.max / SocketsPart
 	free, tenant := most-most/8, a.up.up
 	of := b.used[ForSockets].Load() + n
-	if of <= free || of <= most && tenant.used.Load()+n <= free/max(1, b.root.active.Load()) {
+	if of <= free || of <= most && tenant.Used()+n <= free/max(1, b.root.holders[memory].Load()) {
 		a.Force(ForSockets, n)
 		if b.used[ForSockets].Load() <= most {
 			return true

@@ -12,7 +12,7 @@ import (
 func TestTurns(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		b := NewBudget(0)
-		one := b.Open("a", "1", nil)
+		one := b.Open("a", "1")
 		running := 0
 		for one.TryTurn(CopyTurn) {
 			running++
@@ -20,7 +20,7 @@ func TestTurns(t *testing.T) {
 		var began []string
 		for _, of := range [][2]string{{"a", "1"}, {"a", "1"}, {"a", "2"}, {"a", "1"}, {"b", "3"}, {"b", "3"}} {
 			go func() { // ends with its turn
-				b.Open(of[0], of[1], nil).BeginTurn(CopyTurn)
+				b.Open(of[0], of[1]).BeginTurn(CopyTurn)
 				began = append(began, of[0]+of[1])
 			}()
 			synctest.Wait()

@@ -59,7 +59,7 @@ func TestQueueOfTheGreedy(t *testing.T) {
 				}
 				return startSet(t, c, a, "k", test.size)
 			}
-			greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
+			greedy, other := b.Open("uid 1", "pid 1"), b.Open("uid 1", "pid 2")
 			for i, refused := 0, 0; refused < test.links; i++ {
 				if err := set(greedy, links[i%len(links)]); err == nil {
 					refused = 0
@@ -110,7 +110,7 @@ func TestOrderOfRequests(t *testing.T) {
 	conns := socketPair(t)
 	c := newClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
 	defer c.Close()
-	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
+	greedy, other := b.Open("uid 1", "pid 1"), b.Open("uid 1", "pid 2")
 	send := func(a *quota.Account, key string, size int) {
 		testenv.Must(t, startSet(t, c, a, key, size))
 	}
@@ -141,7 +141,7 @@ func TestOrderOfManyShort(t *testing.T) {
 	b := quota.NewBudget(256 << 20)
 	conns := socketPair(t)
 	c := newClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
-	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
+	greedy, other := b.Open("uid 1", "pid 1"), b.Open("uid 1", "pid 2")
 	for i := range 500 {
 		testenv.Must(t, startSet(t, c, greedy, "greedy", max(longRequest-1, 1<<20*(1-i))))
 	}

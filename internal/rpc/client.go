@@ -124,7 +124,7 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	c.lead.c, c.lead.ownFn = c, c.lead.deliverOwn
 	c.gatherer.c, c.gatherer.writeFn = c, c.gatherer.write
 	if cfg.Budget != nil {
-		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
+		c.account = cfg.Budget.Open(cfg.Owner, "")
 	}
 	c.socket.Init(nc, cfg.WriteTimeout, func() error { return c.deadline.beforeWait(cfg.WriteTimeout) })
 	c.input.Init(&c.socket, c.account, quota.ForPeers, func() error {
@@ -209,7 +209,7 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 	if !ok {
 		call = &Call{over: make(chan struct{}, rooms)}
 	}
-	call.account, _ = ctx.Value(accountKey{}).(*quota.Account)
+	call.account = quota.AccountOf(ctx)
 	leads, err := c.send(q, timeout, call)
 	if err == nil && leads {
 		err = c.lead.readFor(ctx, call, q.ID)
@@ -344,17 +344,6 @@ func (call *Call) Answered(_ *transport.Answers, frame []byte, err error) {
 
 // Account returns the account for which the call is made; it may be nil.
 func (call *Call) Account() *quota.Account { return call.account }
-
-type accountKey struct{}
-
-// WithAccount returns a context whose calls are made for account a. Long answers are
-// charged to a, and the share of a decides whether there is memory for the requests.
-func WithAccount(ctx context.Context, a *quota.Account) context.Context {
-	if a == nil {
-		return ctx
-	}
-	return context.WithValue(ctx, accountKey{}, a)
-}
 
 // Frame returns the answer. Its bytes are valid until Release.
 func (call *Call) Frame() []byte { return call.frame }

@@ -217,7 +217,7 @@ func TestBatchEndsWithItsConnection(t *testing.T) {
 	l := h.Limits()
 	l.MaxInFlight = 1
 	c := doors.NewConn(t, h.Dial("one at a time", "unix", l, func(net.Conn) (server.Handler, error) {
-		return h.Sessions.Of(h.Access.Memcached(), h.Places.Join("app")), nil
+		return h.Sessions.Of(h.Access.Memcached(), h.Budget.Open("app", "")), nil
 	}))
 	var batch []byte
 	for i, q := range []wire.Request{

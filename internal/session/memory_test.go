@@ -60,7 +60,7 @@ func TestGrowthTakesTurns(t *testing.T) {
 		c := h.App()
 		c.Set("k", make([]byte, 1<<20))
 		grow := wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("y"), Mode: wire.ModeAppend, TTLMS: wire.TTLDefault}
-		hog, most := h.Budget.Open("hog", "", nil), h.Budget.Size()-512<<10
+		hog, most := h.Budget.Open("hog", ""), h.Budget.Size()-512<<10
 		hog.Force(quota.ForAnswers, most)
 		if r := c.Call(grow); r.Status != wire.Busy {
 			t.Errorf("without memory: %s %s", r.Status, r.Message)
@@ -92,7 +92,7 @@ func TestWaitingMGetHoldsNoNamespace(t *testing.T) {
 		c, other := h.App(), h.App()
 		long := wire.Request{Op: wire.OpSet, Namespace: []byte("a"), Key: []byte("k"), Value: make([]byte, 1<<20)}
 		onehost.Is(t, "SET", c.Call(long), wire.OK, "")
-		turns := h.Budget.Open("hog", "", nil)
+		turns := h.Budget.Open("hog", "")
 		n := 0
 		for ; turns.TryTurn(quota.CopyTurn); n++ {
 		}

@@ -56,8 +56,8 @@ func (c *Handler) later(conn *server.Conn) {
 		}
 	}
 	var room func() bool
-	if p.awaited && !conn.Account().Awaits() {
-		room = conn.Account().Awaits
+	if p.awaited && !p.By.Awaits() {
+		room = p.By.Awaits
 	}
 	stands := conn.Begin(room)
 	switch {
@@ -159,7 +159,7 @@ func (p *Pending) long() []byte {
 	}
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
-	b := namespaces.Pins{Table: c.Namespaces, Client: p.Client}
+	b := namespaces.Pins{Table: c.Namespaces, By: p.By}
 	r := c.Execute(&p.Request, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
@@ -226,7 +226,7 @@ func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 	n := ValuesOf(&r)
 	if r.Status == wire.Moved && p.Request.Op == wire.OpLease { // mostly it is in the store
 		c.Node.CheckPause(now.Boot)
-		b := namespaces.Pins{Table: c.Namespaces, Client: p.Client}
+		b := namespaces.Pins{Table: c.Namespaces, By: p.By}
 		if n = c.Copied(&p.Request, &b); n <= SmallValue {
 			r = c.Execute(&p.Request, &b, now, 0)
 		}

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"fmt"
 	"net"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
@@ -18,8 +17,8 @@ import (
 var DefaultNamespace = []byte(namespaces.Default)
 
 // Of returns the handler of a caller that needs no HELLO.
-func (d *Sessions) Of(by access.Caller, m *quota.Client) *Handler {
-	return &Handler{Session: d.session(by, m), hello: true, Namespace: DefaultNamespace}
+func (d *Sessions) Of(by access.Caller, a *quota.Account) *Handler {
+	return &Handler{Session: d.session(by, a), hello: true, Namespace: DefaultNamespace}
 }
 
 // App returns the handler of an app's connection.
@@ -28,7 +27,7 @@ func (d *Sessions) App(nc net.Conn) (server.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.Join(d.Engine.Access.Caller(app), quota.UserTenant(app.UID), fmt.Sprint("pid ", app.PID),
+	c, err := d.Join(d.Engine.Access.Caller(app), quota.App{User: app.UID, Process: app.PID},
 		"pid", app.PID, "uid", app.UID, "gid", app.GID)
 	if err != nil {
 		return nil, err
@@ -39,7 +38,7 @@ func (d *Sessions) App(nc net.Conn) (server.Handler, error) {
 // Peer returns the handler of another sidecar's requests: it needs no HELLO, and its requests go no
 // further than this host.
 func (d *Sessions) Peer(from kv.Process) server.Handler {
-	c := d.Of(access.Caller{}, d.Engine.Places.Join("node "+string(from.Node)))
+	c := d.Of(access.Caller{}, nil)
 	c.from, c.about, c.serveWaiting = from, []any{"from", from.Node}, d.Engine.ServePeer
 	c.Tally.served = &d.Engine.Counts.Served
 	return c
@@ -131,11 +130,12 @@ func (c *Handler) check(q *wire.Request) *wire.Error {
 		return wire.Errorf(wire.Unsupported, "%s is for apps", q.Op)
 	case !q.App:
 		return nil
-	case q.Op.Peer() || q.Has(wire.LateWrite):
+	case q.Op.Peer() || q.Has(wire.LateWrite) || q.By != 0:
 		return wire.Errorf(wire.Unsupported, "this is between sidecars")
 	case verify.Reserved(q.Namespace):
 		return verify.ErrReserved
 	}
+	q.By = c.App
 	return c.Refusal(q)
 }
 
@@ -145,6 +145,9 @@ func (c *Handler) serve(conn *server.Conn) {
 	if err := c.check(q); err != nil {
 		c.answerError(conn, err)
 		return
+	}
+	if !q.App && q.Op != wire.OpGet {
+		c.Names.By = c.asker(q, conn)
 	}
 	q.Region = regionOf(c, q)
 	c.Limit(conn)

@@ -29,13 +29,14 @@ type Session struct {
 	Quiet    bool // the client wants no answer to the present request
 
 	from          kv.Process // another sidecar; zero: an app
+	App           uint64     // the app, as other hosts are told of it; see quota.App
 	about         []any      // the peer, for the log
 	refusalLogged bool       // a refusal has been logged
 	batches       uint32
 	// serveWaiting answers what cannot be answered in place.
 	serveWaiting func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
-	client       *quota.Client // of the host's shares; nil: this process itself
-	process      string        // at the other end
+	account      *quota.Account // of the app; nil: this process itself, or another sidecar, which has askers
+	askers       askers
 
 	ctx, reading context.Context // of requests that wait; reading also ends with the connection; nil before the first
 
@@ -113,10 +114,8 @@ func (ss *Session) Gone() {}
 
 // Close ends the session.
 func (ss *Session) Close(err error) {
-	if ss.from.Node == "" {
-		ss.client.Release(quota.Connections)
-	}
-	ss.client.Leave()
+	ss.account.Release(quota.Connections)
+	ss.askers.close()
 	if err != nil {
 		ss.LogLine(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
@@ -124,13 +123,8 @@ func (ss *Session) Close(err error) {
 	}
 }
 
-// Tenant returns the tenant of the connection and the process at its other end.
-func (ss *Session) Tenant() (tenant, process string) {
-	if ss.client == nil {
-		return "", ""
-	}
-	return ss.client.Tenant(), ss.process
-}
+// Account returns the account of the connection.
+func (ss *Session) Account(*quota.Budget) *quota.Account { return ss.account }
 
 // Refusal returns why a request is refused, or nil if it may be served.
 func (ss *Session) Refusal(q *wire.Request) *wire.Error {
@@ -177,20 +171,20 @@ type Sessions struct {
 func New(cfg Config) *Sessions { return &Sessions{Config: cfg} }
 
 // session returns the session of a caller.
-func (d *Sessions) session(by access.Caller, m *quota.Client) *Session {
+func (d *Sessions) session(by access.Caller, a *quota.Account) *Session {
 	return &Session{
-		Sessions: d, Core: d.Engine, By: by, client: m, Names: namespaces.Pins{Table: d.Engine.Namespaces, Client: m},
+		Sessions: d, Core: d.Engine, By: by, account: a, Names: namespaces.Pins{Table: d.Engine.Namespaces, By: a},
 		serveWaiting: d.Host.Serve,
 	}
 }
 
-// Join returns the session of a connection, which takes a place of its tenant's, as quota.UserTenant
-// names it. The log names the client by about.
-func (d *Sessions) Join(by access.Caller, owner, process string, about ...any) (*Session, error) {
-	c := d.session(by, d.Engine.Places.Join(owner))
-	c.process, c.about = process, about
-	if err := c.client.Acquire(quota.Connections); err != nil {
-		c.client.Leave()
+// Join returns the session of an app's connection, which takes a place of its user's. The log names the client by
+// about.
+func (d *Sessions) Join(by access.Caller, app quota.App, about ...any) (*Session, error) {
+	c := d.session(by, d.Engine.Budget.Open(app.Names("")))
+	c.App, c.about = app.Number(), about
+	if err := c.account.Acquire(quota.Connections); err != nil {
+		c.account.Close()
 		return nil, err
 	}
 	c.LogLine(slog.LevelDebug, "connection opened")

@@ -25,13 +25,13 @@ func (c *Handler) share(conn *server.Conn) {
 	c.brief = true
 	c.Names.Release() // to make a region takes long
 	c.Sessions.descriptors.sweep()
-	if err := c.client.Acquire(quota.Descriptors); err != nil {
+	if err := c.account.Acquire(quota.Descriptors); err != nil {
 		c.answerError(conn, err)
 		return
 	}
 	file, body, bad := c.Core.Regions.OpenRegion(c.By.Principal())
 	if bad != nil {
-		c.client.Release(quota.Descriptors)
+		c.account.Release(quota.Descriptors)
 		c.answerError(conn, bad)
 		return
 	}
@@ -41,9 +41,9 @@ func (c *Handler) share(conn *server.Conn) {
 	c.Reply.ID = c.Req.ID
 	p, err := conn.Pass(wire.AppendReply(nil, c.Req.Op, &c.Reply), file)
 	if p == nil {
-		c.client.Release(quota.Descriptors)
+		c.account.Release(quota.Descriptors)
 	} else {
-		c.passed = c.Sessions.descriptors.add(c.client, p)
+		c.passed = c.Sessions.descriptors.add(c.account, p)
 	}
 	if err != nil {
 		c.answerError(conn, wire.Errorf(wire.Busy, "%v: ask on a connection of its own", err))
@@ -59,13 +59,13 @@ type descriptors struct {
 
 type descriptor struct {
 	*server.Passed
-	client *quota.Client
+	account *quota.Account
 }
 
-func (l *descriptors) add(m *quota.Client, p *server.Passed) *descriptor {
+func (l *descriptors) add(a *quota.Account, p *server.Passed) *descriptor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.list = append(l.list, &descriptor{p, m})
+	l.list = append(l.list, &descriptor{p, a})
 	return l.list[len(l.list)-1]
 }
 
@@ -77,7 +77,7 @@ func (l *descriptors) sweep() {
 		received := p.Received()
 		if received {
 			p.End()
-			p.client.Release(quota.Descriptors)
+			p.account.Release(quota.Descriptors)
 		}
 		return received
 	})
@@ -104,7 +104,7 @@ func (d *Sessions) Close() {
 	defer l.mu.Unlock()
 	for _, p := range l.list {
 		p.End()
-		p.client.Release(quota.Descriptors)
+		p.account.Release(quota.Descriptors)
 	}
 	l.list = nil
 }

@@ -16,7 +16,7 @@ func (c *Handler) grant(conn *server.Conn) bool {
 	if ns == nil {
 		return false
 	}
-	r, ok := c.Core.Tokens.Grant(ns, c.Req, c.client)
+	r, ok := c.Core.Tokens.Grant(ns, c.Req, c.asker(c.Req, conn))
 	if !ok {
 		return false
 	}
@@ -153,7 +153,7 @@ func (c *Handler) abandon(list map[string]tokenOf) {
 			}
 			q := &wire.Request{
 				Op: wire.OpFill, Namespace: []byte(g.namespace), Key: []byte(g.key), Token: []byte(token),
-				Options: wire.Abandon, TTLMS: wire.TTLDefault,
+				Options: wire.Abandon, TTLMS: wire.TTLDefault, By: c.App,
 			}
 			b := namespaces.Pins{Table: c.Core.Namespaces}
 			c.serveWaiting(context.Background(), q, &b, c.Core.Deadlines.Of(q, now))

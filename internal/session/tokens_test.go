@@ -116,34 +116,36 @@ func TestRefusedFillKeepsToken(t *testing.T) {
 func TestTokensAreShared(t *testing.T) {
 	doors.Virtually(t, longLeases, func(t *testing.T, h *doors.Host) {
 		c, other := h.App(), h.App()
-		h.Places.SetTotal(quota.LeaseTokens, 64) // 48 for one user, 3 for the first connection
+		h.Budget.SetTotal(quota.LeaseTokens, 64) // 56 for the first connection
 		lease := func(c *doors.Conn, key string) wire.Reply { return c.Call(doors.LeaseOf(key, 10*time.Second)) }
 		var held []wire.Reply
-		for i := range 10 {
+		for i := range 64 {
 			r := lease(c, fmt.Sprint("hog", i))
 			if r.Status == wire.Busy {
-				if !strings.Contains(string(r.Message), "of the 64 lease tokens") {
+				if !strings.Contains(string(r.Message), "of 64 places uid 0 holds 56") {
 					t.Errorf("%s", r.Message)
 				}
 				break
 			}
 			held = append(held, r)
 		}
-		if len(held) == 0 || len(held) > 4 {
+		if len(held) != 56 {
 			t.Fatalf("one connection has %d tokens of 64", len(held))
 		}
 		if r := lease(other, "mine"); r.Status != wire.Lease {
 			t.Errorf("another connection: %s %s", r.Status, r.Message)
 		}
-		used := func() int64 { return h.Places.Used(quota.LeaseTokens) }
+		used := func() int64 { return h.Budget.Taken(quota.LeaseTokens) }
 		if n := used(); n != int64(len(held))+1 {
 			t.Errorf("%d tokens are counted", n)
 		}
-		onehost.Is(t, "FILL", c.Call(doors.FillOf("hog0", held[0].Token, "v")), wire.OK, "")
+		for i := range 2 {
+			onehost.Is(t, "FILL", c.Call(doors.FillOf(fmt.Sprint("hog", i), held[i].Token, "v")), wire.OK, "")
+		}
 		if r := lease(c, "next"); r.Status != wire.Lease {
 			t.Errorf("after a FILL: %s %s", r.Status, r.Message)
 		}
-		other.Begin(doors.LeaseOf("hog1", 10*time.Second)) // gets it when c ends
+		other.Begin(doors.LeaseOf("hog2", 10*time.Second)) // gets it when c ends
 		settle()
 		c.Close()
 		handedOver(t, other)
@@ -151,10 +153,10 @@ func TestTokensAreShared(t *testing.T) {
 			t.Errorf("%d tokens are counted, want 2", used())
 		}
 		other.Close()
-		if settle(); used() != 0 || h.Places.Used(quota.Waiting) != 0 || h.Budget.Stats().Total() != 0 ||
-			h.Places.Used(quota.Connections) != 0 {
+		if settle(); used() != 0 || h.Budget.Taken(quota.Waiting) != 0 || h.Budget.Stats().Total() != 0 ||
+			h.Budget.Taken(quota.Connections) != 0 {
 			t.Errorf("%d tokens, %d places, %d bytes and %d connections are counted",
-				used(), h.Places.Used(quota.Waiting), h.Budget.Stats().Total(), h.Places.Used(quota.Connections))
+				used(), h.Budget.Taken(quota.Waiting), h.Budget.Stats().Total(), h.Budget.Taken(quota.Connections))
 		}
 	})
 }
@@ -166,12 +168,12 @@ func TestGrantsDoNotWait(t *testing.T) {
 	h := doors.Serve(t, onehost.Config{})
 	c, other := h.App(), h.App()
 	c.Set("there", []byte("v")) // the namespace gets a slot
-	others := h.Places.Join("others")
+	others := h.Budget.Open("others", "")
 	take := func(r quota.Resource, n int64) {
-		others.Force(r, n)
-		t.Cleanup(func() { others.Force(r, -n) })
+		others.AcquireAnyway(r, n)
+		t.Cleanup(func() { others.AcquireAnyway(r, -n) })
 	}
-	take(quota.Waiting, h.Places.Total(quota.Waiting))
+	take(quota.Waiting, h.Budget.Total(quota.Waiting))
 	lease := func(c *doors.Conn, key string) wire.Reply {
 		return c.Call(wire.Request{Op: wire.OpLease, Key: []byte(key)})
 	}
@@ -228,8 +230,8 @@ func TestLeaseLeavesRoom(t *testing.T) {
 	})
 }
 
-// TestEmptyNamesOfAnOwner checks that a connection has a part of the names that are not
-// configured, and gets new ones in the place of those that are empty.
+// TestEmptyNamesOfAnOwner checks that a connection leaves some of the names that are not
+// configured to others, and gets new ones in the place of those that are empty.
 func TestEmptyNamesOfAnOwner(t *testing.T) {
 	doors.Virtually(t, onehost.Config{MaxNamespaces: 9}, func(t *testing.T, h *doors.Host) {
 		c := h.App()
@@ -241,14 +243,14 @@ func TestEmptyNamesOfAnOwner(t *testing.T) {
 		n := 0
 		for ; ; n++ {
 			if r := set(c, fmt.Sprint("n", n)); r.Status != wire.OK {
-				if r.Status != wire.Busy || !strings.Contains(string(r.Message), "of the 8 names that max_namespaces leaves") {
+				if r.Status != wire.Busy || !strings.Contains(string(r.Message), "of 8 places uid 0 holds 7, this connection 7: names that max_namespaces leaves") {
 					t.Errorf("%s %s", r.Status, r.Message)
 				}
 				break
 			}
 		}
-		if n != 3 {
-			t.Errorf("one connection has %d of 8 names, want 3", n)
+		if n != 7 {
+			t.Errorf("one connection has %d of 8 names, want 7", n)
 		}
 		c.Call(wire.Request{Op: wire.OpDelete, Namespace: []byte("n0"), Keys: doors.Keys("k")})
 		time.Sleep(2 * namespaces.SearchEvery)

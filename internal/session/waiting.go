@@ -11,7 +11,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/quota"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -24,7 +23,7 @@ import (
 type Waiting struct {
 	engine.Wait
 	Session          *Session
-	Held             quota.Held    // bytes that the connection's account has for it
+	Held             quota.Held    // bytes that By has for it
 	Since            time.Duration // when the request was read, on the boot clock
 	turn             turn
 	chargedForAnswer int  // bytes of Held: taken for the answer before End
@@ -47,11 +46,12 @@ const MaxWaiting = 1 << 16
 // Begin makes w the present request of a session, which then waits; more bytes are taken for what the
 // caller has for it. End and Held.Free end it. After an error there is no room, and it does not wait.
 func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
-	err := c.client.Acquire(quota.Waiting)
+	account := c.asker(c.Req, conn)
+	err := account.Acquire(quota.Waiting)
 	size := more + sizeOf(c.Req)
 	if err == nil {
-		if err = Busy(conn.Hold(size)); err != nil {
-			c.client.Release(quota.Waiting)
+		if err = Busy(account.Take(quota.ForRequests, int64(size))); err != nil {
+			account.Release(quota.Waiting)
 		}
 	}
 	if err != nil {
@@ -59,14 +59,14 @@ func (w *Waiting) Begin(c *Session, conn *server.Conn, more int) *wire.Error {
 	}
 	c.Core.Waiting.Add(1)
 	if c.ctx == nil {
-		c.ctx = quota.WithClient(rpc.WithAccount(context.Background(), conn.Account()), c.client)
+		c.ctx = quota.WithAccount(context.Background(), c.account)
 		c.reading = conn.While(c.ctx)
 	}
-	w.Session, w.Conn, w.Client, w.Request = c, conn, c.client, c.Req.Clone()
+	w.Session, w.Conn, w.By, w.Request = c, conn, account, c.Req.Clone()
 	w.Deadline, w.Since, w.awaited = c.Core.Deadlines.Of(c.Req, c.Now), c.Now.Boot, c.awaited(c.Req)
-	w.Held.Begin(conn.Account(), size)
+	w.Held.Begin(account, size)
 	if w.awaited {
-		conn.Account().Reads(1)
+		account.Reads(1)
 	}
 	if !c.Quiet {
 		w.Request.Conn = conn.End()
@@ -82,11 +82,14 @@ func (ss *Session) awaited(q *wire.Request) bool {
 // Serve serves the request, on the caller's goroutine.
 func (w *Waiting) Serve() wire.Reply {
 	s := w.Session
-	b := namespaces.Pins{Table: s.Core.Namespaces, Client: w.Client}
+	b := namespaces.Pins{Table: s.Core.Namespaces, By: w.By}
 	defer b.Release()
 	ctx := s.ctx
 	if w.Request.OnlyReads() {
 		ctx = s.reading
+	}
+	if s.account == nil {
+		ctx = quota.WithAccount(ctx, w.By)
 	}
 	ctx = quota.WithHeld(inspect.WithTrace(ctx, &w.Trace), &w.Held)
 	waited := inspect.BeginWait(ctx, inspect.Order, "")
@@ -117,9 +120,9 @@ func (w *Waiting) End(r *wire.Reply) {
 	w.noteSlow(r)
 	w.turn.leave()
 	s.Core.Waiting.Add(-1)
-	s.client.Release(quota.Waiting)
+	w.By.Release(quota.Waiting)
 	if w.awaited {
-		w.Conn.Account().Reads(-1)
+		w.By.Reads(-1)
 	}
 }
 

@@ -25,14 +25,14 @@ func (c *Handler) watch(conn *server.Conn) {
 			engine.MaxConnWatch))
 		return
 	}
-	if err := c.client.Acquire(quota.Watches); err != nil {
+	if err := c.account.Acquire(quota.Watches); err != nil {
 		c.watching.Add(-1)
 		c.answerError(conn, err)
 		return
 	}
 	leave := func() {
 		c.watching.Add(-1)
-		c.client.Release(quota.Watches)
+		c.account.Release(quota.Watches)
 	}
 	timeout := c.Core.Deadlines.Timeout(q)
 	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-engine.AnswerBefore(timeout))

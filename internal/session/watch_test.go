@@ -144,12 +144,12 @@ func TestWatchesAreBounded(t *testing.T) {
 		if r := w.Receive(wire.OpWatch); r.Status != wire.Busy {
 			t.Errorf("one more than %d: %s, want BUSY", engine.MaxConnWatch, r.Status)
 		}
-		h.Places.Join("others").Force(quota.Watches, engine.MaxWatches)
+		h.Budget.Open("others", "").AcquireAnyway(quota.Watches, engine.MaxWatches)
 		other := h.App()
 		if r := other.Call(wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
 			t.Errorf("one more than %d on a host: %s, want BUSY", engine.MaxWatches, r.Status)
 		}
-		h.Places.Join("others").Force(quota.Watches, -engine.MaxWatches)
+		h.Budget.Open("others", "").AcquireAnyway(quota.Watches, -engine.MaxWatches)
 		if r := other.Call(wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 			t.Errorf("with room again: %s %s", r.Status, r.Message)
 		}
@@ -164,7 +164,7 @@ func TestWatchesAreBounded(t *testing.T) {
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("they end after %v", took)
 		}
-		if n := h.Places.Used(quota.Watches); n != 0 {
+		if n := h.Budget.Taken(quota.Watches); n != 0 {
 			t.Errorf("%d requests wait", n)
 		}
 	})

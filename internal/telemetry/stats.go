@@ -27,7 +27,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Cluster:     s.ClusterState(),
 		Namespaces:  e.Namespaces.Stats(),
 		LeaseTokens: e.LeaseTokens.Stats(),
-		Shares:      e.Places.Stats(),
+		Shares:      e.Budget.Shares(),
 		Overdue:     e.Counts.Overdue.Load(),
 		Process:     processStats(),
 		Members:     map[string]int64{},

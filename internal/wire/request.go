@@ -42,6 +42,7 @@ type Request struct {
 	UntilNS uint64
 	Hello   Hello
 	Body    []byte // of an op between sidecars: one msgpack value, checked by checkMsgpack
+	By      uint64 // between sidecars: the number of the app that has asked, see quota.App; zero: the sidecar itself
 
 	// App is not part of the message: it is never encoded, and DecodeRequest leaves it
 	// false. The sidecar sets it for a request of an app on its own host.
@@ -143,7 +144,9 @@ func decodeAny(frame []byte, r *Request) *Error {
 		r.Op = Op(op)
 	}
 	r.TimeoutMS = uint32(d.uint("timeout_ms", MaxTimeout))
-	d.fields(r)
+	if d.fields(r); d.left > 0 {
+		r.By = d.uint("by", math.MaxUint64)
+	}
 	switch {
 	case d.err != nil:
 		return d.err
@@ -342,5 +345,6 @@ func AppendRequest(dst []byte, r *Request) []byte {
 			e.b = append(e.b, r.Body...)
 		}
 	}
+	e.optional(r.By)
 	return EndFrame(e.finish(), at)
 }

@@ -12,7 +12,7 @@ import (
 const (
 	leastGet = 5
 	leastSet = 6
-	mostSet  = 12
+	mostSet  = 13
 )
 
 // decodeShort decodes a GET or a SET into r, in which only TTLMS is set, and reports
@@ -35,9 +35,9 @@ func decodeShort(b []byte, r *Request) bool {
 	}
 	key, b = shortText(b)
 	ttl := int64(TTLDefault)
-	var flags, mode, compare, options, until uint64
+	var flags, mode, compare, options, until, by uint64
 	switch {
-	case op == uint64(OpGet) && left <= 1:
+	case op == uint64(OpGet) && left <= 2:
 	case op == uint64(OpSet) && left >= leastSet-leastGet:
 		value, b = shortText(b)
 		if left--; left > 0 {
@@ -57,7 +57,10 @@ func decodeShort(b []byte, r *Request) bool {
 		return false
 	}
 	options, b = shortOptional(b, &left)
-	until, b = shortOptional(b, &left)
+	if Op(op) == OpSet {
+		until, b = shortOptional(b, &left)
+	}
+	by, b = shortOptional(b, &left)
 	if b == nil || len(b) > 0 || timeout > MaxTimeout || ttl > MaxTTL || flags > math.MaxUint32 ||
 		mode >= uint64(modeCount) || options&^uint64(ops[op].options) != 0 || until > math.MaxInt64 {
 		return false
@@ -66,7 +69,7 @@ func decodeShort(b []byte, r *Request) bool {
 		return false // these depend on the mode
 	}
 	r.ID, r.Op, r.TimeoutMS, r.Namespace, r.Key = id, Op(op), uint32(timeout), namespace, key
-	r.Options = Options(options)
+	r.Options, r.By = Options(options), by
 	if r.Op == OpSet {
 		r.Value, r.TTLMS, r.Flags, r.Mode = value, ttl, uint32(flags), Mode(mode)
 		r.Compare, r.UntilNS = compare, until

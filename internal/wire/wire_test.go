@@ -517,7 +517,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"nil key", enc(9, 3, 0, "ns", nil), 9, BadRequest, "key is missing"},
 		{"a number for a key", enc(9, 3, 0, "ns", 5), 9, BadRequest, "key: want bin or str, got int"},
 		{"a number for a namespace", enc(9, 3, 0, 5, "k"), 9, BadRequest, "ns: want bin or str"},
-		{"too many elements", enc(9, 3, 0, "ns", "k", 0, 1, 2), 9, BadRequest, "GET has 2 elements too many"},
+		{"too many elements", enc(9, 3, 0, "ns", "k", 0, 1, 2), 9, BadRequest, "GET has 1 elements too many"},
 		{"unknown option", enc(9, 3, 0, "ns", "k", 8), 9, BadRequest, "GET knows no option 0x8"},
 		{"no value", enc(9, 5, 0, "ns", "k"), 9, BadRequest, "value is missing"},
 		{"fill without a value", enc(9, 10, 0, "ns", "k", "token"), 9, BadRequest, "value is missing: give one, or the option abandon"},

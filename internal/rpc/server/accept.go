@@ -34,7 +34,7 @@ type acceptQueue struct {
 // ones have their turns when fewer come.
 type arrivals struct {
 	limit   *rate.Limiter
-	waits   quota.FairQueue[string, *Conn]
+	waits   quota.FairQueue[*quota.Account, *Conn]
 	running bool // a goroutine is in begin, for them
 	turns   int  // since the last such look
 	scanAt  int  // where the next look for clients that have gone begins
@@ -56,7 +56,8 @@ const (
 
 // enter says whether a connection begins now. If not, the connection waits. If enter returns the
 // arrivals, the caller must begin them.
-func (p *acceptQueue) enter(c *Conn, tenant, process string) (now bool, begin *arrivals) {
+func (p *acceptQueue) enter(c *Conn) (now bool, begin *arrivals) {
+	tenant := c.account.Tenant()
 	if p.rate == 0 || tenant == "" {
 		return true, nil
 	}
@@ -77,7 +78,7 @@ func (p *acceptQueue) enter(c *Conn, tenant, process string) (now bool, begin *a
 		}
 		n.running, begin = true, n
 	}
-	n.waits.Push(process, c)
+	n.waits.Push(c.account.Process(), c)
 	return false, begin
 }
 

@@ -13,14 +13,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // paced is connections that enter, and the list of those that have begun.
 type paced struct {
-	p     acceptQueue
-	names map[*Conn]string
+	p      acceptQueue
+	names  map[*Conn]string
+	budget *quota.Budget
 
 	mu   sync.Mutex
 	list []string
@@ -42,13 +44,16 @@ func (s *paced) begun() []string {
 
 // enter makes a connection of a tenant's process enter.
 func (s *paced) enter(ctx context.Context, nc net.Conn, tenant, process string) {
-	c := &Conn{}
+	if s.budget == nil {
+		s.budget = quota.NewBudget(0)
+	}
+	c := &Conn{account: s.budget.Open(tenant, process)}
 	c.socket.Conn = nc
 	if s.names == nil {
 		s.names = map[*Conn]string{}
 	}
 	s.names[c] = tenant + process
-	switch now, waits := s.p.enter(c, tenant, process); {
+	switch now, waits := s.p.enter(c); {
 	case now:
 		s.begin(s.names[c])
 	case waits != nil:
@@ -95,14 +100,14 @@ func TestPace(t *testing.T) {
 // even if none waits again and again.
 func TestPaceHasOneGoroutine(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		p := acceptQueue{rate: 10}
+		p, budget := acceptQueue{rate: 10}, quota.NewBudget(0)
 		var begin atomic.Int64
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		for i := range acceptBurst + 500 {
-			c := &Conn{}
+			c := &Conn{account: budget.Open("a", "1")}
 			c.socket.Conn = pipe()
-			if _, waits := p.enter(c, "a", "1"); waits != nil {
+			if _, waits := p.enter(c); waits != nil {
 				if begin.Add(1) > 1 {
 					t.Errorf("connection %d brings another goroutine", i)
 				}
@@ -138,7 +143,7 @@ func TestPaceEnds(t *testing.T) {
 // tenantEcho is an echo handler with a tenant.
 type tenantEcho struct{ Handler }
 
-func (tenantEcho) Tenant() (tenant, process string) { return "a", "1" }
+func (tenantEcho) Account(b *quota.Budget) *quota.Account { return b.Open("a", "1") }
 
 // TestPaceEndsWithItsListener checks that a server whose listener was closed ends without
 // waiting for turns, too.
@@ -197,7 +202,7 @@ func TestPaceInOverload(t *testing.T) {
 		var mu sync.Mutex // guards all of the above and below: another goroutine begins some connections
 		came := map[*Conn]time.Time{}
 		other := map[*Conn]bool{}
-		p := acceptQueue{rate: rate}
+		p, budget := acceptQueue{rate: rate}, quota.NewBudget(0)
 		begin := func(c *Conn) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -215,12 +220,12 @@ func TestPaceInOverload(t *testing.T) {
 		}
 		ended := make(chan struct{})
 		come := func(process string) {
-			c := &Conn{}
+			c := &Conn{account: budget.Open("a", process)}
 			c.socket.Conn = pipe()
 			mu.Lock()
 			came[c], other[c] = time.Now(), process == "2"
 			mu.Unlock()
-			switch now, waits := p.enter(c, "a", process); {
+			switch now, waits := p.enter(c); {
 			case now:
 				begin(c)
 			case waits != nil:
@@ -261,7 +266,7 @@ func TestPaceOfTheGone(t *testing.T) {
 	testenv.Must(t, err)
 	defer ln.Close()
 	const gone, there = 600, 200
-	p := &acceptQueue{rate: 1e-3}
+	p, budget := &acceptQueue{rate: 1e-3}, quota.NewBudget(0)
 	var waits *arrivals
 	for i := range acceptBurst + gone + there {
 		client, err := net.Dial("unix", ln.Addr().String())
@@ -270,7 +275,7 @@ func TestPaceOfTheGone(t *testing.T) {
 		nc, err := ln.Accept()
 		testenv.Must(t, err)
 		defer nc.Close()
-		c := &Conn{}
+		c := &Conn{account: budget.Open("a", "1")}
 		c.socket.Init(nc, 0, nil)
 		if _, err := client.Write([]byte("\x00\x00\x00\x01x")); err != nil {
 			t.Fatal(err)
@@ -278,7 +283,7 @@ func TestPaceOfTheGone(t *testing.T) {
 		if i >= acceptBurst && i%(1+gone/there) != 0 {
 			_ = client.Close()
 		}
-		if _, n := p.enter(c, "a", "1"); n != nil {
+		if _, n := p.enter(c); n != nil {
 			waits = n
 		}
 	}

@@ -28,7 +28,7 @@ func TestAnswersToAWhimsicalReader(t *testing.T) {
 			near, far := ends(t, over)
 			h := newEcho()
 			h.to, h.patience = newTestClient(t, dialBack, rpc.ClientConfig{MaxCalls: requests}), time.Minute
-			c := newConn(far, newShared(Limits{Budget: budget}), "uid 0", "")
+			c := connOf(far, newShared(Limits{Budget: budget}), "uid 0")
 			c.handler = &echoHandler{echo: h}
 			ended := make(chan error, 1)
 			go func() { ended <- c.serve() }()

@@ -13,7 +13,7 @@ import (
 // that short answers pass, and that an answer that its client does not take keeps no turn.
 func TestLongAnswersTakeTurns(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
-	turns := s.Limits().Budget.Open("uid 1", "", nil)
+	turns := s.Limits().Budget.Open("uid 1", "")
 	running := 0
 	for turns.TryTurn(quota.CopyTurn) {
 		running++

@@ -44,7 +44,7 @@ func TestDroppedFrameEnds(t *testing.T) {
 func servePipe(t *testing.T, h Handler, l Limits) (nc net.Conn, c *Conn, ended chan error) {
 	t.Helper()
 	here, there := net.Pipe()
-	c = newConn(there, newShared(l), "uid 0", "")
+	c = connOf(there, newShared(l), "uid 0")
 	c.handler = h
 	ended = make(chan error, 1)
 	go func() { ended <- c.serve() }()
@@ -156,7 +156,7 @@ func TestFewBytesWait(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {
 				budget := quota.NewBudget(1 << 20)
 				nc, c, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: budget})
-				hog := budget.Open("uid 0", "", nil)
+				hog := budget.Open("uid 0", "")
 				if when == "before they come" {
 					hog.Force(quota.ForFrames, 2<<20)
 				}
@@ -226,14 +226,14 @@ func framesComeAndGo(t *testing.T, over string, seed uint64) (busy int) {
 	rnd := rand.New(rand.NewPCG(1, seed))
 	budget := quota.NewBudget(1 << 20)
 	near, far := ends(t, over)
-	c := newConn(far, newShared(Limits{Budget: budget}), "uid 0", "")
+	c := connOf(far, newShared(Limits{Budget: budget}), "uid 0")
 	c.handler = &echoHandler{echo: newEcho()}
 	ended := make(chan error, 1)
 	go func() { ended <- c.serve() }()
 	stop := make(chan struct{})
 	var others sync.WaitGroup
 	others.Go(func() {
-		hog := budget.Open("uid 0", "", nil)
+		hog := budget.Open("uid 0", "")
 		rnd := rand.New(rand.NewPCG(2, seed))
 		for {
 			select {
@@ -331,7 +331,7 @@ func tcp(t *testing.T) (near, far net.Conn) {
 func TestKilledByItsHandler(t *testing.T) {
 	near, far := tcp(t)
 	defer near.Close()
-	c := newConn(far, newShared(Limits{}), "", "")
+	c := connOf(far, newShared(Limits{}), "")
 	c.handler = killer{}
 	ended := make(chan error, 1)
 	go func() { ended <- c.serve() }()

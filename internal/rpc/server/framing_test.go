@@ -155,7 +155,7 @@ func TestTextBusy(t *testing.T) {
 			h := newText()
 			h.refuses = tc.refuses
 			budget := quota.NewBudget(1 << 20)
-			other := budget.Open("other", "", nil)
+			other := budget.Open("other", "")
 			s, dial, _ := serveText(t, h, "unix", Limits{Budget: budget})
 			nc := dial()
 			other.Force(quota.ForRequests, 950<<10)
@@ -218,7 +218,7 @@ func TestServingAllocatesNothing(t *testing.T) {
 		"length": {}, "lines": {Framing: h},
 	} {
 		near, far := tcp(t)
-		c := newConn(far, newShared(l), "", "")
+		c := connOf(far, newShared(l), "")
 		c.handler = h
 		in, answers := lines, make([]byte, 20*len("key\r\n"))
 		if l.Framing == nil {

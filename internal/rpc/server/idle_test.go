@@ -22,7 +22,7 @@ func TestIdleNeedsLittle(t *testing.T) {
 	before := heapInUse()
 	for range conns {
 		near, far := net.Pipe()
-		c := newConn(far, s, "", "")
+		c := newConn(far, s, s.limits.Budget.Open("", ""))
 		c.handler = &echoHandler{echo: newEcho()}
 		go func() { done <- c.serve() }()
 		ends = append(ends, near)

@@ -254,7 +254,7 @@ func TestBeginSeesOthersRoom(t *testing.T) {
 	}
 	readReply(t, nc)
 	c := <-h.last
-	other := s.Limits().Budget.Open("uid 0", "", nil)
+	other := s.Limits().Budget.Open("uid 0", "")
 	if c.account.Process() != other.Process() {
 		t.Fatal("not of one process")
 	}

@@ -41,7 +41,7 @@ func TestSlowTakersGive(t *testing.T) {
 				if n := budget.Stats().Total(); n < 13*mb {
 					t.Fatalf("%d bytes are held", n)
 				}
-				other := budget.Open("uid 1", "", nil)
+				other := budget.Open("uid 1", "")
 				got := 0
 				for range 30 { // three seconds
 					if other.Take(quota.ForFrames, mb/4) == nil {

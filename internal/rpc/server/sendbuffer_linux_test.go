@@ -31,7 +31,7 @@ func TestSendBuffersAreInTheBudget(t *testing.T) {
 	budget := quota.NewBudget(64 << 20)
 	s, dial, _ := serve(t, newEcho(), Limits{SendBuffer: small, Budget: budget, WriteTimeout: time.Hour})
 	most := budget.Size()/quota.SocketsPart - budget.Size()/quota.SocketsPart/8 // of one tenant
-	hog := budget.Open("uid 0", "", nil)
+	hog := budget.Open("uid 0", "")
 	hog.Force(quota.ForSockets, most-1<<20) // as many more connections would
 	var all []net.Conn
 	for i := range conns {

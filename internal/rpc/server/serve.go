@@ -27,9 +27,9 @@ const (
 )
 
 // newConn returns a connection over nc. Its handler is yet to be set.
-func newConn(nc net.Conn, s *shared, tenant, process string) *Conn {
-	c := &Conn{server: s, longest: s.limits.MaxFirstFrame}
-	c.account = s.limits.Budget.Open(tenant, process, c)
+func newConn(nc net.Conn, s *shared, a *quota.Account) *Conn {
+	c := &Conn{server: s, longest: s.limits.MaxFirstFrame, account: a}
+	a.Serves(c)
 	c.socket.Init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
 	c.socket.BoundSend(c.account, s.limits.SendBuffer)
 	c.input.Init(&c.socket, c.account, quota.ForFrames, c.beforeWait)

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // Server accepts connections and serves each until it ends.
@@ -105,9 +107,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return failed
 }
 
-// tenanted is a Handler that knows the tenant of its connection from the start.
-type tenanted interface {
-	Tenant() (tenant, process string)
+// charged is a Handler that knows from the start to whom its connection is charged.
+type charged interface {
+	// Account returns the account, which ends with the connection; nil: none yet.
+	Account(*quota.Budget) *quota.Account
 }
 
 func (s *Server) accept(turns context.Context, nc net.Conn) {
@@ -126,24 +129,29 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	var tenant, process string
-	if o, ok := h.(tenanted); ok {
-		tenant, process = o.Tenant()
-	}
-	c := newConn(nc, s.shared, tenant, process)
+	c := newConn(nc, s.shared, accountOf(h, s.shared.limits.Budget))
 	c.handler = h
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.shared.accepted.Add(1)
 	s.shared.open.Add(1)
-	now, wait := s.accepting.enter(c, tenant, process)
+	now, wait := s.accepting.enter(c)
 	switch {
 	case now:
 		s.beginConn(c)
 	case wait != nil:
 		s.wg.Go(func() { s.accepting.beginConns(turns, wait, s.beginConn) }) // ends when no connection waits any more
 	}
+}
+
+func accountOf(h Handler, b *quota.Budget) *quota.Account {
+	if o, ok := h.(charged); ok {
+		if a := o.Account(b); a != nil {
+			return a
+		}
+	}
+	return b.Open("", "")
 }
 
 // beginConn serves a connection on a new goroutine.

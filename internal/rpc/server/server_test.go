@@ -192,11 +192,16 @@ func (f *forwarded) reply(dst, frame []byte, err error) []byte {
 	return wire.AppendReply(dst, wire.OpGet, &p)
 }
 
-func (h *echoHandler) Tenant() (tenant, process string) {
+// connOf returns a connection of a tenant.
+func connOf(nc net.Conn, s *shared, tenant string) *Conn {
+	return newConn(nc, s, s.limits.Budget.Open(tenant, ""))
+}
+
+func (h *echoHandler) Account(b *quota.Budget) *quota.Account {
 	if n := h.conns.Add(1); int(n) <= len(h.tenants) {
-		return h.tenants[n-1], ""
+		return b.Open(h.tenants[n-1], "")
 	}
-	return "uid 0", ""
+	return b.Open("uid 0", "")
 }
 
 func (h *echoHandler) Gone() {}
@@ -509,7 +514,7 @@ func TestSlowFrame(t *testing.T) {
 		h := newEcho()
 		s := newShared(Limits{})
 		near, far := net.Pipe()
-		c := newConn(far, s, "", "")
+		c := connOf(far, s, "")
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
 		go func() { done <- c.serve() }()
@@ -809,7 +814,7 @@ func FuzzFrames(f *testing.F) {
 		close(h.release)
 		s := newShared(Limits{MaxFrame: 1 << 17, Budget: quota.NewBudget(1 << 19)})
 		near, far := net.Pipe()
-		c := newConn(far, s, "", "")
+		c := connOf(far, s, "")
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
 		go func() { done <- c.serve() }()

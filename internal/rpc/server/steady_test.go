@@ -31,7 +31,7 @@ func servePolled(t *testing.T, h Handler, l Limits, over string) (nc net.Conn, c
 		testenv.Must(t, errors.Join(server.Handshake(), <-done))
 		nc, there = client, server
 	}
-	c = newConn(there, newShared(l), "uid 0", "")
+	c = connOf(there, newShared(l), "uid 0")
 	c.handler = h
 	ended = make(chan error, 1)
 	go func() { ended <- c.serve() }()

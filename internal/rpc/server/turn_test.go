@@ -27,7 +27,7 @@ func TestFloodGivesWay(t *testing.T) {
 // has ended, that its answers go before, and that short batches pass.
 func TestLongBatchesTakeTurns(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
-	turns := s.Limits().Budget.Open("uid 1", "", nil)
+	turns := s.Limits().Budget.Open("uid 1", "")
 	running := 0
 	for turns.TryTurn(quota.LongTurn) {
 		running++

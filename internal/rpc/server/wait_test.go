@@ -63,7 +63,7 @@ func TestWaitEndsWithClient(t *testing.T) {
 func TestWaitWithoutMemory(t *testing.T) {
 	h := newText()
 	budget := quota.NewBudget(2 << 20)
-	other := budget.Open("other", "", nil)
+	other := budget.Open("other", "")
 	_, dial, _ := serveText(t, h, "unix", Limits{Budget: budget})
 	other.Force(quota.ForRequests, 2<<20)
 	mustWrite(t, dial(), []byte("hold a 0\r\n"))

@@ -149,7 +149,7 @@ func (h *Host) App() *Conn {
 	h.t.Helper()
 	if h.Net != nil { // which has no users
 		root := h.Access.Caller(unixsock.Peer{})
-		return h.as("app", root, func() *quota.Client { return h.Places.Join(quota.UserTenant(0)) })
+		return h.as("app", root, quota.App{})
 	}
 	c := h.Stranger()
 	if r := c.Call(wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}}); r.Status != wire.OK {
@@ -168,17 +168,18 @@ func (h *Host) Stranger() *Conn {
 func (h *Host) User(uid int) *Conn {
 	h.t.Helper()
 	by := h.Access.Caller(unixsock.Peer{UID: uid, GID: uid})
-	return h.as(quota.UserTenant(uid), by, func() *quota.Client { return h.Places.Join(quota.UserTenant(uid)) })
+	return h.as(quota.UserTenant(uid), by, quota.App{User: uid})
 }
 
-func (h *Host) as(kind string, by access.Caller, member func() *quota.Client) *Conn {
+func (h *Host) as(kind string, by access.Caller, app quota.App) *Conn {
 	h.t.Helper()
 	return NewConn(h.t, h.Dial(kind, "unix", h.Limits(), func(net.Conn) (server.Handler, error) {
-		m := member()
-		if err := m.Acquire(quota.Connections); err != nil {
+		a := h.Budget.Open(app.Names(""))
+		if err := a.Acquire(quota.Connections); err != nil {
+			a.Close()
 			return nil, err
 		}
-		return h.Sessions.Of(by, m), nil
+		return h.Sessions.Of(by, a), nil
 	}))
 }
 

@@ -4,9 +4,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // TestJoin checks that no read joins a call that was sent before a change which this host
@@ -31,12 +31,12 @@ func TestJoin(t *testing.T) {
 			return owner.Leased(a.engine.Clock.Read().Boot, a.engine.Node.Bound())
 		})
 		now := a.engine.Clock.Read()
-		first, lead := a.engine.Remote.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, now.Boot+time.Second, nil)
+		first, lead := a.engine.Remote.Join(owner, key, &wire.Request{Op: wire.OpGet}, now, now.Boot+time.Second, now.Boot+time.Second, nil)
 		if !lead {
 			t.Fatal("there is a call already")
 		}
 		change()
-		second, lead := a.engine.Remote.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, now.Boot+time.Second, nil)
+		second, lead := a.engine.Remote.Join(owner, key, &wire.Request{Op: wire.OpGet}, now, now.Boot+time.Second, now.Boot+time.Second, nil)
 		if joins := what == "nothing" || len(what) > 7 && what[:7] == "another"; lead == joins {
 			t.Errorf("%s: a new call %v, want %v", what, lead, !joins)
 		}

@@ -265,8 +265,8 @@ func TestWaitingIsBounded(t *testing.T) {
 	testenv.Takes(t, time.Second)
 	a, b := twoHosts(t, Config{})
 	key := []byte(b.keyOf(0))
-	a.engine.Places.Join("others").Force(quota.Waiting, session.MaxWaiting)
-	h := a.sessions.Of(byRoot(a.engine), a.engine.Places.Join("uid 1"))
+	a.engine.Budget.Open("others", "").AcquireAnyway(quota.Waiting, session.MaxWaiting)
+	h := a.sessions.Of(byRoot(a.engine), a.engine.Budget.Open("uid 1", ""))
 	conn := &server.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	testenv.Must(t, h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}))
@@ -275,7 +275,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
 		t.Errorf("one more than %d is answered with %s %q, %v", session.MaxWaiting, r.Status, r.Message, err)
 	}
-	if w := a.engine.Places.Used(quota.Waiting); w != session.MaxWaiting {
+	if w := a.engine.Budget.Taken(quota.Waiting); w != session.MaxWaiting {
 		t.Errorf("%d are counted after it, want %d", w, session.MaxWaiting)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
@@ -26,18 +25,18 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 	a, _, app, keys := startPair(t, 5*tries)
 	for i, door := range []struct {
 		name string
-		asks engine.Question
+		asks wire.Request
 		read func(key []byte) wire.Reply
 	}{
-		{"GET", engine.Question{}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
-		{"GET that may be stale", engine.Question{Lease: false, Options: wire.StaleOK}, func(key []byte) wire.Reply {
+		{"GET", wire.Request{Op: wire.OpGet}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
+		{"GET that may be stale", wire.Request{Op: wire.OpGet, Options: wire.StaleOK}, func(key []byte) wire.Reply {
 			return app.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.StaleOK})
 		}},
-		{"MGET", engine.Question{}, func(key []byte) wire.Reply {
+		{"MGET", wire.Request{Op: wire.OpGet}, func(key []byte) wire.Reply {
 			return app.call(&wire.Request{Op: wire.OpMGet, Keys: [][]byte{key}}).Items[0]
 		}},
-		{"LEASE", engine.Question{Lease: true, Options: 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
-		{"an embedding program's GET", engine.Question{}, func(key []byte) wire.Reply {
+		{"LEASE", wire.Request{Op: wire.OpLease}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
+		{"an embedding program's GET", wire.Request{Op: wire.OpGet}, func(key []byte) wire.Reply {
 			r, _ := a.execute(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key})
 			return r
 		}},
@@ -61,11 +60,11 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 
 // joinEnded reads a key while a call for the key is under way, and that call's value has
 // ended. It reports whether the read has joined the call.
-func joinEnded(t *testing.T, a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
+func joinEnded(t *testing.T, a *host, name []byte, asks wire.Request, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
 	k := a.engine.Namespaces.Lookup(session.DefaultNamespace).Key(name)
 	owner := a.engine.Node.View().AssignedOwner(k.Hash.Partition())
 	now := a.engine.Clock.Read()
-	cl, _ := a.engine.Remote.Join(owner, k, asks, now, now.Boot+time.Minute, now.Boot+time.Minute, nil)
+	cl, _ := a.engine.Remote.Join(owner, k, &asks, now, now.Boot+time.Minute, now.Boot+time.Minute, nil)
 	testenv.Eventually(t, "the end of the value", func() bool {
 		return a.engine.Clock.Read().Boot > now.Boot+2*time.Millisecond
 	})

@@ -334,9 +334,9 @@ func TestVirtualFlushedNames(t *testing.T) {
 }
 
 // flushAs flushes a namespace of the cluster for a connection, whose places m counts.
-func flushAs(v *vnode, m *quota.Client, name string) error {
+func flushAs(v *vnode, m *quota.Account, name string) error {
 	s := v.s
-	b := namespaces.Pins{Table: s.engine.Namespaces, Client: m}
+	b := namespaces.Pins{Table: s.engine.Namespaces, By: m}
 	defer b.Release()
 	r := s.engine.Serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.engine.Clock.Read().Boot+5*time.Second)
 	return r.Err()
@@ -348,13 +348,13 @@ func flushAs(v *vnode, m *quota.Client, name string) error {
 func TestVirtualFlushesAreShared(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
-		greedy, other, elsewhere := a.s.engine.Places.Join("uid 1"), a.s.engine.Places.Join("uid 2"), b.s.engine.Places.Join("uid 1")
+		greedy, other, elsewhere := a.s.engine.Budget.Open("uid 1", ""), a.s.engine.Budget.Open("uid 2", ""), b.s.engine.Budget.Open("uid 1", "")
 		flushed := 0
 		var bad error
 		for ; bad == nil && flushed <= namespaces.MaxFlushed; flushed++ {
 			bad = flushAs(a, greedy, fmt.Sprint("ns", flushed))
 		}
-		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != namespaces.MaxFlushed*3/8 {
+		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: of 1024 places uid 1 holds 896") || flushed != namespaces.MaxFlushed*7/8 {
 			t.Errorf("one connection has flushed %d names: %v", flushed, bad)
 		}
 		if n := len(b.s.engine.Namespaces.Floors()); n != flushed {
@@ -371,7 +371,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		if err := flushAs(a, greedy, "ns7"); err != nil {
 			t.Errorf("a name that was flushed before: %v", err)
 		}
-		used := func(v *vnode) int64 { return v.s.engine.Places.Used(quota.Flushes) }
+		used := func(v *vnode) int64 { return v.s.engine.Budget.Taken(quota.Flushes) }
 		before := used(b)
 		if err := b.s.engine.Namespaces.ReserveFlush("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Namespaces.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
@@ -381,7 +381,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		}
 		testenv.Must(t, flushThrough(b, "", 5*time.Second))
 		time.Sleep(time.Second)
-		if used(a) != 0 || used(b) != 0 || a.s.engine.Places.Stats()[quota.Flushes].MostBy != 0 {
+		if used(a) != 0 || used(b) != 0 || a.s.engine.Budget.Shares()[quota.Flushes].MostBy != 0 {
 			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))
 		}
 		if err := flushAs(a, greedy, "ns2000"); err != nil {

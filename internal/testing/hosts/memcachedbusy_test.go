@@ -17,7 +17,7 @@ func TestVirtualMemcachedClaimsWithoutMemory(t *testing.T) {
 		keys := w.keysOf(w.nodes[0], 2)
 		key := keys[0]
 		budget := w.nodes[1].s.engine.Budget
-		hog, most := budget.Open("hog", "", nil), budget.Size()-250_000 // no room for a value, but for BUSY
+		hog, most := budget.Open("hog", ""), budget.Size()-250_000 // no room for a value, but for BUSY
 		h := hooked{after: func(q *wire.Request, r *wire.Reply) {
 			if q.Op == wire.OpMetaGet {
 				hog.Force(quota.ForAnswers, most)
@@ -53,10 +53,10 @@ func TestVirtualMemcachedClaimsWithoutPlaces(t *testing.T) {
 		keys := w.keysOf(w.nodes[0], 2)
 		total := func(n int64) {
 			for _, v := range w.nodes {
-				v.s.engine.Places.SetTotal(quota.Waiting, n)
+				v.s.engine.Budget.SetTotal(quota.Waiting, n)
 			}
 		}
-		before := w.nodes[0].s.engine.Places.Total(quota.Waiting)
+		before := w.nodes[0].s.engine.Budget.Total(quota.Waiting)
 		c, here := w.nodes[1].text(), w.nodes[0].text()
 		total(0)
 		if a := c.claim(keys[0]); !strings.HasPrefix(a.line, "SERVER_ERROR BUSY: ") {

@@ -74,6 +74,12 @@ func (c *Config) engine(rules *access.Rules) engine.Config {
 	size := cmp.Or(c.L2Size, 8<<20)
 	value := cmp.Or(c.MaxValue, int(size)/16)
 	names := c.names(value)
+	budget := quota.NewBudget(c.BufferSize)
+	budget.SetTotals([quota.Resources]int64{
+		quota.LeaseTokens: engine.MaxLeases, quota.Watches: engine.MaxWatches, quota.Waiting: 1 << 16,
+		quota.Namespaces: int64(names.Max - len(names.Configured)), quota.Connections: 1 << 14,
+		quota.Flushes: namespaces.MaxFlushed, quota.Descriptors: 16,
+	})
 	return engine.Config{
 		Node: "host", MaxValue: value, RequestTimeout: cmp.Or(c.RequestTimeout, time.Minute), L2Size: size,
 		Namespaces: names,
@@ -81,12 +87,7 @@ func (c *Config) engine(rules *access.Rules) engine.Config {
 			Self: kv.Process{Node: "host"}, Weight: cluster.WeightOf(size), Bound: cluster.DefaultBound,
 			PollEvery: cluster.DefaultBound / 4, Clock: c.Clock, Log: c.Log,
 		},
-		Clock: c.Clock, Log: c.Log, Access: rules, Budget: quota.NewBudget(c.BufferSize),
-		Places: quota.NewPlaces([quota.Resources]int64{
-			quota.LeaseTokens: engine.MaxLeases, quota.Watches: engine.MaxWatches, quota.Waiting: 1 << 16,
-			quota.Namespaces: int64(names.Max - len(names.Configured)), quota.Connections: 1 << 14,
-			quota.Flushes: namespaces.MaxFlushed, quota.Descriptors: 16,
-		}),
+		Clock: c.Clock, Log: c.Log, Access: rules, Budget: budget,
 	}
 }
 
