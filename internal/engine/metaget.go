@@ -19,8 +19,9 @@ import (
 //	a value ends soon           the answer is OK, with the value
 //
 // A claim is a lease token, and shares their table: a LEASE waits for the holder of a claim.
-// But no caller waits for a token here, and a claim does not end with the connection. Its
-// number is the random number of the token. A SET that names that number is the token's FILL.
+// But no caller waits for a token here. Its number is the random number of the token. A SET that names that number is
+// the token's FILL. A claim ends with the connection of the socket that has it, but not with one of memcached's
+// protocol, whose clients are pools.
 
 // metaGet answers METAGET from what this host owns, or with MOVED.
 func (c *Local) metaGet(q *wire.Request, pins *namespaces.Pins, now kv.Moment, fetchedEpoch uint32, r *wire.Reply) {
@@ -139,7 +140,8 @@ func (c *Local) claimLoad(
 		return true
 	}
 	claim := c.tokens.newClaim(ns, k, epoch, pins.By)
-	claim.Time, claim.Ends = cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, claim.Time), true
+	claim.Usual, claim.Ends = claim.Time, true
+	claim.Time = cmp.Or(time.Duration(q.LeaseMS)*time.Millisecond, claim.Time)
 	out, err := c.LeaseTokens.Try(claim)
 	switch {
 	case err != nil && !found:

@@ -196,6 +196,9 @@ var waitedInVain = wire.Errorf(wire.Timeout,
 // fill answers FILL at the owner of the key.
 func (tokens *Tokens) fill(ns *namespaces.Namespace, key kv.Key, q *wire.Request, now kv.Moment) wire.Reply {
 	t, ok := tokens.unpack(q.Token)
+	if number, claim := wire.ClaimOf(q.Token); claim {
+		t, ok = tokens.LeaseTokens.Named(key, number)
+	}
 	if q.Has(wire.Abandon) {
 		if !ok || !tokens.LeaseTokens.Abandon(t) {
 			return notStored("the token is not the present one of the key %.64q", q.Key)

@@ -30,6 +30,8 @@ type Claim struct {
 	// at every hand-over, and by Try to tell the time. It must not call Leases.
 	Begin func() Stamp
 	Time  time.Duration // for the holder to fill; zero: leaseTime
+	// Usual is the time after which the token ends if others want its place; zero: it does not.
+	Usual time.Duration
 	// Place limits the claimant's share of the tokens; nil: no limit. Its methods are
 	// also called with Leases' lock held.
 	Place Place
@@ -116,12 +118,16 @@ func (l *Leases) findLocked(c *Claim) (*lease, error) {
 
 // addLocked issues the first token of a key.
 func (l *Leases) addLocked(c Claim) (Token, error) {
-	if l.stats.Out >= MaxLeases {
+	if l.stats.Out >= MaxLeases && !l.endOldLocked(c.Begin().At) {
 		l.stats.Shed++
 		return Token{}, fmt.Errorf("%w: %d keys have a token out already", loader.ErrBusy, MaxLeases)
 	}
 	if c.Place != nil {
-		if err := c.Place.Take(false); err != nil {
+		err := c.Place.Take(false)
+		if err != nil && l.endOldLocked(c.Begin().At) {
+			err = c.Place.Take(false)
+		}
+		if err != nil {
 			l.stats.Shed++
 			return Token{}, err
 		}
@@ -135,6 +141,27 @@ func (l *Leases) addLocked(c Claim) (Token, error) {
 	l.inNamespace[c.Key.Namespace]++
 	l.stats.Out++
 	return e.token, nil
+}
+
+// oldLooks bounds how many tokens are looked at for one that has lasted for its usual time. If there is a lack of
+// places because of such tokens, they are many.
+const oldLooks = 64
+
+// endOldLocked ends some tokens that have lasted for their usual time, and reports whether there were any.
+func (l *Leases) endOldLocked(now time.Duration) (ended bool) {
+	looks := 0
+	for _, e := range l.byToken { // begins anywhere
+		if looks++; looks > oldLooks {
+			break
+		}
+		if u := e.claim.Usual; u > 0 && now-e.token.At >= u && e.waiters.Len() == 0 {
+			ended = true
+			l.stats.Expired++
+			l.takeLeaseLocked(e.token)
+			l.dropLocked(e, Grant{}, nil)
+		}
+	}
+	return ended
 }
 
 // issueLocked gives the lease a new token and starts its timer.

@@ -18,8 +18,9 @@ import (
 
 // MaxCalls limits the calls in flight on one connection between nodes, on both of its
 // sides. A server that served fewer at once would stop reading, and calls that need not
-// wait would wait behind calls that do.
-const MaxCalls = 4096
+// wait would wait behind calls that do. It is as many requests as may wait on a host: the shares of
+// the apps there are the bound that is met first.
+const MaxCalls = 1 << 16
 
 // dialTimeout is the time for connecting and greeting.
 const dialTimeout = 500 * time.Millisecond

@@ -4,7 +4,6 @@ import (
 	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -24,15 +23,7 @@ const pendingSize = int(unsafe.Sizeof(Pending{})) + 512
 
 // MaxConnLeases bounds the waiting LEASEs of one app's connection. A connection with too
 // many waiting requests is not read, but the FILL that ends the wait may come over it.
-// For another host's connection the bound is half of the calls that may wait there.
 const MaxConnLeases = 512
-
-func (c *Handler) mostLeases() int64 {
-	if c.from.Node != "" {
-		return peer.MaxCalls / 2
-	}
-	return MaxConnLeases
-}
 
 // later answers c.Req when that is possible, after earlier requests of this connection
 // for the same keys.
@@ -121,10 +112,10 @@ func pendOr(c *Handler, conn *server.Conn) *Pending {
 func (c *Handler) pend(conn *server.Conn) (*Pending, *wire.Error) {
 	size := pendingSize
 	if c.Req.Op == wire.OpLease {
-		if size += queuedSize; c.leasing.Add(1) > c.mostLeases() {
+		if size += queuedSize; c.leasing.Add(1) > MaxConnLeases && c.from.Node == "" {
 			c.leasing.Add(-1)
 			return nil, wire.Errorf(wire.Busy,
-				"%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases())
+				"%d LEASEs of this connection wait: try again, or load the key without filling it", MaxConnLeases)
 		}
 	}
 	p := &Pending{handler: c}

@@ -27,7 +27,7 @@ func (c *Handler) grant(conn *server.Conn) bool {
 	return true
 }
 
-// tokens are the lease tokens that a connection has been given and has not used. The end
+// tokens are the lease tokens and claims that a connection has been given and has not used. The end
 // of the connection gives them back, so that the next waiting client gets its turn early.
 type tokens struct {
 	mu    sync.Mutex
@@ -119,10 +119,21 @@ func (c *Handler) given(q *wire.Request, r *wire.Reply) {
 	switch {
 	case q.Op == wire.OpFill && !r.Status.IsError(): // after an error the token may still be out
 		c.tokens.takeToken(q.Token)
+	case q.Op == wire.OpSet && q.Mode == wire.ModeCAS && !r.Status.IsError():
+		c.tokens.takeToken(wire.ClaimToken(q.Compare))
 	case q.Op == wire.OpLease && r.Status == wire.Lease:
-		ends := c.Core.Clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
-		c.remember(r.Token, tokenOf{string(q.Namespace), string(q.Key), ends})
+		c.remember(r.Token, c.tokenOf(q, time.Duration(r.TTLMS)*time.Millisecond))
+	case q.Op == wire.OpMetaGet && r.Claim == wire.ClaimWon && q.App: // else the app's own host keeps track
+		lasts := time.Duration(q.LeaseMS) * time.Millisecond
+		if ns := c.Core.Namespaces.Lookup(q.Namespace); ns != nil && lasts == 0 {
+			lasts = ns.LeaseTime
+		}
+		c.remember(wire.ClaimToken(uint64(r.Number)), c.tokenOf(q, lasts))
 	}
+}
+
+func (c *Handler) tokenOf(q *wire.Request, lasts time.Duration) tokenOf {
+	return tokenOf{string(q.Namespace), string(q.Key), c.Core.Clock.Read().Boot + lasts}
 }
 
 // remember notes a token of the connection, or gives it back if the connection has ended.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"math"
 	"slices"
 
@@ -67,4 +68,15 @@ func appendMetaGet(dst []byte, r *Reply) []byte {
 func appendClaim(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendUint8(dst, uint8(r.Claim))
 	return msgp.AppendUint64(dst, uint64(r.Number))
+}
+
+// ClaimToken returns the number of a claim as the token of a FILL, which may give the claim back.
+func ClaimToken(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, number) }
+
+// ClaimOf returns the number of a claim that is the token of a FILL.
+func ClaimOf(token []byte) (number uint64, ok bool) {
+	if len(token) != 8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(token), true
 }

@@ -33,6 +33,7 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		seq     set = func(r *Request) { r.Seq = 9 }
 		wait    set = func(r *Request) { r.WaitMS = 10 }
 		timeout set = func(r *Request) { r.TimeoutMS = 11 }
+		by      set = func(r *Request) { r.By = 1<<32 | 15 }
 	)
 	key, value, token := []byte("k"), []byte("v"), []byte("t")
 	for _, tc := range []struct {
@@ -63,6 +64,7 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		{Request{Op: OpWatch}, []set{timeout, ns, options, epoch, seq, wait}},
 		{Request{Op: OpVerify}, []set{timeout, wait}},
 	} {
+		tc.sets = append(tc.sets, by)
 		for some := range 1 << len(tc.sets) {
 			want := tc.least
 			want.ID, want.TTLMS = 1, TTLDefault

@@ -17,6 +17,8 @@ func TestShortIsAny(t *testing.T) {
 		{Op: OpGet, Key: key},
 		{Op: OpGet, ID: math.MaxUint64, TimeoutMS: 1000, Namespace: []byte("users"), Key: long, Options: StaleOK | Share},
 		{Op: OpGet, ID: 200, Key: bytes.Repeat(key, 300)},
+		{Op: OpGet, Key: key, By: 1001<<32 | 7},
+		{Op: OpSet, Key: key, Value: key, TTLMS: TTLDefault, By: math.MaxUint64},
 		{Op: OpSet, Key: key, Value: []byte{}, TTLMS: TTLDefault},
 		{Op: OpSet, ID: 40_000, Key: key, Value: bytes.Repeat(key, 256), TTLMS: TTLDefault, UntilNS: math.MaxInt64},
 		{Op: OpSet, Key: key, Value: bytes.Repeat(key, 1<<16), Mode: ModeCAS, Compare: math.MaxUint64},
@@ -51,7 +53,7 @@ func TestShortIsAny(t *testing.T) {
 	}
 	for _, frame := range []string{
 		"\x95\x01\x03\x00\xc0\xc0",          // GET without a key
-		"\x97\x01\x03\x00\xc0\xa1k\x00\x00", // with an element too many
+		"\x98\x01\x03\x00\xc0\xa1k\x00\x00\x00", // with an element too many
 		"\x95\x01\x05\x00\xc0\xa1k",         // SET without a value
 		"\x98\x01\x05\x00\xc0\xa1k\xa1v\xc0" + // with flags of more than 32 bits
 			"\xcf\x00\x00\x00\x01\x00\x00\x00\x00",

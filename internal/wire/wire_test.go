@@ -96,6 +96,7 @@ func messages() []golden {
 		request("ping", Request{Op: OpPing}),
 		request("get with the connection's namespace", defaults),
 		request("get", Request{Op: OpGet, Namespace: ns, Key: key, Options: Fresh | NoLoad}),
+		request("get of an app of another host", Request{Op: OpGet, Namespace: ns, Key: key, By: 1001<<32 | 4711}),
 		request("mget", Request{Op: OpMGet, Namespace: ns, Keys: [][]byte{key, []byte("user:43")}, Options: StaleOK}),
 		request("set", set),
 		request("set if the version is still the same", full),
