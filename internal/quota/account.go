@@ -160,6 +160,14 @@ func (a *Account) Tenant() string {
 	return a.up.up.name
 }
 
+// Names returns the names of the account's tenant and process; both are "" for this process.
+func (a *Account) Names() (tenant, process string) {
+	if a == nil {
+		return "", ""
+	}
+	return a.up.up.name, a.up.name
+}
+
 // Used returns the memory that the account uses, in bytes.
 func (a *Account) Used() int64 {
 	if a == nil {
