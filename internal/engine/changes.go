@@ -19,6 +19,7 @@ type Changes struct {
 	barriers *Barriers
 
 	flushing sync.Mutex // locked while a flush of the cluster is noted
+	rounds   flushRounds
 }
 
 // Began implements handoff.Listener: it is called when ownerships of partitions begin.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -66,7 +67,10 @@ func (ch *Changes) FlushCluster(
 	pins.Release()
 	ctx, cancel := context.WithTimeout(ctx, deadline-ch.Clock.Read().Boot)
 	defer cancel()
-	floor, bad := ch.Node.Flush(ctx, name)
+	floor, bad := ch.rounds.do(ctx, name, func(ctx context.Context) (kv.Version, *wire.Error) {
+		defer inspect.BeginWait(ctx, inspect.Acks, "")()
+		return ch.Node.Flush(ctx, name)
+	})
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -66,8 +67,9 @@ func (h *Admin) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	defer a.Release()
 	var theirs cachesidecar.Place
 	ask := &wire.Request{Op: wire.OpRing, Namespace: q.Namespace, Key: q.Key}
-	if h.Node.Do(ctx, owner.Process, h.Deadlines.Timeout(q)/2, ask, &a) == nil &&
-		a.Status == wire.OK && wire.UnmarshalBody(a.Body, &theirs) == nil {
+	waited := inspect.BeginWait(ctx, inspect.Owner, string(owner.Node))
+	err := h.Node.Do(ctx, owner.Process, h.Deadlines.Timeout(q)/2, ask, &a)
+	if waited(); err == nil && a.Status == wire.OK && wire.UnmarshalBody(a.Body, &theirs) == nil {
 		place.Owner = theirs.Owner
 	}
 	return wire.BodyReply(place)
@@ -176,6 +178,8 @@ func (h *Admin) askAll(
 			}
 		})
 	}
+	waited := inspect.BeginWait(ctx, inspect.Owner, "")
 	wg.Wait()
+	waited()
 	return list
 }

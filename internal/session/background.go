@@ -6,6 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -24,8 +25,13 @@ func (c *Handler) inspect(conn *server.Conn) {
 		return
 	}
 	own, may := q.Clone(), c.By.Principal().MayAdmin
-	i, deadline := c.Core.Admin, c.Core.Deadlines.Of(q, c.Now)
+	i, deadline, end := c.Core.Admin, c.Core.Deadlines.Of(q, c.Now), conn.End()
 	c.background(conn, func() wire.Reply {
+		conn.Account().BeginTurn(quota.LongTurn) // it visits many entries
+		defer conn.Account().EndTurn(quota.LongTurn)
+		if end.Ended() {
+			return wire.ErrorReply(errGone)
+		}
 		switch own.Op {
 		case wire.OpKeys:
 			return i.Keys(&own, deadline)

@@ -135,6 +135,9 @@ func (c *Handler) leased(q *wire.Request) {
 
 // serve answers the request on a goroutine of its own, and says whether it has only read.
 func (p *Pending) serve() (answer []byte, reads bool) {
+	if q := &p.Request; (q.Op.Repeatable() || q.OnlyReads()) && q.Conn != nil && q.Conn.Ended() {
+		return p.dropped()
+	}
 	r := p.Serve()
 	defer p.Held.Copy(ValuesOf(&r))()
 	return p.endRequest(nil, &r), p.Request.OnlyReads()
@@ -162,9 +165,11 @@ func (p *Pending) long() []byte {
 	return p.endRequest(nil, &r)
 }
 
+var errGone = wire.Errorf(wire.Busy, "the connection has ended")
+
 // dropped ends a read of a connection that has ended.
 func (p *Pending) dropped() (answer []byte, reads bool) {
-	r := wire.ErrorReply(wire.Errorf(wire.Busy, "the connection has ended"))
+	r := wire.ErrorReply(errGone)
 	return p.endRequest(nil, &r), true
 }
 
