@@ -408,3 +408,61 @@ func TestLeasesGiveTheirTableBack(t *testing.T) {
 	}
 	l.check(t)
 }
+
+// places is a number of places for tokens.
+type places struct{ free int }
+
+func (p *places) Take(handed bool) error {
+	if p.free <= 0 && !handed {
+		return loader.ErrBusy
+	}
+	p.free--
+	return nil
+}
+
+func (p *places) Give() { p.free++ }
+
+// TestOldTokensEndFirst: a token that has lasted for its usual time ends when others lack its place, and not before; nor
+// does one that its key's callers wait for.
+func TestOldTokensEndFirst(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		l, v := newLeases(t), &versions{}
+		start := time.Now()
+		begin := func() Stamp {
+			s := v.begin()
+			s.At = time.Since(start)
+			return s
+		}
+		of := &places{free: 2}
+		claim := func(key string) (Out, error) {
+			return l.Try(Claim{Key: keyOf(key), Begin: begin, Time: time.Hour, Usual: time.Minute, Place: of})
+		}
+		for _, key := range []string{"a", "b"} {
+			if out, err := claim(key); err != nil || !out.Won {
+				t.Fatalf("%s: %+v, %v", key, out, err)
+			}
+		}
+		waits, stop := context.WithCancel(t.Context())
+		waited := make(chan error, 1)
+		go func() { // ends with stop
+			_, err := l.Claim(waits, Claim{Key: keyOf("a"), Begin: begin})
+			waited <- err
+		}()
+		time.Sleep(time.Minute - time.Second)
+		if _, err := claim("c"); !errors.Is(err, loader.ErrBusy) {
+			t.Errorf("before their usual time: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		if out, err := claim("c"); err != nil || !out.Won {
+			t.Errorf("after it: %+v, %v", out, err)
+		}
+		if _, err := claim("d"); !errors.Is(err, loader.ErrBusy) {
+			t.Errorf("a token that is waited for has ended: %v", err)
+		}
+		if st := l.Stats(); st.Expired != 1 || st.Out != 2 {
+			t.Errorf("%+v", st)
+		}
+		stop()
+		<-waited
+	})
+}

@@ -66,6 +66,78 @@ var shareAttacks = []attack{
 		bound: ofBytes,
 		hosts: 2, also: []also{large}, shares: true, run: writeAckAll,
 	},
+	{
+		name:  "tokens of another host",
+		tries: "lease tokens, as above, half of them of another host's keys",
+		bound: ofEntry,
+		hosts: 2, also: []also{loads}, shares: true, run: takeTokens,
+	},
+	{
+		name:  "claims of another host",
+		tries: "8 connections that each take 4,000 claims of an hour, and end; half of them of another host's keys",
+		bound: ofEntry,
+		hosts: 2, also: []also{loads}, shares: true, run: takeClaims,
+	},
+	{
+		name:  "LEASEs that wait for another host",
+		tries: "8 connections that each have 500 LEASEs of another host's keys wait for tokens that the attacker holds",
+		bound: ofEntry,
+		hosts: 2, also: []also{loads}, shares: true, run: waitForTokens,
+	},
+}
+
+const ofEntry = "what another host gives is charged to the app that asks, on its own host"
+
+func takeClaims(ctx context.Context, j *job) error {
+	const hour = 3_600_000
+	j.crowd(ctx, 8, func(i int) error {
+		c, err := open(ctx, j.victim().Socket, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for n := 0; n < 4000 && ctx.Err() == nil; n += 100 {
+			var b []byte
+			for k := range 100 {
+				key := fmt.Appendf(nil, "claim%d-%d-%d", j.Round, i, n+k)
+				b = append(b, frame(n+k+1, wire.OpMetaGet, 1000, nil, key, nil, wire.Claim|wire.Create, nil, hour)...)
+			}
+			if err := c.batch(b, 100); err != nil {
+				return err
+			}
+			j.count.Add(100)
+		}
+		return nil
+	})
+	return nil
+}
+
+func waitForTokens(ctx context.Context, j *job) error {
+	j.crowd(ctx, 8, func(i int) error {
+		c, err := open(ctx, j.victim().Socket, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		keys, err := keysOf(c, j.Target.Hosts[1].Node, 500)
+		if err != nil {
+			return err
+		}
+		go func() { <-ctx.Done(); _ = c.Close() }()
+		go discard(c) // ends with the connection
+		for range 2 { // a token, and then a wait for it
+			for _, key := range keys {
+				if _, err := c.send(wire.OpLease, 20_000, fmt.Sprint("own", i), key); err != nil {
+					return err
+				}
+				j.count.Add(1)
+			}
+			rest(ctx, time.Second)
+		}
+		<-ctx.Done()
+		return nil
+	})
+	return nil
 }
 
 func takeTokens(ctx context.Context, j *job) error {
