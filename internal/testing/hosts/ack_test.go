@@ -8,17 +8,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // app connects to a node as an app does.
-func (v *vnode) app(t *testing.T) *rawConn {
+func (v *vnode) app(t *testing.T) *rawConn { return v.appOf(t, quota.App{}) }
+
+// appOf is app for a process of a user.
+func (v *vnode) appOf(t *testing.T, app quota.App) *rawConn {
 	t.Helper()
 	s := v.s
 	server := server.New(server.Limits{}, s.cfg.Log, func(net.Conn) (server.Handler, error) {
-		return s.sessions.Of(byRoot(s.engine), nil), nil
+		h := s.sessions.Of(byRoot(s.engine), nil)
+		h.App = app.Number()
+		return h, nil
 	})
 	ln, err := v.host.Listen(0)
 	testenv.Must(t, err)

@@ -20,6 +20,25 @@ func (v *vnode) ask(app quota.App, q wire.Request) wire.Reply {
 	return e.Serve(context.Background(), &q, &b, e.Clock.Read().Boot+time.Second)
 }
 
+// TestVirtualAppIsNamed: whatever an app asks of another host, that host charges it to the app.
+func TestVirtualAppIsNamed(t *testing.T) {
+	inQuietWorld(t, 2, func(t *testing.T, w *world) {
+		a, b := w.nodes[0], w.nodes[1]
+		var key []byte
+		for i := 0; key == nil; i++ {
+			if k := fmt.Sprint("k", i); w.ownerOf(k) == b {
+				key = []byte(k)
+			}
+		}
+		app := a.appOf(t, quota.App{User: 7, Process: 8})
+		is(t, "LEASE", app.call(&wire.Request{Op: wire.OpLease, Key: key}), wire.Lease, "")
+		want := fmt.Sprintf("node %s uid 7", a.name)
+		if st := b.s.engine.Budget.Shares()[quota.LeaseTokens]; st.Most != want || st.MostBy != 1 {
+			t.Errorf("%+v is charged, want %s", st, want)
+		}
+	})
+}
+
 // TestVirtualTokensOfOneApp: an app that takes all tokens that another host gives it leaves some to the other apps of
 // its user, and more to other users of its host.
 func TestVirtualTokensOfOneApp(t *testing.T) {
