@@ -72,7 +72,7 @@ var frameAttacks = []attack{
 	{
 		name:  "log flood",
 		tries: "connections that each send one malformed frame",
-		bound: "10 lines a second of one cause",
+		bound: "a budget of lines for each message of the log",
 		also:  []also{connects}, shown: fewLines,
 		run: func(ctx context.Context, j *job) error {
 			j.crowd(ctx, 1, func(int) error {
