@@ -95,7 +95,7 @@ func (f *Follower) Run(ctx context.Context) {
 // wait waits after an error, while this host is the one to follow. It returns the next pause.
 func (f *Follower) wait(lead context.Context, err error, began time.Time, pause time.Duration) time.Duration {
 	logged, told := f.tell(err)
-	f.counts.failed("its server " + told + `: this host's log says why in the line "the feed of changes has ended"`)
+	f.counts.failed("its server " + told + `; this host's log has its words: look for "the feed of changes has ended"`)
 	if text := logged.Error(); text != f.told {
 		f.told = text
 		f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", logged)
