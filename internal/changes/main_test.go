@@ -390,7 +390,7 @@ type world struct {
 	stop   func() // ends Run, and waits for that
 }
 
-func tell(err error) (logged error, told string) { return fmt.Errorf("hidden: %w", err), "is told of" }
+func tell(err error) (told string, logged error) { return "is told of", fmt.Errorf("hidden: %w", err) }
 
 // add adds a host that does not lead.
 func add(t *testing.T, s *server) *world {
