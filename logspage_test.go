@@ -40,7 +40,7 @@ var passedOn = map[string][]logLine{
 	"internal/origin/health.go: text":          nil, // healthWords are found
 	"internal/origin/health.go: h.words.again": nil,
 	"internal/logs/logs.go: t.level":           nil, // the callers of Text are found
-	"internal/logs/ratelimit.go: t.level": {
+	"internal/logs/ratelimit.go: t.of.level": {
 		{"info", "… and … more like it in the last …: …"}, {"warn", "… and … more like it in the last …: …"},
 		{"error", "… and … more like it in the last …: …"},
 	},

@@ -369,7 +369,7 @@ type ChangesStats struct {
 	State string `json:"state"`
 	// This host follows the feed.
 	Following bool `json:"following" metric:"changes_following"`
-	// Why it has failed; "": it has not.
+	// Why it has failed, without the server's own words; "": it has not.
 	Error string `json:"error"`
 	// Time until the keys of the last commit within a minute were deleted, that of the oldest under way, or
 	// the time without anything of the server's log: the longest.

@@ -145,8 +145,12 @@ func newFollowers(c *Config, e *engine.Engine, feeds map[string]loader.Feed) (li
 	giveForms(feeds, e.Namespaces.KeyForms)
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		hide := origin.Secrets(feeds[name].Secrets())
+		tell := func(err error) (told string, logged error) {
+			_, told = origin.Told(err)
+			return told, hide.Hide(err)
+		}
 		times := changes.Times{MaxLag: c.Feeds[name].MaxLag, Heard: 2 * c.MaxStaleness}
-		list = append(list, changes.New(name, feeds[name], times, e, c.Log, hide.Hide))
+		list = append(list, changes.New(name, feeds[name], times, e, c.Log, tell))
 	}
 	return list
 }

@@ -64,12 +64,12 @@ func (c *counts) setState(state string) {
 	}
 }
 
-func (c *counts) failed(err error) {
+func (c *counts) failed(why string) {
 	c.failures.Add(1)
 	c.setState(Failed)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.err = err.Error()
+	c.err = why
 }
 
 func (c *counts) noteGap(why loader.Gap) {

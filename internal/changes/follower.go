@@ -34,7 +34,7 @@ type Follower struct {
 	feed loader.Feed
 	host Host
 	log  *slog.Logger
-	hide func(error) error // secrets in an error
+	tell Tell
 
 	Times
 
@@ -49,11 +49,13 @@ type Times struct {
 	Heard  time.Duration // in which all hosts hear of a certificate
 }
 
-// New returns a Follower that does not run yet. hide takes secrets out of errors.
-func New(
-	name string, feed loader.Feed, times Times, host Host, log *slog.Logger, hide func(error) error,
-) *Follower {
-	f := &Follower{name: name, feed: feed, Times: times, host: host, log: log.With("changes", name), hide: hide}
+// Tell returns what apps may be told of an error, which is no words of the server, and the error for the log,
+// without secrets.
+type Tell func(err error) (told string, logged error)
+
+// New returns a Follower that does not run yet.
+func New(name string, feed loader.Feed, times Times, host Host, log *slog.Logger, tell Tell) *Follower {
+	f := &Follower{name: name, feed: feed, Times: times, host: host, log: log.With("changes", name), tell: tell}
 	f.counts.setState(Elsewhere)
 	return f
 }
@@ -93,11 +95,11 @@ func (f *Follower) Run(ctx context.Context) {
 
 // wait waits after an error, while this host is the one to follow. It returns the next pause.
 func (f *Follower) wait(lead context.Context, err error, began time.Time, pause time.Duration) time.Duration {
-	err = f.hide(err)
-	f.counts.failed(err)
-	if text := err.Error(); text != f.told {
+	told, logged := f.tell(err)
+	f.counts.failed("its server " + told + `; this host's log has its words: look for "the feed of changes has ended"`)
+	if text := logged.Error(); text != f.told {
 		f.told = text
-		f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", err)
+		f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", logged)
 	}
 	if errors.Is(err, loader.ErrFeed) {
 		kv.Sleep(lead, unfitPause)
@@ -118,7 +120,8 @@ func (f *Follower) missed(err error) {
 	case errors.Is(err, loader.ErrFeed): // a table was out of the publication, for example
 		f.gap = "the server did not fit the settings for some time"
 	case errors.Is(err, loader.ErrGap):
-		f.gap = loader.Gap(f.hide(err).Error())
+		told, _ := f.tell(err)
+		f.gap = loader.Gap("the server " + told)
 	}
 }
 

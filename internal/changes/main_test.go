@@ -390,12 +390,12 @@ type world struct {
 	stop   func() // ends Run, and waits for that
 }
 
-func hide(err error) error { return fmt.Errorf("hidden: %w", err) }
+func tell(err error) (told string, logged error) { return "is told of", fmt.Errorf("hidden: %w", err) }
 
 // add adds a host that does not lead.
 func add(t *testing.T, s *server) *world {
 	h := &host{server: s, changed: make(chan struct{}), hangs: map[string]chan struct{}{}, deleted: map[string]int{}}
-	w := &world{T: t, server: s, host: h, f: New("shop", s, Times{s.maxLag, heardIn}, h, slog.New(slog.DiscardHandler), hide)}
+	w := &world{T: t, server: s, host: h, f: New("shop", s, Times{s.maxLag, heardIn}, h, slog.New(slog.DiscardHandler), tell)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

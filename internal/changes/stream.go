@@ -120,7 +120,8 @@ func (f *Follower) warn(ctx context.Context, stream loader.FeedStream) {
 func (f *Follower) giveUp(stream loader.FeedStream) {
 	ctx, cancel := context.WithTimeout(context.Background(), giveUpTime)
 	defer cancel()
-	if err := f.hide(stream.GiveUp(ctx)); err != nil {
+	if err := stream.GiveUp(ctx); err != nil {
+		_, err = f.tell(err)
 		f.log.Warn("changes may be missing, and another host that follows will not know: "+
 			"flush the namespaces of the feed", "reason", string(f.gap), "error", err)
 	}

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/cachesidecar/cachesidecar"
 )
 
@@ -17,8 +15,7 @@ import (
 // It never waits for its stream.
 type Log struct {
 	*stream
-	causes *causes      // of lines below error level
-	errors *causes      // separate, so that no flood hides them
+	events *events
 	sum    slog.Handler // for summaries
 	root   slog.Handler
 	ending chan struct{}
@@ -39,7 +36,7 @@ type Options struct {
 // Close.
 func Start(to io.Writer, o Options) *Log {
 	l := &Log{
-		stream: newStream(to), causes: newCauses(maxRate), errors: newCauses(rate.Inf),
+		stream: newStream(to), events: newEvents(),
 		ending: make(chan struct{}), ended: make(chan struct{}),
 	}
 	l.level.Set(o.Level)
@@ -83,7 +80,7 @@ func (l *Log) Logger() *slog.Logger { return slog.New(l.root) }
 // Stats returns the counts of lines since the start.
 func (l *Log) Stats() cachesidecar.LogStats {
 	return cachesidecar.LogStats{
-		Bounded: true, Written: l.written.Load(), LeftOut: l.causes.total() + l.errors.total(), Lost: l.lost.Load(),
+		Bounded: true, Written: l.written.Load(), LeftOut: l.events.total(), Lost: l.lost.Load(),
 	}
 }
 
@@ -145,11 +142,7 @@ type handler struct {
 
 // Handle writes a record, or counts it as left out.
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
-	of := h.log.causes
-	if r.Level >= slog.LevelError {
-		of = h.log.errors
-	}
-	if r.Level >= slog.LevelInfo && !of.admit(&r, h.with) {
+	if r.Level >= slog.LevelInfo && !h.log.events.admit(&r, h.with) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)

@@ -18,13 +18,20 @@ import (
 // command may say anything.
 type Secrets []string
 
-// Hide removes the secrets from an error's text.
+// maxText is the most of an error's text that is kept, in bytes: a server may say megabytes.
+const maxText = 16 << 10
+
+// Hide removes the secrets from an error's text, and cuts it at 16 KiB.
 func (s Secrets) Hide(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := s.HideText(err.Error())
-	if text == err.Error() {
+	before := err.Error()
+	text := s.HideText(before)
+	if len(text) > maxText {
+		text = fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:maxText], ""), len(text))
+	}
+	if text == before {
 		return err
 	}
 	return Hidden{err, text}
@@ -57,11 +64,21 @@ func (hidden Hidden) Unwrap() error { return hidden.error }
 // FullName returns the name of an origin, as apps are told it.
 func FullName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
 
-// manner returns how an origin has failed, in one word and in several.
+// Told returns all that apps may be told of an error of an origin, or of the server of a feed: how it has failed, in
+// one word and in several, and what cause adds. The error itself is for the log.
+func Told(err error) (kind, text string) {
+	kind, text = manner(err)
+	return kind, text + cause(err)
+}
+
 func manner(err error) (kind, text string) {
 	var timeout net.Error
 	var op *net.OpError
 	switch {
+	case errors.Is(err, loader.ErrFeed):
+		return "misfit", "does not fit the settings of the feed"
+	case errors.Is(err, loader.ErrGap):
+		return "gap", "cannot send some changes any more"
 	case errors.Is(err, loader.ErrTooLarge):
 		return "too_large", "the value is larger than max_value"
 	case errors.Is(err, loader.ErrPermanent):

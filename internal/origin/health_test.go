@@ -238,11 +238,12 @@ func TestCauses(t *testing.T) {
 		{withState("\x1b[2J"), "failed, or gave an answer that cannot be read"},
 		{exited, "failed, or gave an answer that cannot be read: exit status 3"},
 		{context.DeadlineExceeded, "did not answer in its time"},
+		{fmt.Errorf("%w: tester@10.1.2.3", loader.ErrFeed), "does not fit the settings of the feed"},
+		{fmt.Errorf("%w: %w", loader.ErrGap, withState("42704")), "cannot send some changes any more: SQLSTATE 42704"},
 		{errors.New("tester@10.1.2.3"), "failed, or gave an answer that cannot be read"},
 		{&fs.PathError{Path: "/etc/secret", Err: syscall.ENOENT}, "failed, or gave an answer that cannot be read: no such file or directory"},
 	} {
-		_, text := manner(tc.err)
-		if got := text + cause(tc.err); got != tc.want {
+		if _, got := Told(tc.err); got != tc.want {
 			t.Errorf("%v: %q, want %q", tc.err, got, tc.want)
 		}
 	}

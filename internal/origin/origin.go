@@ -217,8 +217,7 @@ func (o *Origin) report(of *health, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return Hidden{err, text + "was given up"}
 	}
-	kind, why := manner(err)
-	why += cause(err)
+	kind, why := Told(err)
 	return Hidden{err, text + why + of.failed(err, kind, why)}
 }
 
@@ -286,8 +285,8 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		l.health.log.Debug("the filter of existing keys has all keys", "took", time.Since(began))
 		return nil
 	}
-	kind, why := manner(err)
-	if why += cause(err); ctx.Err() == nil {
+	kind, why := Told(err)
+	if ctx.Err() == nil {
 		return Hidden{err, why + l.health.failed(err, kind, why)}
 	}
 	return Hidden{err, why}

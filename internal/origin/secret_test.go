@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -133,6 +134,15 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		if err := o.Close(); err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 		}
+	}
+}
+
+// A long text is cut after the secrets are out of it.
+func TestLongErrorsAreCut(t *testing.T) {
+	text := strings.Repeat("s3cret é", 500_000)
+	got := Secrets{"s3cret"}.Hide(fmt.Errorf("%w: %s", loader.ErrPermanent, text)).Error()
+	if len(got) > maxText+100 || strings.Contains(got, "s3c") || !utf8.ValidString(got) || !strings.HasSuffix(got, "… (5500020 bytes)") {
+		t.Errorf("%d bytes, %q … %q", len(got), got[:40], got[len(got)-40:])
 	}
 }
 

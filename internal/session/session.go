@@ -133,7 +133,7 @@ func (ss *Session) Refusal(q *wire.Request) *wire.Error {
 		ss.refusalLogged = true
 		ss.LogLine(slog.LevelWarn,
 			"refused a request: its user lacks a right; more refusals of this connection are not logged",
-			"op", q.Op.String(), "right", missing.String(), "namespace", string(q.Namespace))
+			"op", q.Op.String(), "right", missing.String(), "asked_namespace", string(q.Namespace))
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -21,7 +23,10 @@ import (
 // quiet is the log of servers whose clients are expected to disappear.
 var quiet = log.New(io.Discard, "", 0)
 
-const ofBytes = "one budget for all bytes in flight, in fair shares"
+const (
+	ofBytes = "one budget for all bytes in flight, in fair shares"
+	ofLines = "a budget of lines for each message of the log"
+)
 
 var frameAttacks = []attack{
 	{
@@ -72,7 +77,7 @@ var frameAttacks = []attack{
 	{
 		name:  "log flood",
 		tries: "connections that each send one malformed frame",
-		bound: "10 lines a second of one cause",
+		bound: ofLines,
 		also:  []also{connects}, shown: fewLines,
 		run: func(ctx context.Context, j *job) error {
 			j.crowd(ctx, 1, func(int) error {
@@ -83,6 +88,28 @@ var frameAttacks = []attack{
 				j.count.Add(1)
 				_, err = c.Write(make([]byte, 4))
 				return errors.Join(err, c.Close())
+			})
+			return nil
+		},
+	},
+	{
+		name:  "log flood of names",
+		tries: "refused requests, each in a namespace of another name",
+		bound: ofLines,
+		also:  []also{connects}, shown: stillLogs, lasts: 2 * time.Second,
+		config: func(testing.TB, string, string) string {
+			return "namespaces: {down: {origin: {http: {url: \"http://127.0.0.1:1/{key}\"}}}}\n" +
+				"access: {down: {write: [anyone]}, \"*\": {write: []}}\n"
+		},
+		run: func(ctx context.Context, j *job) error {
+			j.crowd(ctx, 2, func(int) error {
+				c, err := open(ctx, j.victim().Socket, 10*time.Second)
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				_, err = c.call(wire.OpGet, 3000, fmt.Sprint("n", j.Round, ".", j.count.Add(1)), []byte("k"))
+				return err
 			})
 			return nil
 		},

@@ -2,6 +2,7 @@ package attacks
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,9 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 const ofFiles = "HTTP's bounds; descriptors reserved for the socket"
@@ -104,6 +108,31 @@ func fewLines(h *house, r report) error {
 		return fmt.Errorf("%d lines in %.1f s, want at most %d", n, took, most)
 	}
 	return nil
+}
+
+// stillLogs checks that, and that the log has the line of an origin that fails.
+func stillLogs(h *house, r report) error {
+	if err := fewLines(h, r); err != nil {
+		return err
+	}
+	ctx, end := testenv.Background()
+	defer end()
+	c, err := open(ctx, h.hosts[0].Socket, testenv.Patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.call(wire.OpGet, 10_000, "down", []byte("k")); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		text, err := os.ReadFile(h.hosts[0].log)
+		if err != nil || bytes.Contains(text, []byte("a load failed")) {
+			return err
+		}
+		rest(ctx, 100*time.Millisecond)
+	}
+	return errors.New("the log has no line of the origin")
 }
 
 // stamp returns the time of a line of the log.
