@@ -9,8 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// flushRounds has the flushes of one name that wait made as one. A flush drops what was written before it, so it does not
-// join one under way: all that come meanwhile are the next one.
+// flushRounds has the flushes of one name that wait made as one. A flush drops what was written before it, so it does
+// not join one under way: all that come meanwhile are the next one.
 type flushRounds struct {
 	mu    sync.Mutex
 	names map[string]*flushRound // the last of each name, until it has ended
@@ -25,8 +25,8 @@ type flushRound struct {
 	bad    *wire.Error
 }
 
-// do returns the outcome of a flush that has begun after the call. flush makes it, with the context of one of those that
-// wait; if that one's time is over, another one makes the next.
+// do returns the outcome of a flush that has begun after the call. flush makes it, with the context of one of those
+// that wait; if that one's time is over, another one makes the next.
 func (rounds *flushRounds) do(
 	ctx context.Context, name string, flush func(context.Context) (kv.Version, *wire.Error),
 ) (kv.Version, *wire.Error) {

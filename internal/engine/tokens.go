@@ -157,19 +157,19 @@ func (tokens *Tokens) claimOf(
 type tokenPlace struct{ by *quota.Account }
 
 // Take takes the place. A token that is handed over from another client is taken even if no place is left.
-func (p tokenPlace) Take(handed bool) error {
+func (place tokenPlace) Take(handed bool) error {
 	if handed {
-		p.by.AcquireAnyway(quota.LeaseTokens, 1)
+		place.by.AcquireAnyway(quota.LeaseTokens, 1)
 		return nil
 	}
-	if err := p.by.Acquire(quota.LeaseTokens); err != nil {
+	if err := place.by.Acquire(quota.LeaseTokens); err != nil {
 		return err
 	}
 	return nil
 }
 
 // Give gives the place back.
-func (p tokenPlace) Give() { p.by.Release(quota.LeaseTokens) }
+func (place tokenPlace) Give() { place.by.Release(quota.LeaseTokens) }
 
 // newClaim returns the claim of a key on behalf of an account, or of this process.
 func (tokens *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, by *quota.Account) flight.Claim {
