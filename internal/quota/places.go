@@ -51,8 +51,8 @@ var resourceTexts = [Resources]string{
 
 // Places are the bounded resources that all connections of a host use. A newcomer always finds some
 // places. A tenant may have three quarters of the places that the other tenants leave, and seven
-// eighths of the connections. One connection may have a part of what its tenant has left. So a client
-// gets less the more is taken, and the last places are for clients without any.
+// eighths of the connections: see mayConnect. One connection may have a part of what its tenant has left.
+// So a client gets less the more is taken, and the last places are for clients without any.
 type Places struct {
 	totals  [Resources]atomic.Int64
 	used    [Resources]atomic.Int64
@@ -74,6 +74,9 @@ type Client struct {
 	places *Places
 	tenant *tenant
 	has    [Resources]atomic.Int64
+
+	// Administers is set before Acquire for an administrator of the sidecar, whose probes find a connection.
+	Administers bool
 
 	// SlotSearchFailedAt belongs to package namespaces: when it last found no namespace without
 	// entries whose slot it could free for this client.
@@ -176,8 +179,10 @@ func (m *Client) Acquire(r Resource) *wire.Error {
 	s := m.places
 	total := s.Total(r)
 	may := total - (used - byTenant) // what the other tenants leave
-	if may -= may / 4; r == Connections {
-		may = total - (used - byTenant) - (total-(used-byTenant))/8
+	if r == Connections {
+		may = m.mayConnect(total, used-1, byTenant-1)
+	} else {
+		may -= may / 4
 	}
 	if left := may - (byTenant - 1); used <= total && left > 0 && (byClient-1)*divisors[r] < left {
 		return nil
@@ -186,6 +191,24 @@ func (m *Client) Acquire(r Resource) *wire.Error {
 	s.refused[r].Add(1)
 	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s",
 		m.tenant.name, byTenant-1, byClient-1, total, resourceTexts[r])
+}
+
+// keptConnections is how many of the last connections administrators alone may take, and at most a sixteenth.
+const keptConnections = 16
+
+// mayConnect returns how many connections a tenant may have that has some of those used: seven eighths of
+// what the others leave. But a connection mostly stays, so a few tenants would take all: of the last eighth a
+// tenant may have only the part of what is free that the free ones are of all, or one.
+func (m *Client) mayConnect(total, used, has int64) int64 {
+	left, free := total-(used-has), total-used
+	may := left - left/8
+	switch {
+	case m.Administers || free > total/8:
+		return may
+	case free <= min(keptConnections, total/16):
+		return 0
+	}
+	return min(may, max(1, free*free/total))
 }
 
 // Force takes n places even if there are none left.

@@ -62,6 +62,40 @@ func TestSharesLeaveRoom(t *testing.T) {
 	}
 }
 
+// TestConnectionsLeft: users one after the other take all connections that they get. Many of them find some,
+// and an administrator does behind all.
+func TestConnectionsLeft(t *testing.T) {
+	for total, users := range map[int64]int{64: 4, 1000: 30, 16_384: 200} {
+		s := NewPlaces([Resources]int64{Connections: total})
+		var n []int
+		for i := range users {
+			m, taken := s.Join(UserTenant(i)), 0
+			for m.Acquire(Connections) == nil {
+				taken++
+			}
+			if n = append(n, taken); taken == 0 || i > 0 && taken > max(1, int(total/64)) {
+				t.Fatalf("of %d: %v", total, n)
+			}
+		}
+		if least := int(total * 7 / 8); n[0] < least {
+			t.Errorf("the first user got %d of %d", n[0], total)
+		}
+		for i := range int(total) {
+			_ = s.Join(UserTenant(1000 + i)).Acquire(Connections)
+		}
+		root := s.Join("root")
+		if root.Acquire(Connections) == nil {
+			t.Errorf("of %d none is kept for administrators", total)
+		}
+		root.Administers = true
+		for range 3 {
+			if err := root.Acquire(Connections); err != nil {
+				t.Errorf("an administrator: %v", err)
+			}
+		}
+	}
+}
+
 // TestLastPlaceForgetsTenant: a tenant whose names and tokens outlive its connections is
 // forgotten with the last of them.
 func TestLastPlaceForgetsTenant(t *testing.T) {

@@ -188,7 +188,7 @@ func (d *Sessions) session(by access.Caller, m *quota.Client) *Session {
 // names it. The log names the client by about.
 func (d *Sessions) Join(by access.Caller, owner, process string, about ...any) (*Session, error) {
 	c := d.session(by, d.Engine.Places.Join(owner))
-	c.process, c.about = process, about
+	c.process, c.about, c.client.Administers = process, about, by.Administers()
 	if err := c.client.Acquire(quota.Connections); err != nil {
 		c.client.Leave()
 		return nil, err
