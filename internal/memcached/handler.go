@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -49,7 +50,8 @@ type work struct {
 
 var works = sync.Pool{New: func() any { return new(work) }}
 
-// Handler returns the handler of a new connection.
+// Handler returns the handler of a new connection. All clients have the same rights. Of the shares each user has
+// its own, and all users over TCP whom the system does not tell have one.
 func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
 	by, owner, process := d.Sessions.Engine.Access.Memcached(), "memcached", ""
 	about := []any{"from", nc.RemoteAddr().String()}
@@ -60,6 +62,8 @@ func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
 		}
 		owner, process = quota.UserTenant(app.UID), fmt.Sprint("pid ", app.PID)
 		about = []any{"pid", app.PID, "uid", app.UID, "gid", app.GID}
+	} else if uid, ok := transport.UserOf(nc); ok {
+		owner, about = quota.UserTenant(uid), append(about, "uid", uid)
 	}
 	c, err := d.Sessions.Join(by, owner, process, append(about, "protocol", "memcached")...)
 	if err != nil {
