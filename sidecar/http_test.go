@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/memcached"
@@ -197,6 +198,9 @@ func TestFileShares(t *testing.T) {
 		{all, 20, 16_384, 128, 4096, 100},
 	} {
 		f := shareFiles(&tc.cfg, tc.limit)
+		if n := newPlaces(&tc.cfg, &f).Total(quota.Connections); n != int64(tc.apps) {
+			t.Errorf("limit %d: %d places of connections", tc.limit, n)
+		}
 		if f.apps != tc.apps || f.http != tc.http || f.peers != tc.peers || f.rest != tc.rest {
 			t.Errorf("limit %d: %+v", tc.limit, f)
 		}
