@@ -17,8 +17,7 @@ const (
 
 // filesWanted is what a sidecar uses descriptors for.
 type filesWanted struct {
-	apps    int  // connections of apps, at each door
-	doors   int  // where apps connect
+	apps    int  // connections of apps, at all doors
 	http    bool // whether HTTP is served
 	peers   bool // whether there are other hosts
 	origins int  // of all origins
@@ -29,12 +28,12 @@ type filesWanted struct {
 // port's. If the limit is too low, the apps lose most, because they have most.
 // They still get at least half, since the socket is what the sidecar is for.
 type fileShares struct {
-	apps, http, peers int // connections; apps at each door
+	apps, http, peers int // connections
 	passed            int // sockets of descriptors that have not been received
 	rest              int // for origins and the process itself
 
 	limit  uint64
-	wanted int // connections of apps, at each door
+	wanted int // connections of apps
 }
 
 // share computes the shares for a limit of descriptors.
@@ -49,14 +48,14 @@ func (wanted filesWanted) share(limit uint64) fileShares {
 		f.peers = maxPeers
 	}
 	have := int(min(limit, math.MaxInt32))
-	if wanted.doors*f.apps+f.http+f.peers+f.passed+f.rest <= have || have < fewestFiles {
+	if f.apps+f.http+f.peers+f.passed+f.rest <= have || have < fewestFiles {
 		return f
 	}
 	f.http = min(f.http, have/16)
 	f.peers = min(f.peers, have/8)
 	f.rest = min(f.rest, have/4)
 	f.passed = min(f.passed, have/16)
-	f.apps = min(f.apps, (have-f.http-f.peers-f.passed-f.rest)/wanted.doors)
+	f.apps = min(f.apps, have-f.http-f.peers-f.passed-f.rest)
 	return f
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader/memcached"
@@ -81,6 +82,17 @@ func TestHTTPRules(t *testing.T) {
 			}
 		}
 	}
+	for request, want := range map[string]int{
+		"GET /livez HTTP/1.1\r\nContent-Length: 0\r\n":           200,
+		"GET /livez HTTP/1.1\r\nContent-Length: 5\r\n":           413,
+		"GET /livez HTTP/1.1\r\nContent-Length: 5000000\r\n":     413,
+		"GET /livez HTTP/1.1\r\nTransfer-Encoding: chunked\r\n":  413,
+		"POST /livez HTTP/1.1\r\nTransfer-Encoding: chunked\r\n": 405,
+	} {
+		if code, _ := httpAnswer(t, address, request+"Host: localhost\r\n\r\n"); code != want { // its body does not come
+			t.Errorf("%q: %d, want %d", request, code, want)
+		}
+	}
 	if code, _ := httpAnswer(t, address, "GET /livez HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 20<<10)+"\r\n\r\n"); code != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("a header of 20 KiB: %d", code)
 	}
@@ -105,13 +117,16 @@ func TestHTTPWarned(t *testing.T) {
 	}
 }
 
-// TestHTTPGate checks that idle connections make room for new ones, whether they have
-// sent a request or not, and that a probe always gets in.
+// TestHTTPGate checks that connections of one user make room for new ones, whether they have sent a request,
+// a part of one or nothing, and that a probe always gets in.
 func TestHTTPGate(t *testing.T) {
 	s := start(t, Config{HTTP: "127.0.0.1:0"})
 	g := s.http.Load()
 	address := g.Addr().String()
-	for _, request := range []string{"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"} {
+	for _, request := range []string{
+		"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /livez HT",
+		"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
+	} {
 		for i := range 2 * maxHTTP {
 			c, err := net.Dial("tcp", address)
 			testenv.Must(t, err)
@@ -183,6 +198,9 @@ func TestFileShares(t *testing.T) {
 		{all, 20, 16_384, 128, 4096, 100},
 	} {
 		f := shareFiles(&tc.cfg, tc.limit)
+		if n := newBudget(&tc.cfg, &f).Total(quota.Connections); n != int64(tc.apps) {
+			t.Errorf("limit %d: %d places of connections", tc.limit, n)
+		}
 		if f.apps != tc.apps || f.http != tc.http || f.peers != tc.peers || f.rest != tc.rest {
 			t.Errorf("limit %d: %+v", tc.limit, f)
 		}

@@ -91,12 +91,9 @@ func (c Config) Memory() (Size, error) {
 
 // shareFiles shares out the descriptors that this process may have.
 func shareFiles(c *Config, limit uint64) fileShares {
-	w := filesWanted{apps: c.connections(), doors: 1, http: c.HTTP != "", peers: c.Bind != ""}
+	w := filesWanted{apps: c.connections(), http: c.HTTP != "", peers: c.Bind != ""}
 	if c.SharedSize > 0 {
 		w.passed = session.MaxDescriptors
-	}
-	if c.Memcached != "" {
-		w.doors = 2
 	}
 	for _, ns := range c.Namespaces {
 		if ns.Origin != nil {
@@ -107,7 +104,7 @@ func shareFiles(c *Config, limit uint64) fileShares {
 }
 
 // appLimits returns the limits of the connections of apps, of the socket and of the memcached
-// endpoint each.
+// endpoint each. Both together have the places that newPlaces returns.
 func appLimits(c *Config, maxConns int, b *quota.Budget) server.Limits {
 	return server.Limits{
 		MaxConns:   maxConns,
@@ -133,7 +130,7 @@ func newBudget(c *Config, files *fileShares) *quota.Budget {
 		quota.Watches:     engine.MaxWatches,
 		quota.Waiting:     session.MaxWaiting,
 		quota.Namespaces:  int64(c.MaxNamespaces - len(c.Namespaces)),
-		quota.Connections: int64(c.connections()),
+		quota.Connections: int64(files.apps),
 		quota.Flushes:     namespaces.MaxFlushed,
 		quota.Descriptors: int64(files.passed),
 	})

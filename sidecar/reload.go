@@ -114,8 +114,8 @@ func (s *Sidecar) setLimits() {
 	e := s.engine
 	e.Deadlines.SetDefault(c.RequestTimeout)
 	e.Budget.SetTotal(quota.Namespaces, int64(c.MaxNamespaces-len(c.Namespaces)))
-	e.Budget.SetTotal(quota.Connections, int64(c.connections()))
 	files := shareFiles(c, fileLimit())
+	e.Budget.SetTotal(quota.Connections, int64(files.apps))
 	s.server.SetMaxConns(files.apps)
 	if s.memcached.server != nil {
 		s.memcached.server.SetMaxConns(files.apps)

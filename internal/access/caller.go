@@ -45,6 +45,9 @@ func (table *Rules) Memcached() Caller {
 	return c
 }
 
+// Administers reports whether the caller administers the sidecar as a whole.
+func (c *Caller) Administers() bool { return c.entitled.admin }
+
 // follow goes over to other rules. A token that they do not know any more gives no right.
 func (c *Caller) follow(r *rules) {
 	c.rules, c.token, c.principal = r, "", nil

@@ -3,7 +3,7 @@
 // Input is GET and HEAD requests that were sent to an IP address or to one of this host's
 // names, and functions that report the state of the sidecar. Output is the pages; all but
 // health are only for clients with the token, if there is one. The number of connections is
-// bounded: a new one takes the place of the one that has been idle longest. So is the number
+// bounded: a new one takes the place of another one of the user that has the most. So is the number
 // of streams of events, which keep the status page up to date.
 //
 // Run serves until its context ends; net/http runs a goroutine per connection, which ends
@@ -248,12 +248,18 @@ func (names ownNames) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.ContentLength != 0 { // of a body that nobody reads: the server waits for it behind the answer
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+	}
 	switch {
 	case host != "" && net.ParseIP(host) == nil && !slices.Contains(names.server.callers.Load().names, host):
 		http.Error(w, otherName, http.StatusMisdirectedRequest)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "GET and HEAD alone are taken", http.StatusMethodNotAllowed)
+	case r.ContentLength != 0:
+		http.Error(w, "requests here have no body: send none", http.StatusRequestEntityTooLarge)
 	default:
 		names.pages.ServeHTTP(w, r)
 	}

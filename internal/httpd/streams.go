@@ -4,6 +4,8 @@ import (
 	"net"
 	"slices"
 	"sync"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
 // streams are the event streams that are open. One more than the most ends the oldest of the
@@ -25,16 +27,7 @@ func (l *streams) enter(client string, most int) *stream {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open = append(l.open, s); len(l.open) > most {
-		of := map[string]int{}
-		for _, s := range l.open {
-			of[s.address]++
-		}
-		at := 0
-		for i, s := range l.open {
-			if of[s.address] > of[l.open[at].address] {
-				at = i
-			}
-		}
+		at := quota.OldestOfMost(l.open, func(s *stream) string { return s.address })
 		close(l.open[at].ended)
 		l.open = slices.Delete(l.open, at, at+1)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -48,7 +49,8 @@ type work struct {
 
 var works = sync.Pool{New: func() any { return new(work) }}
 
-// Handler returns the handler of a new connection.
+// Handler returns the handler of a new connection. All clients have the same rights. Of the shares each user has
+// its own, and all users over TCP whom the system does not tell have one.
 func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
 	by, app := d.Sessions.Engine.Access.Memcached(), quota.App{User: quota.Nobody}
 	about := []any{"from", nc.RemoteAddr().String()}
@@ -59,6 +61,8 @@ func (d *Endpoint) Handler(nc net.Conn) (server.Handler, error) {
 		}
 		app = quota.App{User: peer.UID, Process: peer.PID}
 		about = []any{"pid", peer.PID, "uid", peer.UID, "gid", peer.GID}
+	} else if uid, ok := transport.UserOf(nc); ok {
+		app.User, about = uid, append(about, "uid", uid)
 	}
 	c, err := d.Sessions.Join(by, app, append(about, "protocol", "memcached")...)
 	if err != nil {

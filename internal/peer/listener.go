@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 )
 
@@ -186,7 +187,7 @@ func (d *listener) enter(a *arrival) bool {
 	}
 	if len(d.waiting) >= maxUngreeted {
 		d.counts.shed.Add(1)
-		d.endLocked(d.greediestLocked())
+		d.endLocked(d.waiting[quota.OldestOfMost(d.waiting, func(a *arrival) string { return a.host })])
 	}
 	d.waiting = append(d.waiting, a)
 	a.timer = time.AfterFunc(greetWithin, func() {
@@ -197,22 +198,6 @@ func (d *listener) enter(a *arrival) bool {
 		}
 	})
 	return true
-}
-
-// greediestLocked returns the oldest connection of the address that has the most. d.mu
-// is held.
-func (d *listener) greediestLocked() (first *arrival) {
-	count, most := map[string]int{}, 0
-	for _, a := range d.waiting {
-		count[a.host]++
-		most = max(most, count[a.host])
-	}
-	for _, a := range d.waiting {
-		if count[a.host] == most {
-			return a
-		}
-	}
-	return nil
 }
 
 // endLocked closes a connection that has not been greeted. It returns false if the

@@ -21,6 +21,9 @@ type Account struct {
 	turns   [turnKinds]*Account // of a tenant: the processes with the last turns; under the mutex of turns
 	closed  atomic.Bool         // of a connection
 
+	// Administers is set before Acquire for an administrator of the sidecar, whose probes find a connection.
+	Administers bool
+
 	// SlotSearchFailedAt belongs to package namespaces: when it last found no namespace without
 	// entries whose slot it could free for this connection.
 	SlotSearchFailedAt time.Time

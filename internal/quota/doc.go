@@ -14,6 +14,7 @@
 //	copies      whose turn it is to copy many bytes
 //	FairQueue   a queue in which tenants take turns
 //	Places      the counted resources
+//	OldestOfMost which of a few strangers makes room for one more
 //
 // The package starts no goroutine. No call waits but BeginTurn and Held.Copy. All functions may be
 // called concurrently, but those of FairQueue and Sent.

@@ -80,18 +80,25 @@ func (a *Account) Acquire(r Resource) *wire.Error {
 	return wire.Errorf(wire.Busy, "of %d places %s: %s", b.Total(r), a.holds(r, shown), resourceTexts[r])
 }
 
+// keptConnections is how many of the last connections administrators alone may take, and at most a sixteenth.
+const keptConnections = 16
+
 // mayHold says whether the account may keep the place that it has just taken. The last places come back only by
 // themselves. So an account below its fair share may have one of them, and more while it has no more of the kind than
-// a quarter of what it leaves there. Some are for the processes alone, and some of these for the tenants.
+// an eighth of what it leaves there. Some are for the processes alone, and some of these for the tenants.
 func (a *Account) mayHold(r Resource) bool {
 	total, taken := a.budget.Total(r), a.budget.Taken(r)
+	probes := r == Connections && a.Administers
+	if r == Connections && !probes {
+		total -= min(keptConnections, total/16)
+	}
 	last := total / 8
 	if taken <= total-last {
 		return true
 	}
 	level, at := a.fair(r, nil, 0, total-last)
 	left := total - last/4*level - taken
-	return at != nil && left >= 0 && (at.has[r].Load()-1)*4 <= left
+	return at != nil && left >= 0 && (probes || (at.has[r].Load()-1)*8 <= left)
 }
 
 // AcquireAnyway takes n places even if there are none left.

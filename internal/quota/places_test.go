@@ -27,36 +27,65 @@ func TestSharesLeaveRoom(t *testing.T) {
 			for i, of := range [4][2]string{{"uid 1", "pid 1"}, {"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
 				got[i] = take(b.Open(of[0], of[1]), r)
 			}
-			if got != [4]int64{896, 13, 17, 20} {
-				t.Errorf("they got %v", got)
+			want := [4]int64{896, 8, 10, 13}
+			if r == Connections { // some are kept for administrators
+				want = [4]int64{882, 8, 10, 12}
+			}
+			if got != want {
+				t.Errorf("they got %v, want %v", got, want)
 			}
 			other := b.Open("uid 3", "pid 4")
 			n := take(other, r)
-			want := fmt.Sprintf("of 1024 places uid 3 holds %d, pid 4 of it %d, this connection %d: ", n, n, n)
-			if err := other.Acquire(r); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, want) {
-				t.Errorf("got %v, want %s…", err, want)
+			text := fmt.Sprintf("of 1024 places uid 3 holds %d, pid 4 of it %d, this connection %d: ", n, n, n)
+			if err := other.Acquire(r); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, text) {
+				t.Errorf("got %v, want %s…", err, text)
 			}
-			if st := b.Shares()[r]; st.Refused != 6 || st.Most != "uid 1" || st.MostBy != 926 {
+			if st := b.Shares()[r]; st.Refused != 6 || st.Most != "uid 1" || st.MostBy != got[0]+got[1]+got[2] {
 				t.Errorf("%+v", st)
 			}
 		})
 	}
 }
 
-// TestPlaceForWhoHasNone: users that each take all they get, with many processes and connections, leave places for
-// many more users.
+// TestPlaceForWhoHasNone: users that each take all connections they get, with many processes, leave some for many more
+// users, and for administrators behind all.
 func TestPlaceForWhoHasNone(t *testing.T) {
-	b := NewBudget(0)
-	b.SetTotal(Connections, 1000)
-	for uid := range 16 {
-		got := 0
-		for pid := range 2000 { // each its own process
-			if b.Open(fmt.Sprint("uid ", uid), fmt.Sprint("pid ", uid, pid)).Acquire(Connections) == nil {
-				got++
+	for total, users := range map[int64]int{64: 5, 1000: 20, 16_384: 45} {
+		b := NewBudget(0)
+		b.SetTotal(Connections, total)
+		connect := func(uid, pid int) bool {
+			a := b.Open(App{uid, pid}.Names(""))
+			err := a.Acquire(Connections)
+			if err != nil {
+				a.Close()
+			}
+			return err == nil
+		}
+		for uid := range users {
+			got := 0
+			for pid := range int(2 * total) { // each its own process
+				if connect(uid, uid<<16+pid+1) {
+					got++
+				} else if got == 0 || pid > got+50 {
+					break
+				}
+			}
+			if got == 0 {
+				t.Fatalf("of %d places user %d finds none", total, uid)
 			}
 		}
-		if got == 0 {
-			t.Fatalf("user %d finds no place", uid)
+		for connect(users, 1) {
+			users++
+		}
+		root := b.Open("root", "")
+		if root.Acquire(Connections) == nil {
+			t.Errorf("of %d none is kept for administrators", total)
+		}
+		root.Administers = true
+		for range 3 {
+			if err := root.Acquire(Connections); err != nil {
+				t.Errorf("an administrator: %v", err)
+			}
 		}
 	}
 }

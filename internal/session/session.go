@@ -182,7 +182,7 @@ func (d *Sessions) session(by access.Caller, a *quota.Account) *Session {
 // about.
 func (d *Sessions) Join(by access.Caller, app quota.App, about ...any) (*Session, error) {
 	c := d.session(by, d.Engine.Budget.Open(app.Names("")))
-	c.App, c.about = app.Number(), about
+	c.App, c.about, c.account.Administers = app.Number(), about, by.Administers()
 	if err := c.account.Acquire(quota.Connections); err != nil {
 		c.account.Close()
 		return nil, err

@@ -22,21 +22,30 @@ var httpAttacks = []attack{
 		name:  "HTTP: idle connections",
 		tries: "2,000 connections that send nothing, to a process of 1,024 descriptors",
 		bound: ofFiles,
-		files: 1024, also: []also{connects},
+		files: 1024, also: []also{connects, probes},
 		run: func(ctx context.Context, j *job) error { return holdHTTP(ctx, j, "") },
 	},
 	{
 		name:  "HTTP: half headers",
 		tries: "2,000 connections that send the beginning of a header",
 		bound: ofFiles,
-		files: 1024, also: []also{connects},
+		files: 1024, also: []also{connects, probes},
 		run: func(ctx context.Context, j *job) error { return holdHTTP(ctx, j, "GET /livez HTTP/1.1\r\nHost: ") },
+	},
+	{
+		name:  "HTTP: announced bodies",
+		tries: "2,000 connections that announce a body and do not send it",
+		bound: ofFiles,
+		files: 1024, also: []also{connects, probes},
+		run: func(ctx context.Context, j *job) error {
+			return holdHTTP(ctx, j, "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n")
+		},
 	},
 	{
 		name:  "HTTP: kept connections",
 		tries: "2,000 connections that are kept after a whole request",
 		bound: ofFiles,
-		files: 1024, also: []also{connects},
+		files: 1024, also: []also{connects, probes},
 		run: func(ctx context.Context, j *job) error {
 			return holdHTTP(ctx, j, "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 		},
@@ -66,11 +75,16 @@ var httpAttacks = []attack{
 	},
 }
 
-// holdHTTP keeps 2,000 connections to the HTTP port open, each after sending sent. Closed
-// connections are opened again later.
+// holdHTTP keeps 2,000 connections to the HTTP port open.
 func holdHTTP(ctx context.Context, j *job, sent string) error {
+	return holdAt(ctx, j, j.victim().HTTP, sent)
+}
+
+// holdAt keeps 2,000 connections to a port open, each after sending sent. Closed
+// connections are opened again later.
+func holdAt(ctx context.Context, j *job, address, sent string) error {
 	j.crowd(ctx, 2000, func(int) error {
-		c, err := dial(ctx, "tcp", j.victim().HTTP, time.Second)
+		c, err := dial(ctx, "tcp", address, time.Second)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -24,6 +25,14 @@ var shareAttacks = []attack{
 		tries: "80 connections that each keep 16 WATCH requests waiting",
 		bound: "WATCH places in fair shares",
 		also:  []also{watches}, shares: true, run: takeWatches,
+	},
+	{
+		name:  "memcached: idle connections",
+		tries: "2,000 connections to memcached's port that ask for its version and stay",
+		bound: "connections in fair shares of users, also over TCP",
+		also:  []also{connects, speaks}, tcp: true, lasts: longer,
+		config: func(_ testing.TB, origin, _ string) string { return "memcached: " + origin + "\n" },
+		run:    func(ctx context.Context, j *job) error { return holdAt(ctx, j, j.Target.Origin, "version\r\n") },
 	},
 	{
 		name:  "namespaces",

@@ -200,7 +200,7 @@ type course struct {
 // measure runs one attack.
 func measure(t *testing.T, a *attack, p *pair, user int) *result {
 	m := &course{result: &result{attack: a, timed: *table != ""}, t: t, pair: p, user: user}
-	m.v = &victim{socket: p.here.hosts[0].Socket, wait: 20 * time.Second, also: a.also}
+	m.v = &victim{of: p.here.target(), wait: 20 * time.Second, also: a.also}
 	m.v.part()
 	m.ctx, m.stop = context.WithCancel(t.Context())
 	defer m.stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
@@ -57,9 +58,9 @@ func cut(s string) string { return s[:min(len(s), 120)] }
 // victim is a well-behaved app: small reads and writes at a pace, and now and then a
 // request of a kind that an attack may concern.
 type victim struct {
-	socket string
-	wait   time.Duration // how long it waits for an answer
-	also   []also
+	of   target
+	wait time.Duration // how long it waits for an answer
+	also []also
 
 	small, others *conn
 	wrote         map[string][]byte
@@ -191,7 +192,7 @@ func (v *victim) run(ctx context.Context) {
 // read.
 func (v *victim) one(n int) (err error) {
 	if v.small == nil {
-		if v.small, err = open(context.Background(), v.socket, v.wait); err != nil {
+		if v.small, err = open(context.Background(), v.of.Hosts[0].Socket, v.wait); err != nil {
 			return err
 		}
 	}
@@ -227,7 +228,7 @@ func (v *victim) other(ctx context.Context) (*conn, error) {
 	if v.others != nil {
 		return v.others, nil
 	}
-	c, err := open(ctx, v.socket, v.wait)
+	c, err := open(ctx, v.of.Hosts[0].Socket, v.wait)
 	v.others = c
 	return c, err
 }
@@ -271,9 +272,36 @@ func large(ctx context.Context, v *victim, _ int) error {
 
 // connects opens a connection of its own.
 func connects(ctx context.Context, v *victim, _ int) error {
-	c, err := open(ctx, v.socket, v.wait)
+	c, err := open(ctx, v.of.Hosts[0].Socket, v.wait)
 	if err == nil {
 		_ = c.Close()
+	}
+	return err
+}
+
+// probes asks whether the host is alive, as a supervisor does.
+func probes(ctx context.Context, v *victim, _ int) error {
+	return says(ctx, v, v.of.Hosts[0].HTTP, "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "HTTP/1.1 200")
+}
+
+// speaks opens a connection to memcached's endpoint.
+func speaks(ctx context.Context, v *victim, _ int) error {
+	return says(ctx, v, v.of.Origin, "version\r\n", "VERSION")
+}
+
+// says opens a connection, on which the first request must get an answer.
+func says(ctx context.Context, v *victim, address, request, want string) error {
+	c, err := dial(ctx, "tcp", address, v.wait)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	got := make([]byte, len(want))
+	if _, err = io.WriteString(c, request); err == nil {
+		_, err = io.ReadFull(c, got)
+	}
+	if err == nil && string(got) != want {
+		err = fmt.Errorf("%q is answered %q", request, got)
 	}
 	return err
 }
