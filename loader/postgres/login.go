@@ -1,0 +1,125 @@
+package postgres
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// maxIterations is how often a server may have this host hash the password of a log-in (SCRAM), and those of all its
+// log-ins in a second. Servers have 4,096, unless scram_iterations says otherwise. pgx computes to the end, whatever
+// becomes of the load: 100,000 take a sixtieth of a second.
+const maxIterations = 100_000
+
+const maxLoginWait = 2 * time.Second // until a log-in may begin
+
+// errLogins has no word of the server, because apps are told an ErrBusy as it is.
+var errLogins = fmt.Errorf("%w: more log-ins at its server wait than it has iterations of SCRAM for: use fewer "+
+	"connections, or lower the server's scram_iterations", loader.ErrBusy)
+
+// servers has the pace of the log-ins at each server of a DSN, also of several origins and feeds.
+var servers sync.Map // from host:port to *rate.Limiter
+
+// newFrontend returns what makes the frontend of a connection to the server of c.
+func newFrontend(c *pgconn.Config) pgconn.BuildFrontendFunc {
+	name := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
+	pace, _ := servers.LoadOrStore(name, rate.NewLimiter(maxIterations, maxIterations))
+	return func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(&loginReader{r: r, pace: pace.(*rate.Limiter)}, w)
+	}
+}
+
+// awaitLogin returns when a log-in with n iterations may begin.
+func awaitLogin(pace *rate.Limiter, n int) error {
+	if n > maxIterations {
+		return fmt.Errorf("the server asks for %d iterations of SCRAM, and %d are the most: lower its scram_iterations, "+
+			"and set the role's password again", n, maxIterations)
+	}
+	turn := pace.ReserveN(time.Now(), n)
+	if turn.Delay() > maxLoginWait {
+		turn.Cancel()
+		return errLogins
+	}
+	time.Sleep(turn.Delay())
+	return nil
+}
+
+// loginReader follows the messages of a connection until the server is ready, and passes on its challenge of
+// SCRAM when the log-in may begin.
+type loginReader struct {
+	r     io.Reader
+	pace  *rate.Limiter
+	read  []byte // has been read, and not passed on
+	rest  int    // bytes of the present message that come after it
+	ready bool
+}
+
+func (l *loginReader) Read(p []byte) (int, error) {
+	if len(l.read) == 0 && l.rest == 0 && !l.ready {
+		if err := l.begin(); err != nil {
+			return 0, err
+		}
+	}
+	switch {
+	case len(l.read) > 0:
+		n := copy(p, l.read)
+		l.read = l.read[n:]
+		return n, nil
+	case l.ready:
+		return l.r.Read(p)
+	}
+	n, err := l.r.Read(p[:min(len(p), l.rest)])
+	l.rest -= n
+	return n, err
+}
+
+// maxChallenge is how long the challenge of SCRAM may be: that of PostgreSQL has about 100 bytes.
+const maxChallenge = 4 << 10
+
+// begin reads the beginning of a message, and all of one that may be a challenge.
+func (l *loginReader) begin() error {
+	head := make([]byte, 5, maxChallenge)
+	if _, err := io.ReadFull(l.r, head); err != nil {
+		return err
+	}
+	l.read, l.rest = head, max(0, int(binary.BigEndian.Uint32(head[1:]))-4)
+	l.ready = head[0] == 'Z'
+	if head[0] != 'R' {
+		return nil
+	}
+	if l.rest > maxChallenge-len(head) {
+		return errTooLong
+	}
+	l.read = head[:len(head)+l.rest]
+	if _, err := io.ReadFull(l.r, l.read[len(head):]); err != nil {
+		return err
+	}
+	l.rest = 0
+	if n := iterations(l.read[len(head):]); n > 0 {
+		return awaitLogin(l.pace, n)
+	}
+	return nil
+}
+
+// iterations returns how often a challenge of SCRAM has the password hashed: AuthenticationSASLContinue, with
+// r=…,s=…,i=…. Zero: it is none.
+func iterations(challenge []byte) int {
+	const sasl = "\x00\x00\x00\x0b"
+	parts := bytes.SplitN(challenge, []byte{','}, 3)
+	if len(parts) < 3 || !bytes.HasPrefix(challenge, []byte(sasl)) {
+		return 0
+	}
+	n, _ := strconv.Atoi(string(bytes.TrimPrefix(parts[2], []byte("i="))))
+	return n
+}
