@@ -32,7 +32,7 @@ func (c *client) do(req *http.Request) (*http.Response, error) {
 // by makes a request with one of the clients. One whose term has ended meanwhile may have made a connection for it,
 // which would stay.
 func (c *client) by(current *http.Client, req *http.Request) (*http.Response, error) {
-	resp, err := current.Do(req)
+	resp, err := request(current, req)
 	c.mu.Lock()
 	left := c.current != current
 	c.mu.Unlock()
@@ -67,7 +67,7 @@ func (c *client) close() {
 func newClient(connections int) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = connections, connections
-	transport.MaxResponseHeaderBytes = 64 << 10
+	transport.MaxResponseHeaderBytes, transport.DialContext = 64<<10, counted(transport.DialContext)
 	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
