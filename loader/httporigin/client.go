@@ -12,6 +12,7 @@ import (
 // old ones end with the requests that they have.
 type client struct {
 	connections int
+	value       int // bytes of the longest value
 	terms       loader.Terms
 
 	mu      sync.Mutex
@@ -50,6 +51,8 @@ func (c *client) get() (*http.Client, loader.Term) {
 			c.current.CloseIdleConnections()
 		}
 		c.current, c.term = newClient(c.connections), c.terms.Begin()
+		transport := c.current.Transport.(*http.Transport)
+		transport.DialContext = counted(transport.DialContext, c.value)
 	}
 	return c.current, c.term
 }
@@ -67,7 +70,7 @@ func (c *client) close() {
 func newClient(connections int) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = connections, connections
-	transport.MaxResponseHeaderBytes, transport.DialContext = 64<<10, counted(transport.DialContext)
+	transport.MaxResponseHeaderBytes = 64 << 10
 	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -48,7 +48,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		return withoutURL(l.host, err)
 	}
 	l.source.addHeader(req)
-	resp, err := request(l.client, req)
+	resp, err := l.client.Do(req)
 	if err != nil {
 		return withoutURL(l.host, err)
 	}

@@ -60,6 +60,7 @@ func awaitLogin(pace *rate.Limiter, n int) error {
 type loginReader struct {
 	r     io.Reader
 	pace  *rate.Limiter
+	head  [5]byte
 	read  []byte // has been read, and not passed on
 	rest  int    // bytes of the present message that come after it
 	ready bool
@@ -89,7 +90,7 @@ const maxChallenge = 4 << 10
 
 // begin reads the beginning of a message, and all of one that may be a challenge.
 func (l *loginReader) begin() error {
-	head := make([]byte, 5, maxChallenge)
+	head := l.head[:]
 	if _, err := io.ReadFull(l.r, head); err != nil {
 		return err
 	}
@@ -98,15 +99,15 @@ func (l *loginReader) begin() error {
 	if head[0] != 'R' {
 		return nil
 	}
-	if l.rest > maxChallenge-len(head) {
+	if l.rest > maxChallenge {
 		return errTooLong
 	}
-	l.read = head[:len(head)+l.rest]
-	if _, err := io.ReadFull(l.r, l.read[len(head):]); err != nil {
+	challenge := make([]byte, l.rest)
+	if _, err := io.ReadFull(l.r, challenge); err != nil {
 		return err
 	}
-	l.rest = 0
-	if n := iterations(l.read[len(head):]); n > 0 {
+	l.read, l.rest = append(head, challenge...), 0
+	if n := iterations(challenge); n > 0 {
 		return awaitLogin(l.pace, n)
 	}
 	return nil

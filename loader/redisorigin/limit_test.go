@@ -29,6 +29,10 @@ func TestLimit(t *testing.T) {
 		{"array too long", "*65537\r\n", false},
 		{"map too long", "%65537\r\n", false},
 		{"arrays in arrays", strings.Repeat("*4096\r\n", 17), false},
+		{"arrays as many as may be", strings.Repeat("*1\r\n", mostArrays), true},
+		{"an array more", strings.Repeat("*1\r\n", mostArrays) + "*0\r\n", false},
+		{"sets and maps more", strings.Repeat("~1\r\n%1\r\n", mostArrays/2) + ">1\r\n", false},
+		{"no arrays, and one", "*-1\r\n" + strings.Repeat("*1\r\n", mostArrays), true},
 		{"elements behind zeros", "*" + strings.Repeat("0", 100) + "65537\r\n", false},
 		{"line too long", "+" + most + "\r\n", false},
 		{"line too long without an end", "+" + most, false},
@@ -43,10 +47,13 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// mostArrays is how many arrays the replies in these tests may have.
+const mostArrays = 20
+
 // passes reports whether replies that arrive in pieces pass the limit.
 func passes(replies string, step int) bool {
 	c := newLimited(nil, loader.OriginOptions{})
-	c.bytes, c.lines, c.elements = maxLine, maxLines, maxElements
+	c.bytes, c.lines, c.elements, c.arrays = maxLine, maxLines, maxElements, mostArrays
 	for len(replies) > 0 {
 		n := min(step, len(replies))
 		if !c.scanner.Pass([]byte(replies[:n])) {

@@ -13,11 +13,13 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // chatter is a server of HTTP/2 that answers each request, and then sends PINGs.
 type chatter struct {
-	pings       int // after each answer; below zero: until the connection ends
+	pings       int  // after each answer; below zero: until the connection ends
+	silent      bool // there is no answer
 	made, ended atomic.Int64
 }
 
@@ -42,8 +44,10 @@ func (ch *chatter) serve(c net.Conn) {
 				_ = f.WriteSettingsAck()
 			}
 		case *http2.HeadersFrame:
-			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true})
-			_ = f.WriteData(frame.StreamID, true, []byte("value"))
+			if !ch.silent {
+				_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true})
+				_ = f.WriteData(frame.StreamID, true, []byte("value"))
+			}
 			if ch.pings < 0 {
 				go func() { _, _ = io.Copy(io.Discard, c) }() // ends with the connection
 			}
@@ -64,10 +68,11 @@ func TestIdle(t *testing.T) {
 	for _, tc := range []struct {
 		name        string
 		pings       int
+		silent      bool
 		made, ended int64 // connections of 3 loads
-	}{{"few", 100, 1, 0}, {"without an end", -1, 3, 3}} {
+	}{{"few", 20, false, 1, 0}, {"without an end", -1, false, 3, 3}, {"instead of an answer", -1, true, 3, 3}} {
 		t.Run(tc.name, func(t *testing.T) {
-			ch := &chatter{pings: tc.pings}
+			ch := &chatter{pings: tc.pings, silent: tc.silent}
 			l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 				Certificates: certified.TLS.Certificates, NextProtos: []string{http2.NextProtoTLS},
 			})
@@ -82,13 +87,13 @@ func TestIdle(t *testing.T) {
 					go ch.serve(c) // ends with the connection
 				}
 			}()
-			s := source(t, Config{URL: "https://" + l.Addr().String() + "/{key}"})
+			s := source(t, Config{URL: "https://" + l.Addr().String() + "/{key}"}, loader.OriginOptions{MaxValue: 1000})
 			client, _ := s.client.get()
 			roots := x509.NewCertPool()
 			roots.AddCert(certified.Certificate())
 			client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots}
 			for i := range int64(3) {
-				if v, err := s.Load(t.Context(), []byte("k")); err != nil || string(v.Bytes) != "value" {
+				if v, err := s.Load(t.Context(), []byte("k")); (err != nil) != tc.silent || !tc.silent && string(v.Bytes) != "value" {
 					t.Fatalf("%q, %v", v.Bytes, err)
 				}
 				if tc.ended > 0 {
@@ -102,7 +107,7 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// TestBusy checks that a connection counts what comes without a request alone.
+// TestBusy checks how much may come on a connection, with requests and without.
 func TestBusy(t *testing.T) {
 	here, there := net.Pipe()
 	go func() { // ends with the pipe
@@ -112,7 +117,7 @@ func TestBusy(t *testing.T) {
 			}
 		}
 	}()
-	c := &countedConn{Conn: here, left: maxGreeting}
+	c := &countedConn{Conn: here, each: 100_000, left: maxGreeting}
 	defer c.Close()
 	read := func(n, want int) {
 		t.Helper()
@@ -131,11 +136,14 @@ func TestBusy(t *testing.T) {
 	second.use(c)
 	second.use(c) // as after a connection that had ended
 	first.use(nil)
-	read(1_000_000, 1_000_000)
+	read(90_000, 90_000) // of 100,000
 	second.use(nil)
 	read(30_000, 30_000)
 	first.use(c)
+	second.use(c)
+	read(200_000, 200_000) // more than what an idle one takes
 	first.use(nil)
+	second.use(nil)
 	read(100_000, 65_000)
 	first.use(here) // another client's
 }

@@ -10,54 +10,72 @@ import (
 	"sync"
 )
 
-// net/http answers whatever comes on a connection of HTTP/2, as PINGs, also if there is no request. So a connection
-// ends if more comes than these bytes.
+// net/http reads, and answers, whatever comes on a connection of HTTP/2, as PINGs, also if there is no request. So a
+// connection ends if more comes than these bytes.
 const (
 	maxGreeting = 512 << 10 // before the first request: certificates
 	maxIdle     = 64 << 10  // after a request, until the next one
+	maxBeside   = 8 << 20   // for each request, beside twice the longest value: frames, and a body that was given up
+	shortWrite  = 256       // bytes: as long as an answer to a PING, or the news that bytes were read
+	answerCosts = 1 << 10   // bytes that may not come for each short write
 )
 
-var errUnasked = errors.New("the server has sent too much without a request")
+var errTooMuch = errors.New("the server has sent too much beside its answers")
 
-// countedConn knows whether it has a request.
+// countedConn counts what comes, in view of the requests that it has.
 type countedConn struct {
 	net.Conn
+	each     int // bytes for each request
 	mu       sync.Mutex
 	requests int
-	left     int // bytes that may come without a request
+	left     int // bytes that may come
 }
 
 // counted returns a dial function whose connections are counted.
 func counted(
-	dial func(context.Context, string, string) (net.Conn, error),
+	dial func(context.Context, string, string) (net.Conn, error), value int,
 ) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &countedConn{Conn: c, left: maxGreeting}, nil
+		return &countedConn{Conn: c, each: 2*value + maxBeside, left: maxGreeting}, nil
 	}
 }
 
 func (c *countedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.requests > 0 {
-		return n, err
-	}
-	if c.left -= n; c.left < 0 {
-		return 0, errUnasked
+	if !c.take(n) {
+		return 0, errTooMuch
 	}
 	return n, err
 }
 
-// add notes that the connection has one request more, or less.
+func (c *countedConn) Write(p []byte) (int, error) {
+	if len(p) < shortWrite && !c.take(answerCosts) {
+		return 0, errTooMuch
+	}
+	return c.Conn.Write(p)
+}
+
+// take reports whether n more bytes may come.
+func (c *countedConn) take(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left -= n
+	return c.left >= 0
+}
+
+// add notes that the connection has n requests more.
 func (c *countedConn) add(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.requests, c.left = c.requests+n, maxIdle
+	if c.requests += n; c.requests == 0 {
+		c.left = maxIdle
+		return
+	}
+	c.left = min(c.left+max(0, n)*c.each, c.requests*c.each)
 }
 
 // asking is a request, from its connection to the end of the answer's body.
