@@ -81,7 +81,7 @@ type Listing struct {
 	most int
 	n    int           // keys so far
 	cost time.Duration // that was not waited for yet
-	due  time.Time     // until when the rest was waited for
+	due  time.Time     // when the rest was due
 }
 
 // What a list may cost: a million keys a second. Each takes a tenth of that, so that the list takes a tenth of a
@@ -95,46 +95,45 @@ const (
 
 // Begin begins to call each for the keys of a list, until ctx is done.
 func (list List) Begin(ctx context.Context, each func(key []byte) error) *Listing {
-	return &Listing{ctx: ctx, each: each, most: list.Most}
+	return &Listing{ctx: ctx, each: each, most: list.Most, due: time.Now()}
 }
 
 // Key calls each, unless the key cannot be requested. It counts in any case.
-func (l *Listing) Key(key []byte) error {
-	if l.n++; l.most > 0 && l.n > l.most {
-		return fmt.Errorf("%w: the list has more than %d keys, and empty lines, as often as each is given: have it end, "+
-			"or raise the number of keys in the settings", ErrPermanent, l.most)
+func (given *Listing) Key(key []byte) error {
+	if given.n++; given.most > 0 && given.n > given.most {
+		return fmt.Errorf("%w: the list has more than %d keys and empty lines, each as often as it is given: have it "+
+			"end, or raise existing_keys.keys", ErrPermanent, given.most)
 	}
-	if err := l.spend(keyTime); err != nil || !kv.ValidKey(key) {
+	if err := given.spend(keyTime); err != nil || !kv.ValidKey(key) {
 		return err
 	}
-	return l.each(key)
+	return given.each(key)
 }
 
 // Page counts a request for more keys.
-func (l *Listing) Page() error { return l.spend(pageTime) }
+func (given *Listing) Page() error { return given.spend(pageTime) }
 
 // Bytes counts n bytes of the list's body.
-func (l *Listing) Bytes(n int) error { return l.spend(time.Duration(n) * byteTime) }
+func (given *Listing) Bytes(n int) error { return given.spend(time.Duration(n) * byteTime) }
 
-// spend waits for what the list has cost so far.
-func (l *Listing) spend(cost time.Duration) error {
-	if l.cost += cost; l.cost < stepTime {
+// spend waits until what the list has given is due. One that is slow by itself does not wait.
+func (given *Listing) spend(cost time.Duration) error {
+	if given.cost += cost; given.cost < stepTime {
 		return nil
 	}
 	now := time.Now()
-	if l.due.Before(now) {
-		l.due = now
-	}
-	l.due, l.cost = l.due.Add(l.cost), 0
-	if !kv.Sleep(l.ctx, l.due.Sub(now)) {
-		return context.Cause(l.ctx)
+	given.due, given.cost = given.due.Add(given.cost), 0
+	if given.due.Before(now) {
+		given.due = now
+	} else if !kv.Sleep(given.ctx, given.due.Sub(now)) {
+		return context.Cause(given.ctx)
 	}
 	return nil
 }
 
 // Lines is a writer that receives keys, one per line, and passes them to a Listing. Lines end
-// with LF or CRLF. A line longer than a key can be is an
-// error, because then the text is not a list of keys.
+// with LF or CRLF. A line longer than a key can be is an error, because then the text is not
+// a list of keys.
 type Lines struct {
 	to   *Listing
 	line []byte // the incomplete last line

@@ -44,38 +44,38 @@ func counted(
 	}
 }
 
-func (c *countedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if !c.take(n) {
+func (conn *countedConn) Read(p []byte) (int, error) {
+	n, err := conn.Conn.Read(p)
+	if !conn.take(n) {
 		return 0, errTooMuch
 	}
 	return n, err
 }
 
-func (c *countedConn) Write(p []byte) (int, error) {
-	if len(p) < shortWrite && !c.take(answerCosts) {
+func (conn *countedConn) Write(p []byte) (int, error) {
+	if len(p) < shortWrite && !conn.take(answerCosts) {
 		return 0, errTooMuch
 	}
-	return c.Conn.Write(p)
+	return conn.Conn.Write(p)
 }
 
 // take reports whether n more bytes may come.
-func (c *countedConn) take(n int) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.left -= n
-	return c.left >= 0
+func (conn *countedConn) take(n int) bool {
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	conn.left -= n
+	return conn.left >= 0
 }
 
 // add notes that the connection has n requests more.
-func (c *countedConn) add(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.requests += n; c.requests == 0 {
-		c.left = maxIdle
+func (conn *countedConn) add(n int) {
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	if conn.requests += n; conn.requests == 0 {
+		conn.left = maxIdle
 		return
 	}
-	c.left = min(c.left+max(0, n)*c.each, c.requests*c.each)
+	conn.left = min(conn.left+max(0, n)*conn.each, conn.requests*conn.each)
 }
 
 // asking is a request, from its connection to the end of the answer's body.

@@ -43,8 +43,8 @@ func newFrontend(c *pgconn.Config) pgconn.BuildFrontendFunc {
 // awaitLogin returns when a log-in with n iterations may begin.
 func awaitLogin(pace *rate.Limiter, n int) error {
 	if n > maxIterations {
-		return fmt.Errorf("the server asks for %d iterations of SCRAM, and %d are the most: lower its scram_iterations, "+
-			"and set the role's password again", n, maxIterations)
+		return fmt.Errorf("the server asks for %d iterations of SCRAM, and %d are the most: lower its "+
+			"scram_iterations, and set the role's password again", n, maxIterations)
 	}
 	turn := pace.ReserveN(time.Now(), n)
 	if turn.Delay() > maxLoginWait {
@@ -64,51 +64,55 @@ type loginReader struct {
 	read  []byte // has been read, and not passed on
 	rest  int    // bytes of the present message that come after it
 	ready bool
+	asked int // messages about the log-in
 }
 
-func (l *loginReader) Read(p []byte) (int, error) {
-	if len(l.read) == 0 && l.rest == 0 && !l.ready {
-		if err := l.begin(); err != nil {
+func (login *loginReader) Read(p []byte) (int, error) {
+	if len(login.read) == 0 && login.rest == 0 && !login.ready {
+		if err := login.begin(); err != nil {
 			return 0, err
 		}
 	}
 	switch {
-	case len(l.read) > 0:
-		n := copy(p, l.read)
-		l.read = l.read[n:]
+	case len(login.read) > 0:
+		n := copy(p, login.read)
+		login.read = login.read[n:]
 		return n, nil
-	case l.ready:
-		return l.r.Read(p)
+	case login.ready:
+		return login.r.Read(p)
 	}
-	n, err := l.r.Read(p[:min(len(p), l.rest)])
-	l.rest -= n
+	n, err := login.r.Read(p[:min(len(p), login.rest)])
+	login.rest -= n
 	return n, err
 }
 
-// maxChallenge is how long the challenge of SCRAM may be: that of PostgreSQL has about 100 bytes.
-const maxChallenge = 4 << 10
+// What a server may ask for in a log-in. SCRAM takes four messages, and a challenge about 100 bytes.
+const (
+	maxAsked     = 16 // messages
+	maxChallenge = 4 << 10
+)
 
 // begin reads the beginning of a message, and all of one that may be a challenge.
-func (l *loginReader) begin() error {
-	head := l.head[:]
-	if _, err := io.ReadFull(l.r, head); err != nil {
+func (login *loginReader) begin() error {
+	head := login.head[:]
+	if _, err := io.ReadFull(login.r, head); err != nil {
 		return err
 	}
-	l.read, l.rest = head, max(0, int(binary.BigEndian.Uint32(head[1:]))-4)
-	l.ready = head[0] == 'Z'
+	login.read, login.rest = head, max(0, int(binary.BigEndian.Uint32(head[1:]))-4)
+	login.ready = head[0] == 'Z'
 	if head[0] != 'R' {
 		return nil
 	}
-	if l.rest > maxChallenge {
+	if login.asked++; login.asked > maxAsked || login.rest > maxChallenge {
 		return errTooLong
 	}
-	challenge := make([]byte, l.rest)
-	if _, err := io.ReadFull(l.r, challenge); err != nil {
+	challenge := make([]byte, login.rest)
+	if _, err := io.ReadFull(login.r, challenge); err != nil {
 		return err
 	}
-	l.read, l.rest = append(head, challenge...), 0
+	login.read, login.rest = append(head, challenge...), 0
 	if n := iterations(challenge); n > 0 {
-		return awaitLogin(l.pace, n)
+		return awaitLogin(login.pace, n)
 	}
 	return nil
 }

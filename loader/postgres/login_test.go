@@ -120,6 +120,8 @@ func TestLoginMessages(t *testing.T) {
 		{"R\x00\x00", io.ErrUnexpectedEOF},
 		{"R\x00\x00\x00\x08\x00", io.ErrUnexpectedEOF},
 		{"R\x00\x01\x00\x00", errTooLong},
+		{strings.Repeat("R\x00\x00\x00\x08\x00\x00\x00\x03", maxAsked), nil},
+		{strings.Repeat("R\x00\x00\x00\x08\x00\x00\x00\x03", maxAsked+1), errTooLong},
 		{"R\x00\x00\x00\x29\x00\x00\x00\x0br=n,s=c2Fs,i=99999999999999999999", errors.ErrUnsupported},
 	} {
 		for _, pieces := range []func(io.Reader) io.Reader{iotest.OneByteReader, func(r io.Reader) io.Reader { return r }} {

@@ -100,7 +100,7 @@ func (lim *limitedConn) count(line []byte, length int) (announced int, ok bool) 
 		return -1, true
 	}
 	if *left -= n; left == &lim.elements {
-		if lim.arrays--; lim.arrays < 0 { // the client library would take memory for each, and a stack if they are nested
+		if lim.arrays--; lim.arrays < 0 { // each would take memory, and nested ones a stack
 			return -1, false
 		}
 		lim.due += n

@@ -44,7 +44,8 @@ func stated(a *attack) int64 {
 	if err := errors.Join(err, filterErr); err != nil {
 		panic(err) // the settings are above
 	}
-	return int64(need) + 2*filter*int64(a.listed)
+	const page = 4 << 10 // a cgroup counts whole ones
+	return int64(need) + (2*filter+page)/page*page*int64(a.listed)
 }
 
 // endpoint is a sidecar as attackers see it.
