@@ -12,7 +12,6 @@ import (
 // old ones end with the requests that they have.
 type client struct {
 	connections int
-	value       int // bytes of the longest value
 	terms       loader.Terms
 
 	mu      sync.Mutex
@@ -52,7 +51,7 @@ func (c *client) get() (*http.Client, loader.Term) {
 		}
 		c.current, c.term = newClient(c.connections), c.terms.Begin()
 		transport := c.current.Transport.(*http.Transport)
-		transport.DialContext = counted(transport.DialContext, c.value)
+		transport.DialContext = counted(transport.DialContext)
 	}
 	return c.current, c.term
 }

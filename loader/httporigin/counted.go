@@ -15,7 +15,7 @@ import (
 const (
 	maxGreeting = 512 << 10 // before the first request: certificates
 	maxIdle     = 64 << 10  // after a request, until the next one
-	maxBeside   = 8 << 20   // for each request, beside twice the longest value: frames, and a body that was given up
+	maxBeside   = 5 << 20   // for each request, beside what is read of its body: 4 MiB of that come before, and frames
 	shortWrite  = 256       // bytes: as long as an answer to a PING, or the news that bytes were read
 	answerCosts = 1 << 10   // bytes that may not come for each short write
 )
@@ -25,7 +25,6 @@ var errTooMuch = errors.New("the server has sent too much beside its answers")
 // countedConn counts what comes, in view of the requests that it has.
 type countedConn struct {
 	net.Conn
-	each     int // bytes for each request
 	mu       sync.Mutex
 	requests int
 	left     int // bytes that may come
@@ -33,14 +32,14 @@ type countedConn struct {
 
 // counted returns a dial function whose connections are counted.
 func counted(
-	dial func(context.Context, string, string) (net.Conn, error), value int,
+	dial func(context.Context, string, string) (net.Conn, error),
 ) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &countedConn{Conn: c, each: 2*value + maxBeside, left: maxGreeting}, nil
+		return &countedConn{Conn: c, left: maxGreeting}, nil
 	}
 }
 
@@ -75,8 +74,19 @@ func (conn *countedConn) add(n int) {
 		conn.left = maxIdle
 		return
 	}
-	conn.left = min(conn.left+max(0, n)*conn.each, conn.requests*conn.each)
+	conn.left += max(0, n) * maxBeside
+	conn.bound()
 }
+
+// bodyRead notes that n bytes of a body were read. Frames may be as long again.
+func (conn *countedConn) bodyRead(n int) {
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	conn.left += 2 * n
+	conn.bound()
+}
+
+func (conn *countedConn) bound() { conn.left = min(conn.left, conn.requests*maxBeside) }
 
 // asking is a request, from its connection to the end of the answer's body.
 type asking struct {
@@ -122,6 +132,16 @@ func countedBelow(c net.Conn) *countedConn {
 		}
 		c = over.NetConn()
 	}
+}
+
+func (a *asking) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conn != nil {
+		a.conn.bodyRead(n)
+	}
+	return n, err
 }
 
 // Close closes the body, and ends the request.

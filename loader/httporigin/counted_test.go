@@ -13,7 +13,6 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // chatter is a server of HTTP/2 that answers each request, and then sends PINGs.
@@ -87,7 +86,7 @@ func TestIdle(t *testing.T) {
 					go ch.serve(c) // ends with the connection
 				}
 			}()
-			s := source(t, Config{URL: "https://" + l.Addr().String() + "/{key}"}, loader.OriginOptions{MaxValue: 1000})
+			s := source(t, Config{URL: "https://" + l.Addr().String() + "/{key}"})
 			client, _ := s.client.get()
 			roots := x509.NewCertPool()
 			roots.AddCert(certified.Certificate())
@@ -117,7 +116,7 @@ func TestBusy(t *testing.T) {
 			}
 		}
 	}()
-	c := &countedConn{Conn: here, each: 100_000, left: maxGreeting}
+	c := &countedConn{Conn: here, left: maxGreeting}
 	defer c.Close()
 	read := func(n, want int) {
 		t.Helper()
@@ -136,12 +135,15 @@ func TestBusy(t *testing.T) {
 	second.use(c)
 	second.use(c) // as after a connection that had ended
 	first.use(nil)
-	read(90_000, 90_000) // of 100,000
+	read(5_000_000, 5_000_000) // of 5.2 million
+	second.ReadCloser = io.NopCloser(io.LimitReader(here, 2_000_000))
+	_, _ = io.Copy(io.Discard, second)
+	read(4_000_000, 4_000_000)
 	second.use(nil)
 	read(30_000, 30_000)
 	first.use(c)
 	second.use(c)
-	read(200_000, 200_000) // more than what an idle one takes
+	read(10_000_000, 10_000_000)
 	first.use(nil)
 	second.use(nil)
 	read(100_000, 65_000)

@@ -141,7 +141,7 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	return &Source{
 		cfg: cfg, options: o, header: header, secrets: secrets,
 		before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
-		client: &client{connections: cfg.Connections, value: o.MaxValue},
+		client: &client{connections: cfg.Connections},
 	}, nil
 }
 

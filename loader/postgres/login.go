@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"golang.org/x/time/rate"
@@ -17,12 +19,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// maxIterations is how often a server may have this host hash the password of a log-in (SCRAM), and those of all its
-// log-ins in a second. Servers have 4,096, unless scram_iterations says otherwise. pgx computes to the end, whatever
-// becomes of the load: 100,000 take a sixtieth of a second.
-const maxIterations = 100_000
-
-const maxLoginWait = 2 * time.Second // until a log-in may begin
+// A server chooses how often this host hashes the password of a log-in (SCRAM): 4,096 times, unless scram_iterations
+// says otherwise. pgx computes to the end, whatever becomes of the load: 100,000 take a sixtieth of a second.
+const (
+	maxIterations = 100_000         // of a log-in
+	iterationRate = 50_000          // a second, of all log-ins at a server
+	maxLoginWait  = 2 * time.Second // until a log-in may begin
+)
 
 // errLogins has no word of the server, because apps are told an ErrBusy as it is.
 var errLogins = fmt.Errorf("%w: more log-ins at its server wait than it has iterations of SCRAM for: use fewer "+
@@ -31,13 +34,30 @@ var errLogins = fmt.Errorf("%w: more log-ins at its server wait than it has iter
 // servers has the pace of the log-ins at each server of a DSN, also of several origins and feeds.
 var servers sync.Map // from host:port to *rate.Limiter
 
+// paceOf returns the pace of the log-ins at the server of c.
+func paceOf(c *pgconn.Config) *rate.Limiter {
+	name := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
+	pace, _ := servers.LoadOrStore(name, newPace())
+	return pace.(*rate.Limiter)
+}
+
+func newPace() *rate.Limiter { return rate.NewLimiter(iterationRate, maxIterations) }
+
 // newFrontend returns what makes the frontend of a connection to the server of c.
 func newFrontend(c *pgconn.Config) pgconn.BuildFrontendFunc {
-	name := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
-	pace, _ := servers.LoadOrStore(name, rate.NewLimiter(maxIterations, maxIterations))
+	pace := paceOf(c)
 	return func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		return pgproto3.NewFrontend(&loginReader{r: r, pace: pace.(*rate.Limiter)}, w)
+		return pgproto3.NewFrontend(&loginReader{r: r, pace: pace}, w)
 	}
+}
+
+// mayConnect returns an error if log-ins at the server of c wait for a second already: a pool does not connect for
+// nothing.
+func mayConnect(_ context.Context, c *pgx.ConnConfig) error {
+	if paceOf(&c.Config).Tokens() < -iterationRate {
+		return errLogins
+	}
+	return nil
 }
 
 // awaitLogin returns when a log-in with n iterations may begin.

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"golang.org/x/time/rate"
@@ -72,8 +73,9 @@ func TestIterations(t *testing.T) {
 // TestLogins checks that log-ins at a server take a small part of a processor, and that none waits for long.
 func TestLogins(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		newPace := func() *rate.Limiter { return rate.NewLimiter(maxIterations, maxIterations) }
-		one, other := newPace(), newPace()
+		cfg, err := pgx.ParseConfig("host=paced.test user=tester")
+		testenv.Must(t, err)
+		one, other := paceOf(&cfg.Config), newPace()
 		began := time.Now()
 		for _, tc := range []struct {
 			at   *rate.Limiter
@@ -83,17 +85,23 @@ func TestLogins(t *testing.T) {
 			{one, maxIterations, 0},
 			{other, 4096, 0}, // another server's do not wait
 			{other, maxIterations - 4096, 0},
-			{one, 10_000, 100 * time.Millisecond},
-			{one, maxIterations, 1100 * time.Millisecond},
+			{one, 10_000, 200 * time.Millisecond},
+			{one, 50_000, 1200 * time.Millisecond},
 		} {
 			if err := awaitLogin(tc.at, tc.n); err != nil || time.Since(began).Round(time.Millisecond) != tc.want {
 				t.Errorf("%d iterations: %v after %v, want %v", tc.n, err, time.Since(began), tc.want)
 			}
 		}
 		for range 2 { // together they take as long as a log-in waits
-			go func() { _ = awaitLogin(one, maxIterations) }()
+			if err := mayConnect(t.Context(), cfg); err != nil {
+				t.Errorf("before others wait for a second: %v", err)
+			}
+			go func() { _ = awaitLogin(one, iterationRate) }()
+			synctest.Wait()
 		}
-		synctest.Wait()
+		if err := mayConnect(t.Context(), cfg); err != errLogins {
+			t.Errorf("others wait for 2 s: %v", err)
+		}
 		if err := awaitLogin(one, 10_000); !errors.Is(err, loader.ErrBusy) {
 			t.Errorf("behind 2 s: %v", err)
 		}
@@ -125,7 +133,7 @@ func TestLoginMessages(t *testing.T) {
 		{"R\x00\x00\x00\x29\x00\x00\x00\x0br=n,s=c2Fs,i=99999999999999999999", errors.ErrUnsupported},
 	} {
 		for _, pieces := range []func(io.Reader) io.Reader{iotest.OneByteReader, func(r io.Reader) io.Reader { return r }} {
-			got, err := io.ReadAll(pieces(&loginReader{r: pieces(strings.NewReader(tc.sent)), pace: rate.NewLimiter(maxIterations, maxIterations)}))
+			got, err := io.ReadAll(pieces(&loginReader{r: pieces(strings.NewReader(tc.sent)), pace: newPace()}))
 			switch {
 			case tc.err == errors.ErrUnsupported && err == nil, tc.err != errors.ErrUnsupported && !errors.Is(err, tc.err):
 				t.Errorf("%.40q: %v, want %v", tc.sent, err, tc.err)

@@ -169,6 +169,7 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	pc.ConnConfig.ConnectTimeout = o.Timeout
 	setTexts(&pc.ConnConfig.Config)
 	bound(&pc.ConnConfig.Config, o.MaxValue, 2*(o.MaxValue+rowOverhead), o.Timeout, o.Memory)
+	pc.BeforeConnect = mayConnect
 	pc.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) { return lives(ctx, c), nil }
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
 		return nil, fmt.Errorf("postgres origin: %w", err)
