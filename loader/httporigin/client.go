@@ -13,6 +13,7 @@ import (
 type client struct {
 	connections int
 	terms       loader.Terms
+	flood       flood
 
 	mu      sync.Mutex
 	current *http.Client // nil before the first request
@@ -51,7 +52,7 @@ func (c *client) get() (*http.Client, loader.Term) {
 		}
 		c.current, c.term = newClient(c.connections), c.terms.Begin()
 		transport := c.current.Transport.(*http.Transport)
-		transport.DialContext = counted(transport.DialContext)
+		transport.DialContext = counted(transport.DialContext, &c.flood)
 	}
 	return c.current, c.term
 }

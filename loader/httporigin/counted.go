@@ -2,12 +2,14 @@ package httporigin
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // net/http reads, and answers, whatever comes on a connection of HTTP/2, as PINGs, also if there is no request. So a
@@ -18,13 +20,33 @@ const (
 	maxBeside   = 5 << 20   // for each request, beside what is read of its body: 4 MiB of that come before, and frames
 	shortWrite  = 256       // bytes: as long as an answer to a PING, or the news that bytes were read
 	answerCosts = 1 << 10   // bytes that may not come for each short write
+	floodPause  = 5 * time.Second
 )
 
-var errTooMuch = errors.New("the server has sent too much beside its answers")
+// errTooMuch ends a connection, and is the error of all requests within floodPause of that.
+var errTooMuch = fmt.Errorf("the server has sent too much beside its answers, as PINGs of HTTP/2: "+
+	"no connection is made for %v after that", floodPause)
+
+// flood is when a connection of an origin last had too much; nil: never.
+type flood struct{ last atomic.Pointer[time.Time] }
+
+// note notes that a connection has too much.
+func (f *flood) note() error {
+	now := time.Now()
+	f.last.Store(&now)
+	return errTooMuch
+}
+
+// recent reports whether a connection had too much within floodPause.
+func (f *flood) recent() bool {
+	last := f.last.Load()
+	return last != nil && time.Since(*last) < floodPause
+}
 
 // countedConn counts what comes, in view of the requests that it has.
 type countedConn struct {
 	net.Conn
+	flood    *flood
 	mu       sync.Mutex
 	requests int
 	left     int // bytes that may come
@@ -32,28 +54,31 @@ type countedConn struct {
 
 // counted returns a dial function whose connections are counted.
 func counted(
-	dial func(context.Context, string, string) (net.Conn, error),
+	dial func(context.Context, string, string) (net.Conn, error), f *flood,
 ) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if f.recent() {
+			return nil, errTooMuch
+		}
 		c, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &countedConn{Conn: c, left: maxGreeting}, nil
+		return &countedConn{Conn: c, flood: f, left: maxGreeting}, nil
 	}
 }
 
 func (conn *countedConn) Read(p []byte) (int, error) {
 	n, err := conn.Conn.Read(p)
 	if !conn.take(n) {
-		return 0, errTooMuch
+		return 0, conn.flood.note()
 	}
 	return n, err
 }
 
 func (conn *countedConn) Write(p []byte) (int, error) {
 	if len(p) < shortWrite && !conn.take(answerCosts) {
-		return 0, errTooMuch
+		return 0, conn.flood.note()
 	}
 	return conn.Conn.Write(p)
 }

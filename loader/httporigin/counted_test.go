@@ -3,6 +3,7 @@ package httporigin
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -59,7 +60,8 @@ func (ch *chatter) serve(c net.Conn) {
 	}
 }
 
-// TestIdle checks that a connection ends if much comes on it without a request, and not if little does.
+// TestIdle checks that a connection ends if much comes on it beside answers, and not if little does, and that the
+// next one is made after a pause.
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	certified := httptest.NewTLSServer(nil) // for its certificate
@@ -97,6 +99,11 @@ func TestIdle(t *testing.T) {
 				}
 				if tc.ended > 0 {
 					testenv.Eventually(t, "the connection to end", func() bool { return ch.ended.Load() == i+1 })
+					if _, err := s.Load(t.Context(), []byte("k")); !errors.Is(err, errTooMuch) {
+						t.Errorf("within the pause: %v", err)
+					}
+					before := s.client.flood.last.Load().Add(-floodPause)
+					s.client.flood.last.Store(&before)
 				}
 			}
 			if made, ended := ch.made.Load(), ch.ended.Load(); made != tc.made || ended != tc.ended {
@@ -116,7 +123,7 @@ func TestBusy(t *testing.T) {
 			}
 		}
 	}()
-	c := &countedConn{Conn: here, left: maxGreeting}
+	c := &countedConn{Conn: here, flood: &flood{}, left: maxGreeting}
 	defer c.Close()
 	read := func(n, want int) {
 		t.Helper()

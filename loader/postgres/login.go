@@ -24,7 +24,7 @@ import (
 const (
 	maxIterations = 100_000         // of a log-in
 	iterationRate = 50_000          // a second, of all log-ins at a server
-	maxLoginWait  = 2 * time.Second // until a log-in may begin
+	maxLoginWait  = 3 * time.Second // until a log-in may begin: any that mayConnect lets pass, one at a time
 )
 
 // errLogins has no word of the server, because apps are told an ErrBusy as it is.
