@@ -1,6 +1,7 @@
 package redisorigin
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -91,4 +92,12 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	origintest.TakesMemory(t, m, get(20_000), get(200_000))
+}
+
+// TestArrays checks that a load takes no array.
+func TestArrays(t *testing.T) {
+	s := source(t, Config{Address: origintest.Saying(t, ":-1\r\n*1\r\n$1\r\nx\r\n:-1\r\n")})
+	if _, err := s.Load(t.Context(), []byte("k")); !errors.Is(err, errTooLong) {
+		t.Errorf("an array: %v", err)
+	}
 }
