@@ -173,23 +173,25 @@ func TestScram(t *testing.T) {
 
 // TestDrained checks that a connection that pgx ends reads only so much of what still comes.
 func TestDrained(t *testing.T) {
-	here, there := net.Pipe()
-	go func() { // ends with the pipe
-		for b := make([]byte, 10_000); ; {
-			if _, err := there.Write(b); err != nil {
-				return
+	bubble.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		go func() { // ends with the pipe
+			for b := make([]byte, 10_000); ; {
+				if _, err := there.Write(b); err != nil {
+					return
+				}
+			}
+		}()
+		c := &timeoutConn{Conn: here, maxWait: time.Minute}
+		defer c.Close()
+		for range 2 * maxDrained / 10_000 {
+			if _, err := io.ReadFull(c, make([]byte, 10_000)); err != nil {
+				t.Fatal("before: ", err)
 			}
 		}
-	}()
-	c := &timeoutConn{Conn: here, maxWait: origintest.Never}
-	defer c.Close()
-	for range 2 * maxDrained / 10_000 {
-		if _, err := io.ReadFull(c, make([]byte, 10_000)); err != nil {
-			t.Fatal("before: ", err)
+		testenv.Must(t, c.SetDeadline(time.Now().Add(time.Minute)))
+		if n, err := io.Copy(io.Discard, c); !errors.Is(err, net.ErrClosed) || n < maxDrained || n > maxDrained+64<<10 {
+			t.Errorf("%d bytes, %v, want %d", n, err, maxDrained)
 		}
-	}
-	testenv.Must(t, c.SetDeadline(time.Now().Add(origintest.Never)))
-	if n, err := io.Copy(io.Discard, c); !errors.Is(err, net.ErrClosed) || n < maxDrained || n > maxDrained+64<<10 {
-		t.Errorf("%d bytes, %v, want %d", n, err, maxDrained)
-	}
+	})
 }
