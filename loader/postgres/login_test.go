@@ -75,6 +75,7 @@ func TestLogins(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		cfg, err := pgx.ParseConfig("host=paced.test user=tester")
 		testenv.Must(t, err)
+		defer servers.Clear() // its time is that of this test
 		one, other := paceOf(&cfg.Config), newPace()
 		began := time.Now()
 		for _, tc := range []struct {
