@@ -45,6 +45,7 @@ type List struct {
 	Timeout time.Duration `yaml:"timeout"`
 
 	Lister Lister `yaml:"-"` // the program's own Lister, instead of the origin's
+	Most   int    `yaml:"-"` // keys that the list may give, each as often as it is given; zero: any number
 }
 
 // maxListTimeout is the maximum of List.Timeout.
@@ -72,18 +73,76 @@ func (list List) Only(setting string) (List, error) {
 	return list, nil
 }
 
-// Lines is a writer that receives keys, one per line, and passes them to each. Lines end
-// with LF or CRLF. An empty line is skipped. A line longer than a key can be is an
-// error, because then the text is not a list of keys.
-type Lines struct {
+// Listing is what an origin gives of a list, from its beginning to its end. It counts the keys, and slows the list
+// down, so that one that never ends costs little until its timeout. It is for one goroutine.
+type Listing struct {
+	ctx  context.Context
 	each func(key []byte) error
+	most int
+	n    int           // keys so far
+	cost time.Duration // that was not waited for yet
+	due  time.Time     // when the rest was due
+}
+
+// What a list may cost: a million keys a second. Each takes a tenth of that, so that the list takes a tenth of a
+// processor.
+const (
+	keyTime  = time.Microsecond
+	byteTime = 32 * time.Nanosecond // of a body, which may be compressed and have no keys
+	pageTime = 250 * keyTime        // of a request for more keys, also if there are none
+	stepTime = 5 * time.Millisecond // after which a list waits
+)
+
+// Begin begins to call each for the keys of a list, until ctx is done.
+func (list List) Begin(ctx context.Context, each func(key []byte) error) *Listing {
+	return &Listing{ctx: ctx, each: each, most: list.Most, due: time.Now()}
+}
+
+// Key calls each, unless the key cannot be requested. It counts in any case.
+func (given *Listing) Key(key []byte) error {
+	if given.n++; given.most > 0 && given.n > given.most {
+		return fmt.Errorf("%w: the list has more than %d keys and empty lines, each as often as it is given: have it "+
+			"end, or raise existing_keys.keys", ErrPermanent, given.most)
+	}
+	if err := given.spend(keyTime); err != nil || !kv.ValidKey(key) {
+		return err
+	}
+	return given.each(key)
+}
+
+// Page counts a request for more keys.
+func (given *Listing) Page() error { return given.spend(pageTime) }
+
+// Bytes counts n bytes of the list's body.
+func (given *Listing) Bytes(n int) error { return given.spend(time.Duration(n) * byteTime) }
+
+// spend waits until what the list has given is due. One that is slow by itself does not wait.
+func (given *Listing) spend(cost time.Duration) error {
+	if given.cost += cost; given.cost < stepTime {
+		return nil
+	}
+	now := time.Now()
+	given.due, given.cost = given.due.Add(given.cost), 0
+	if given.due.Before(now) {
+		given.due = now
+	} else if !kv.Sleep(given.ctx, given.due.Sub(now)) {
+		return context.Cause(given.ctx)
+	}
+	return nil
+}
+
+// Lines is a writer that receives keys, one per line, and passes them to a Listing. Lines end
+// with LF or CRLF. A line longer than a key can be is an error, because then the text is not
+// a list of keys.
+type Lines struct {
+	to   *Listing
 	line []byte // the incomplete last line
 	n    int    // number of complete lines
 	err  error
 }
 
-// NewLines returns a Lines that passes its keys to each.
-func NewLines(each func(key []byte) error) *Lines { return &Lines{each: each} }
+// NewLines returns a Lines that passes its keys to a Listing.
+func NewLines(to *Listing) *Lines { return &Lines{to: to} }
 
 // Write accepts any part of the list. After an error it accepts nothing more.
 func (l *Lines) Write(p []byte) (int, error) {
@@ -115,11 +174,8 @@ func (l *Lines) Close() error {
 
 func (l *Lines) endLine() {
 	key := bytes.TrimSuffix(l.line, []byte{'\r'})
-	switch {
-	case len(key) > kv.MaxKeyLen:
+	if l.err = l.to.Key(key); len(key) > kv.MaxKeyLen {
 		l.err = l.tooLong()
-	case len(key) > 0:
-		l.err = l.each(key)
 	}
 	l.line = l.line[:0]
 	l.n++

@@ -1,13 +1,17 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 func TestLines(t *testing.T) {
@@ -33,13 +37,13 @@ func TestLines(t *testing.T) {
 		for _, step := range []int{1, 3, len(tc.list) + 1} {
 			t.Run(fmt.Sprintf("%s by %d", tc.name, step), func(t *testing.T) {
 				var got []string
-				l := NewLines(func(key []byte) error {
+				l := NewLines(List{}.Begin(t.Context(), func(key []byte) error {
 					if string(key) == "enough" {
 						return enough
 					}
 					got = append(got, string(key))
 					return nil
-				})
+				}))
 				var err error
 				for rest := []byte(tc.list); len(rest) > 0 && err == nil; {
 					n := min(step, len(rest))
@@ -72,10 +76,10 @@ func FuzzLines(f *testing.F) {
 				want = append(want, line)
 			}
 		}
-		l := NewLines(func(key []byte) error {
+		l := NewLines(List{}.Begin(t.Context(), func(key []byte) error {
 			got = append(got, string(key))
 			return nil
-		})
+		}))
 		for rest := []byte(list); len(rest) > 0; {
 			n := min(int(step)+1, len(rest))
 			if _, err := l.Write(rest[:n]); err != nil {
@@ -85,6 +89,57 @@ func FuzzLines(f *testing.F) {
 		}
 		if err := l.Close(); (err == nil) != fits || !slices.Equal(got, want) {
 			t.Errorf("got %q and %v, want %q", got, err, want)
+		}
+	})
+}
+
+// TestListing checks that a list ends once it has given too many keys, of whatever kind, and that it takes its time.
+func TestListing(t *testing.T) {
+	const most = 1 << 20
+	key, none := []byte("k"), []byte{}
+	for _, tc := range []struct {
+		name string
+		give func(*Listing) error
+		n    int // calls that succeed
+		took time.Duration
+	}{
+		{"one key", func(l *Listing) error { return l.Key(key) }, most, most * time.Microsecond},
+		{"empty lines", func(l *Listing) error { return l.Key(none) }, most, most * time.Microsecond},
+		{"pages", func(l *Listing) error { return l.Page() }, 240_000, time.Minute},
+		{"bytes", func(l *Listing) error { return l.Bytes(10_000) }, 187_500, time.Minute},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				given := 0
+				began, l := time.Now(), List{Most: most}.Begin(ctx, func([]byte) error { given++; return nil })
+				n, err := 0, error(nil)
+				for ; err == nil && n <= tc.n+50; n++ {
+					err = tc.give(l)
+				}
+				if n--; n > tc.n+20 || n < tc.n-20 || time.Since(began) < tc.took-stepTime || time.Since(began) > tc.took {
+					t.Errorf("%d in %v, %v, want %d in %v", n, time.Since(began), err, tc.n, tc.took)
+				}
+				if ended := errors.Is(err, context.DeadlineExceeded); ended == (tc.took < time.Minute) || !ended && !errors.Is(err, ErrPermanent) {
+					t.Errorf("it ended by %v", err)
+				}
+				if is := tc.name == "one key"; is && given != most || !is && given != 0 {
+					t.Errorf("%d keys were given", given)
+				}
+			})
+		})
+	}
+	bubble.Test(t, func(t *testing.T) {
+		began, slow := time.Now(), List{}.Begin(t.Context(), func([]byte) error { return nil })
+		for range 100 {
+			time.Sleep(stepTime)
+			for range stepTime / keyTime {
+				testenv.Must(t, slow.Key(key))
+			}
+		}
+		if took := time.Since(began); took != 100*stepTime {
+			t.Errorf("a list that takes %v by itself took %v", 100*stepTime, took)
 		}
 	})
 }

@@ -54,6 +54,13 @@ func (s *Settings) Size() (int64, error) {
 	return 8 * int64(words), err
 }
 
+// Listed returns the list, which may give keys twice, and a few more.
+func (s *Settings) Listed() loader.List {
+	list := s.List
+	list.Most = 2*s.Keys + 1000
+	return list
+}
+
 func (s *Settings) share() float64 { return cmp.Or(s.FalsePositives, 0.01) }
 
 // Filter is the key filter of a namespace. It is safe for concurrent use. MayExist and Add take no

@@ -233,3 +233,17 @@ func TestFilterSettings(t *testing.T) {
 		t.Errorf("a filter that may be 40s old: a gap of %v", k.gap())
 	}
 }
+
+// TestListed checks that a list ends that gives the keys again and again.
+func TestListed(t *testing.T) {
+	of, n := Settings{Keys: 100}, 0
+	k := newFilter(t, of, list(func(each func([]byte) error) (err error) {
+		for l := of.Listed().Begin(t.Context(), each); err == nil && n < 10_000; n++ {
+			err = l.Key(nameOf("there", n%100))
+		}
+		return err
+	}), func(context.Context) error { return nil }, func() time.Duration { return 0 })
+	if _, err := k.build(t.Context()); !errors.Is(err, loader.ErrPermanent) || n != 2*of.Keys+1001 {
+		t.Errorf("%v after %d keys", err, n)
+	}
+}

@@ -128,7 +128,7 @@ func (o *Origin) open(n *Settings, warm *loader.List, host *Host) (err error) {
 	}
 	if n.KeyFilter != nil {
 		o.lists = newHealth(filterWords)
-		o.Existing, err = o.list(n.KeyFilter.List, o.lists)
+		o.Existing, err = o.list(n.KeyFilter.Listed(), o.lists)
 		wrong.Add(settings.Within("existing_keys", err))
 	}
 	if warm != nil {

@@ -33,7 +33,7 @@ func (s *Source) NewLister(list loader.List) (loader.Lister, error) {
 func (ls *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, ls.list.Timeout)
 	defer cancel()
-	out := &list{loader.NewLines(each), cancel}
+	out := &list{loader.NewLines(ls.list.Begin(ctx, each)), cancel}
 	_, err := ls.program.run(ctx, nil, out)
 	if refused := out.Err(); refused != nil {
 		return refused

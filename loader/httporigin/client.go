@@ -13,6 +13,7 @@ import (
 type client struct {
 	connections int
 	terms       loader.Terms
+	flood       flood
 
 	mu      sync.Mutex
 	current *http.Client // nil before the first request
@@ -32,7 +33,7 @@ func (c *client) do(req *http.Request) (*http.Response, error) {
 // by makes a request with one of the clients. One whose term has ended meanwhile may have made a connection for it,
 // which would stay.
 func (c *client) by(current *http.Client, req *http.Request) (*http.Response, error) {
-	resp, err := current.Do(req)
+	resp, err := request(current, req)
 	c.mu.Lock()
 	left := c.current != current
 	c.mu.Unlock()
@@ -50,6 +51,8 @@ func (c *client) get() (*http.Client, loader.Term) {
 			c.current.CloseIdleConnections()
 		}
 		c.current, c.term = newClient(c.connections), c.terms.Begin()
+		transport := c.current.Transport.(*http.Transport)
+		transport.DialContext = counted(transport.DialContext, &c.flood)
 	}
 	return c.current, c.term
 }

@@ -6,8 +6,8 @@
 // all others not. Redirects are not followed, because they would lead to servers that
 // are not configured.
 //
-// Writes go to the same URLs, with PUT and DELETE. A list of all keys is read all keys
-// from another URL, one key per line. It cannot have keys that contain a line feed.
+// Writes go to the same URLs, with PUT and DELETE. A list of all keys is read from another
+// URL, over HTTP/1.1, one key per line. It cannot have keys that contain a line feed.
 //
 // The package starts no goroutine itself; net/http keeps two per idle connection until
 // Close. The package is not a proxy: it does not forward headers of the app or of the

@@ -1,6 +1,7 @@
 package httporigin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -31,7 +32,10 @@ func (s *Source) NewLister(list loader.List) (loader.Lister, error) {
 	// A list takes a long time, and loads must not wait for its connection, so the
 	// lister has its own client.
 	client := newClient(1)
-	client.Transport.(*http.Transport).DisableKeepAlives = true
+	transport := client.Transport.(*http.Transport)
+	transport.DisableKeepAlives = true
+	transport.Protocols = new(http.Protocols) // the frames of HTTP/2 would cost beside the list
+	transport.Protocols.SetHTTP1(true)
 	return &lister{s, list, u.Host, client}, nil
 }
 
@@ -52,6 +56,8 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	if resp.StatusCode != http.StatusOK {
 		return unexpected(l.host, resp.StatusCode)
 	}
+	listing := l.list.Begin(ctx, each)
+	resp.Body = &listedBody{resp.Body, listing}
 	body, _, err := l.source.decoded(resp)
 	if err != nil {
 		return withoutURL(l.host, err)
@@ -60,7 +66,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		return fmt.Errorf("%w: http origin %s: the list has neither Content-Length nor chunks, so half of it looks "+
 			"like all: have the server send one of them", loader.ErrPermanent, l.host)
 	}
-	lines := loader.NewLines(each)
+	lines := loader.NewLines(listing)
 	if _, err := io.Copy(lines, body); err != nil {
 		if refused := lines.Err(); refused != nil {
 			return refused
@@ -68,4 +74,15 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		return withoutURL(l.host, err)
 	}
 	return lines.Close()
+}
+
+// listedBody is the body of a list, whose bytes count.
+type listedBody struct {
+	io.ReadCloser
+	listing *loader.Listing
+}
+
+func (b *listedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	return n, cmp.Or(err, b.listing.Bytes(n))
 }

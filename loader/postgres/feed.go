@@ -205,6 +205,7 @@ func parseDSN(dsn string) (*pgxpool.Config, error) {
 		return nil, errors.New("its DSN cannot be read: give postgres://user:password@host:port/database, or pairs " +
 			"such as host=... dbname=... user=... password=... in one line")
 	}
+	c.ConnConfig.BuildFrontend = newFrontend(&c.ConnConfig.Config)
 	return c, nil
 }
 

@@ -16,6 +16,7 @@ import (
 const (
 	maxOther    = 256 << 10 // bytes of all messages of one answer, except rows
 	maxSettings = 64 << 10  // bytes of settings in a connection's lifetime
+	maxDrained  = 256 << 10 // bytes that are read from a connection that pgx ends
 )
 
 var (
@@ -114,6 +115,8 @@ type timeoutConn struct {
 	read, write time.Time  // deadlines set by pgx; zero: none
 	reserved    loader.Reservation
 	closed      bool
+	ends        bool // pgx disconnects
+	drained     int  // bytes read since
 }
 
 // timeoutConnBelow returns the timeoutConn that bytes are written to, below TLS or not; nil: there is none.
@@ -176,11 +179,20 @@ func (c *timeoutConn) until(deadline time.Time) time.Time {
 func (c *timeoutConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	err := c.Conn.SetReadDeadline(c.until(c.read))
+	if c.drained >= maxDrained {
+		err = net.ErrClosed
+	}
 	c.mu.Unlock()
 	if err != nil {
 		return 0, err
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ends {
+		c.drained += n
+	}
+	return n, err
 }
 
 func (c *timeoutConn) Write(p []byte) (int, error) {
@@ -194,11 +206,12 @@ func (c *timeoutConn) Write(p []byte) (int, error) {
 }
 
 // SetDeadline sets a deadline that is at most the maximum wait from now. pgx sets such a
-// deadline when it disconnects, and discards everything that arrives until then.
+// deadline when it disconnects, and discards what arrives until then: here maxDrained of it.
 func (c *timeoutConn) SetDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !t.IsZero() {
+		c.ends = t.After(time.Now())
 		t = c.until(t)
 	}
 	c.read, c.write = t, t

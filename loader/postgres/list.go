@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -64,18 +63,17 @@ func (ls *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	}
 	defer c.Close(ctx)
 	bind := func(*pgconn.StatementDescription) (input, error) { return input{}, nil }
-	begun, refused := false, error(nil)
+	listing, begun, refused := ls.list.Begin(ctx, each), false, error(nil)
 	read := func(d *pgconn.StatementDescription, rows *pgconn.ResultReader) error {
 		for refused == nil && rows.NextRow() {
 			if err := asDescribed(d, rows.FieldDescriptions()); err != nil && !begun {
 				return err
 			}
 			begun = true
-			switch key := rows.Values()[0]; {
-			case key == nil:
+			if key := rows.Values()[0]; key != nil {
+				refused = listing.Key(key)
+			} else {
 				refused = permanent("its list has a key that is NULL: leave such rows out")
-			case kv.ValidKey(key):
-				refused = each(key)
 			}
 		}
 		if refused != nil {

@@ -169,6 +169,7 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 	pc.ConnConfig.ConnectTimeout = o.Timeout
 	setTexts(&pc.ConnConfig.Config)
 	bound(&pc.ConnConfig.Config, o.MaxValue, 2*(o.MaxValue+rowOverhead), o.Timeout, o.Memory)
+	pc.BeforeConnect = mayConnect
 	pc.PrepareConn = func(ctx context.Context, c *pgx.Conn) (bool, error) { return lives(ctx, c), nil }
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
 		return nil, fmt.Errorf("postgres origin: %w", err)
@@ -185,9 +186,10 @@ func lives(ctx context.Context, c *pgx.Conn) bool {
 // bound limits a connection: the bytes of a value, the bytes of the rows of an answer, their
 // memory, and the time of each read and write.
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
+	build := newFrontend(c)
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		l := &messageLimiter{r: r, w: w, maxRows: rows, conn: timeoutConnBelow(w)}
-		f := pgproto3.NewFrontend(l, l)
+		f := build(l, l)
 		f.SetMaxBodyLen(value + rowOverhead)
 		return f
 	}
@@ -393,6 +395,9 @@ func class(pe *pgconn.PgError, classes ...string) bool {
 // the server. Only errors of the server may be retried.
 func classified(err error) error {
 	var pe *pgconn.PgError
+	if errors.Is(err, errLogins) {
+		return errLogins
+	}
 	if !errors.As(err, &pe) {
 		return fmt.Errorf("postgres origin: %w", err)
 	}

@@ -37,6 +37,9 @@ func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any,
 	if command != "" {
 		c.stream.limited.due++
 	}
+	if c.stream.limited.arrays = 0; command == "SCAN" {
+		c.stream.limited.arrays = scanArrays
+	}
 	defer c.stream.limited.reserved.Free()
 	var reply any
 	err := c.stream.during(ctx, func() (err error) {

@@ -18,6 +18,7 @@ type limitedConn struct {
 	bytes    int // remaining bytes of strings
 	lines    int // remaining bytes of lines; starts at maxLines
 	elements int // remaining elements; starts at maxElements
+	arrays   int // remaining arrays: what is no list of keys has none
 	due      int // replies that were requested, and their elements, less what has come
 	scanner  loader.Scanner
 	large    bool // a string was longer than the limit
@@ -27,6 +28,7 @@ type limitedConn struct {
 
 const (
 	maxElements = 1 << 16  // of all arrays, sets and maps in the replies to one request
+	scanArrays  = 2        // in the reply to SCAN
 	pageBytes   = 16 << 20 // bytes of a page of keys
 	maxLine     = 64 << 10 // bytes
 	maxLines    = 1 << 20  // bytes of all lines in the replies to one request
@@ -98,6 +100,9 @@ func (lim *limitedConn) count(line []byte, length int) (announced int, ok bool) 
 		return -1, true
 	}
 	if *left -= n; left == &lim.elements {
+		if lim.arrays--; lim.arrays < 0 { // each would take memory, and nested ones a stack
+			return -1, false
+		}
 		lim.due += n
 		return -1, true
 	}

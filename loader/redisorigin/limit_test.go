@@ -1,6 +1,7 @@
 package redisorigin
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -29,6 +30,10 @@ func TestLimit(t *testing.T) {
 		{"array too long", "*65537\r\n", false},
 		{"map too long", "%65537\r\n", false},
 		{"arrays in arrays", strings.Repeat("*4096\r\n", 17), false},
+		{"arrays as many as may be", strings.Repeat("*1\r\n", mostArrays), true},
+		{"an array more", strings.Repeat("*1\r\n", mostArrays) + "*0\r\n", false},
+		{"sets and maps more", strings.Repeat("~1\r\n%1\r\n", mostArrays/2) + ">1\r\n", false},
+		{"no arrays, and one", "*-1\r\n" + strings.Repeat("*1\r\n", mostArrays), true},
 		{"elements behind zeros", "*" + strings.Repeat("0", 100) + "65537\r\n", false},
 		{"line too long", "+" + most + "\r\n", false},
 		{"line too long without an end", "+" + most, false},
@@ -43,10 +48,13 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// mostArrays is how many arrays the replies in these tests may have.
+const mostArrays = 20
+
 // passes reports whether replies that arrive in pieces pass the limit.
 func passes(replies string, step int) bool {
 	c := newLimited(nil, loader.OriginOptions{})
-	c.bytes, c.lines, c.elements = maxLine, maxLines, maxElements
+	c.bytes, c.lines, c.elements, c.arrays = maxLine, maxLines, maxElements, mostArrays
 	for len(replies) > 0 {
 		n := min(step, len(replies))
 		if !c.scanner.Pass([]byte(replies[:n])) {
@@ -84,4 +92,12 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	origintest.TakesMemory(t, m, get(20_000), get(200_000))
+}
+
+// TestArrays checks that a load takes no array.
+func TestArrays(t *testing.T) {
+	s := source(t, Config{Address: origintest.Saying(t, ":-1\r\n*1\r\n$1\r\nx\r\n:-1\r\n")})
+	if _, err := s.Load(t.Context(), []byte("k")); !errors.Is(err, errTooLong) {
+		t.Errorf("an array: %v", err)
+	}
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/gomodule/redigo/redis"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -41,10 +40,13 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		return l.source.named(err)
 	}
 	defer c.Close()
-	prefix := l.source.cfg.KeyPrefix
+	prefix, listing := l.source.cfg.KeyPrefix, l.list.Begin(ctx, each)
 	for cursor := uint64(0); ; {
 		next, names, err := scanned(redis.Values(
 			c.DoContext(ctx, "SCAN", cursor, "MATCH", pattern(prefix), "COUNT", page)))
+		if err == nil {
+			err = listing.Page()
+		}
 		if err != nil {
 			return l.source.named(err)
 		}
@@ -54,10 +56,7 @@ func (l *lister) Keys(ctx context.Context, each func(key []byte) error) error {
 				return fmt.Errorf("%w: redis origin %s: SCAN gives keys that do not match",
 					loader.ErrPermanent, l.source.cfg.Address)
 			}
-			if !kv.ValidKey([]byte(key)) {
-				continue
-			}
-			if err := each([]byte(key)); err != nil {
+			if err := listing.Key([]byte(key)); err != nil {
 				return err
 			}
 		}

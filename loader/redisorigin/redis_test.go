@@ -81,6 +81,7 @@ func TestRedis(t *testing.T) {
 		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x")}, loader.OriginOptions{Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 		{Name: "drops the connection", Source: source(t, Config{Address: origintest.Cutting(t, "+O")}), Key: "a", Err: origintest.ErrAny},
 		{Name: "states more than there is memory", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+":-1\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny},
+		{Name: "arrays in arrays", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+":-1\r\n"+strings.Repeat("*1\r\n", 60_000))}), Key: "a", Err: origintest.ErrAny},
 		{Name: "a line without end", Source: source(t, Config{Address: origintest.Saying(t, strings.Repeat("x", 1<<20))}), Key: "a", Err: origintest.ErrAny},
 		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, "")}, loader.OriginOptions{Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
 	})

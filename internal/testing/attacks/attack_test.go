@@ -35,6 +35,7 @@ type attack struct {
 	// config returns the hosts' configuration file, if they need one.
 	config func(t testing.TB, origin, dir string) string
 	files  int           // their limit of open files; 0: unchanged
+	listed int           // their namespaces with a key filter, of listedKeys
 	conns  int           // connections of apps that they take; 0: 1,000
 	tcp    bool          // apps connect over TCP, too
 	also   []also        // further requests of the victim

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/testing/proctest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -39,10 +40,12 @@ func stated(a *attack) int64 {
 		c.Memcached = "127.0.0.1:11211"
 	}
 	need, err := c.Memory()
-	if err != nil {
+	filter, filterErr := (&keyfilter.Settings{Keys: listedKeys}).Size()
+	if err := errors.Join(err, filterErr); err != nil {
 		panic(err) // the settings are above
 	}
-	return int64(need)
+	const page = 4 << 10 // a cgroup counts whole ones
+	return int64(need) + (2*filter+page)/page*page*int64(a.listed)
 }
 
 // endpoint is a sidecar as attackers see it.

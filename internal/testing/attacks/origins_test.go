@@ -21,6 +21,47 @@ var originAttacks = []attack{
 		bound:  "an origin's answer is bounded in bytes and time",
 		config: liars, run: lie,
 	},
+	{
+		name:   "lists that never end",
+		tries:  "lists of keys of one key, of empty lines or pages, or of nothing that is compressed",
+		bound:  "a list is bounded in keys, and takes a tenth of a processor",
+		config: endlessLists, listed: 4, lasts: longer, shown: listsEnded,
+		run: func(ctx context.Context, j *job) error {
+			j.count.Add(1)
+			<-ctx.Done()
+			return nil
+		},
+	},
+}
+
+// listedKeys is the largest number of keys of a list in these attacks.
+const listedKeys = 100_000
+
+// endlessLists starts origins whose lists never end, and configures a namespace for each.
+func endlessLists(t testing.TB, _, _ string) string {
+	var b strings.Builder
+	b.WriteString("namespaces:\n")
+	for name, kind := range map[string]string{"lines": "http", "members": "http", "pages": "redis", "same": "redis"} {
+		address, url := origintest.Hostile(t, kind, name), ""
+		if kind == "http" {
+			url = ", url: http://" + address
+		}
+		fmt.Fprintf(&b, "  %s: {existing_keys: {keys: %d, max_age: 4s%s}, origin: {", name, listedKeys, url)
+		fmt.Fprintf(&b, originKinds[kind]+"}}\n%.0[2]s", address, "")
+	}
+	return b.String()
+}
+
+// listsEnded checks that the lists with keys were given up.
+func listsEnded(h *house, _ report) error {
+	_, text, err := h.hosts[0].get("/metrics")
+	for _, name := range []string{"lines", "same"} {
+		of := fmt.Sprintf("known_failures_total{namespace=%q} ", name)
+		if err == nil && (!strings.Contains(text, of) || strings.Contains(text, of+"0\n")) {
+			err = fmt.Errorf("the list of %s has not ended", name)
+		}
+	}
+	return err
 }
 
 // originKinds maps each kind of origin to its part of a namespace's configuration. Its

@@ -145,6 +145,14 @@ var lies = map[string]map[string]lie{
 			l.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n1\r\nx\r\n0\r\n")
 			l.forever("X-A: " + filler[:1000] + "\r\n")
 		}),
+		"lines": onceAsked(func(l *liar) {
+			l.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+			l.forever("10000\r\n" + strings.Repeat("\n", 64<<10) + "\r\n")
+		}),
+		"members": onceAsked(func(l *liar) {
+			l.say("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n")
+			l.forever(zip())
+		}),
 		"garbage": says(noise),
 		"silent":  (*liar).silent,
 	},
@@ -152,6 +160,10 @@ var lies = map[string]map[string]lie{
 		"bulk":    redis(":-1\r\n$2000000000\r\n", ""),
 		"array":   redis("*2000000000\r\n", ""),
 		"nest":    redis("", "*1\r\n"),
+		"nested":  redis(strings.Repeat("*1\r\n", 60_000), ""),
+		"strings": redis("*60000\r\n", "$4000\r\n"+filler[:4000]+"\r\n"),
+		"pages":   redis("*2\r\n$1\r\n7\r\n*0\r\n", ""),
+		"same":    redis("*2\r\n$1\r\n7\r\n*1000\r\n"+strings.Repeat("$1\r\nk\r\n", 1000), ""),
 		"line":    redis("+", filler),
 		"lines":   redis("*65000\r\n", "+"+filler[:60_000]+"\r\n"),
 		"push":    redis("", ">1\r\n+x\r\n"),
@@ -188,8 +200,10 @@ var lies = map[string]map[string]lie{
 			l.say(authOK)
 			l.forever(message('N', "M"+filler[:60_000]+"\x00\x00"))
 		}),
-		"params":    onceAsked(func(l *liar) { l.params(authOK) }),
-		"passwords": onceAsked(func(l *liar) { l.forever(message('R', "\x00\x00\x00\x03")) }),
+		"params":     onceAsked(func(l *liar) { l.params(authOK) }),
+		"passwords":  onceAsked(func(l *liar) { l.forever(message('R', "\x00\x00\x00\x03")) }),
+		"iterations": scram("10000000"),
+		"logins":     scram("100000"),
 		"refused": says(message('E',
 			"SFATAL\x00VFATAL\x00C53300\x00Mno \x1b[2J for user tester at 127.0.0.1\x00\x00")),
 		"row": postgres(func(l *liar) {
@@ -209,16 +223,21 @@ var lies = map[string]map[string]lie{
 	},
 }
 
-// bomb returns 1 GiB of zeros, compressed.
-func bomb() string {
+// zip compresses parts.
+func zip(parts ...[]byte) string {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
-	zeros := make([]byte, 1<<20)
-	for range 64 {
-		_, _ = w.Write(zeros)
+	for _, part := range parts {
+		_, _ = w.Write(part)
 	}
 	_ = w.Close()
-	return strings.Repeat(b.String(), 16) // gzip streams may be concatenated
+	return b.String()
+}
+
+// bomb returns 1 GiB of zeros, compressed.
+func bomb() string {
+	zeros := slices.Repeat([][]byte{make([]byte, 1<<20)}, 64)
+	return strings.Repeat(zip(zeros...), 16) // gzip streams may be concatenated
 }
 
 // redis refuses HELLO and answers every other command with first. If then is not empty,
@@ -265,6 +284,16 @@ var (
 	described = message('1', "") + message('t', "\x00\x01\x00\x00\x00\x19") +
 		message('T', "\x00\x01b\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x19\xff\xff\xff\xff\xff\xff\x00\x00") + ready
 )
+
+// scram has the client hash its password n times in each log-in.
+func scram(n string) lie {
+	return onceAsked(func(l *liar) {
+		l.say(message('R', "\x00\x00\x00\x0aSCRAM-SHA-256\x00\x00"))
+		_, nonce, _ := strings.Cut(string(l.hear()), "r=")
+		l.say(message('R', "\x00\x00\x00\x0br="+nonce+"x,s=c2FsdA==,i="+n))
+		l.hear()
+	})
+}
 
 // postgres greets correctly, and runs then at the first query.
 func postgres(then func(*liar)) lie {
