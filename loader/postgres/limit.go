@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -38,6 +39,16 @@ type messageLimiter struct {
 	rows     int // bytes of rows in the current answer
 	other    int // bytes of its other messages
 	settings int // bytes of settings in all answers
+	stream   bool
+}
+
+// streamBuffer is the buffer of a stream, in bytes.
+const streamBuffer = 32 << 10
+
+// beginStream says that the next request begins a stream of copied data. A message of that may have any length:
+// who reads it must read it in parts. So each Read ends with the head of a message, or with its body.
+func (l *messageLimiter) beginStream() {
+	l.r, l.stream = bufio.NewReaderSize(l.r, streamBuffer), true
 }
 
 // Write begins a request, and resets the counts of its answer. A password is not a
@@ -50,8 +61,18 @@ func (l *messageLimiter) Write(p []byte) (int, error) {
 }
 
 func (l *messageLimiter) Read(p []byte) (int, error) {
+	if l.stream {
+		part := l.skip
+		if part == 0 {
+			part = len(l.head) - l.begun
+		}
+		p = p[:min(part, len(p))]
+	}
 	n, err := l.r.Read(p)
 	if err := l.pass(p[:n]); err != nil {
+		if l.conn != nil { // else pgx would read for seconds what else comes
+			_ = l.conn.Close()
+		}
 		return 0, err
 	}
 	return n, err
@@ -85,6 +106,9 @@ func (l *messageLimiter) pass(b []byte) error {
 
 // count adds a message with its announced length, in bytes.
 func (l *messageLimiter) count(kind byte, bytes int) error {
+	if kind == 'd' && l.stream {
+		return nil
+	}
 	if kind == 'D' {
 		if l.rows += bytes; l.maxRows >= 0 && l.rows > l.maxRows {
 			return errRows
@@ -108,9 +132,10 @@ func (l *messageLimiter) count(kind byte, bytes int) error {
 // s to a server that it disconnects from.
 type timeoutConn struct {
 	net.Conn
-	maxWait time.Duration // of one read or write
+	messages *messageLimiter
 
-	mu          sync.Mutex // held while a deadline is set, and guards reserved and closed
+	mu          sync.Mutex    // held while a deadline is set, and guards what follows
+	maxWait     time.Duration // of one read or write; zero: no limit
 	read, write time.Time  // deadlines set by pgx; zero: none
 	reserved    loader.Reservation
 	closed      bool
@@ -164,8 +189,18 @@ func (c *timeoutConn) Close() error {
 // NetConn returns the connection without limits.
 func (c *timeoutConn) NetConn() net.Conn { return c.Conn }
 
+// waitAtMost sets the maximum wait of the reads and writes that follow; zero: none.
+func (c *timeoutConn) waitAtMost(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.maxWait = d
+}
+
 // until returns the earlier of a deadline and the end of the maximum wait.
 func (c *timeoutConn) until(deadline time.Time) time.Time {
+	if c.maxWait == 0 {
+		return deadline
+	}
 	end := time.Now().Add(c.maxWait)
 	if !deadline.IsZero() && deadline.Before(end) {
 		return deadline

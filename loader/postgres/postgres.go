@@ -187,6 +187,9 @@ func lives(ctx context.Context, c *pgx.Conn) bool {
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		l := &messageLimiter{r: r, w: w, maxRows: rows, conn: timeoutConnBelow(w)}
+		if l.conn != nil {
+			l.conn.messages = l
+		}
 		f := pgproto3.NewFrontend(l, l)
 		f.SetMaxBodyLen(value + rowOverhead)
 		return f
