@@ -18,10 +18,12 @@ import (
 
 // Bounds of what is under way.
 const (
-	maxDeletions = 64      // requests at a time
-	keysEach     = 64      // keys of a request
-	maxReceived  = 1024    // transactions that were received and not looked at
-	maxPending   = 1 << 16 // transactions that are not confirmed
+	maxDeletions = 64 // requests at a time
+	keysEach     = 64 // keys of a request
+
+	flushesAtOnce = 4       // that begin without a rest
+	maxReceived   = 1024    // transactions that were received and not looked at
+	maxPending    = 1 << 16 // transactions that are not confirmed
 	// maxWaiting is the Size, in bytes, of what was received and not looked at; and of transactions that no reader
 	// sees yet, whose keys beyond it are flushes.
 	maxWaiting = loader.MaxSize
@@ -30,6 +32,7 @@ const (
 const (
 	checkEvery = 5 * time.Second       // between two questions whether the stream is whole
 	roundEvery = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
+	flushRest  = time.Millisecond      // after each flushesAtOnce
 	seenFirst  = time.Millisecond      // until the next look at a transaction that no reader sees
 	seenMost   = 50 * time.Millisecond // the wait doubles up to that
 	giveUpTime = 2 * time.Second
@@ -321,19 +324,22 @@ func (s *following) round(ctx context.Context) error {
 
 // delete deletes what a round has changed. The last part tells of its transactions.
 func (s *following) delete(ctx context.Context, all *loader.Transaction, of []*pending) {
-	var parts []func() error
+	var parts, flushes []func() error
 	for namespace, c := range all.Changed {
 		if c.Flush != "" {
-			parts = append(parts, func() error { return s.flush(ctx, namespace, c.Flush) })
+			flushes = append(flushes, func() error { return s.flush(ctx, namespace, c.Flush) })
 			continue
 		}
 		for keys := range slices.Chunk(slices.Collect(maps.Keys(c.Keys)), keysEach) {
 			parts = append(parts, func() error { return s.outdate(ctx, namespace, keys) })
 		}
 	}
-	left := atomic.Int64{}
-	left.Store(int64(len(parts)))
-	for _, part := range parts {
+	left, keyParts := atomic.Int64{}, len(parts)
+	left.Store(int64(len(parts) + len(flushes)))
+	for i, part := range append(parts, flushes...) {
+		if n := i - keyParts; n > 0 && n%flushesAtOnce == 0 {
+			kv.Sleep(ctx, flushRest)
+		}
 		s.deleting.Go(func() error {
 			if part() == nil && left.Add(-1) == 0 { // it fails with ctx alone
 				s.mu.Lock()

@@ -15,7 +15,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -80,7 +79,7 @@ type Feed struct {
 	cfg    FeedConfig
 	tables map[table]*mapping
 	beside []string
-	memory loader.Memory // of the server's answers; nil: no bound
+	memory loader.Memory          // of the server's answers; nil: no bound
 	fits   atomic.Pointer[fitted] // the last catalog that fitted the settings; nil: none
 	told   sync.Map               // slots that were told to be left behind, by name
 	tells  atomic.Int64           // their number
@@ -246,9 +245,9 @@ var errUnknownForm = errors.New("the server has answered in an unknown form")
 func ask(ctx context.Context, conn *pgconn.PgConn, columns int, sql string) ([][]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, feedTime)
 	defer cancel()
-	results, err := conn.Exec(ctx, sql).ReadAll()
+	results, err := execute(ctx, conn, sql)
 	if err != nil {
-		return nil, answerError(err)
+		return nil, err
 	}
 	var rows [][]string
 	for _, res := range results {
@@ -266,15 +265,19 @@ func ask(ctx context.Context, conn *pgconn.PgConn, columns int, sql string) ([][
 	return rows, nil
 }
 
-// answerError returns the error of an answer. One that is too long is a gap: it may stay so, and the slot would
-// keep the server's log meanwhile.
-func answerError(err error) error {
-	if errors.Is(err, errRows) || errors.As(err, new(*pgproto3.ExceededMaxBodyLenErr)) {
-		return fmt.Errorf("%w: an answer of the server has more than %s, or a row of it more than %s: are very many "+
-			"transactions open, or columns in the keys?", loader.ErrGap, humanize.IBytes(maxAnswer),
+// execute runs statements. An answer that is too long is a gap: it may stay so, and the slot would keep the
+// server's log meanwhile.
+func execute(ctx context.Context, conn *pgconn.PgConn, sql string) ([]*pgconn.Result, error) {
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil { // pgx may say no more than that the connection is closed
+		err = cmp.Or(timeoutConnBelow(conn.Conn()).messages.refused, err)
+	}
+	if errors.Is(err, errRows) {
+		return nil, fmt.Errorf("%w: an answer of the server has more than %s, or a row of it more than %s: are very "+
+			"many transactions open, or columns in the keys?", loader.ErrGap, humanize.IBytes(maxAnswer),
 			humanize.IBytes(maxText+rowOverhead))
 	}
-	return err
+	return results, err
 }
 
 // one returns the row of a statement that gives one.

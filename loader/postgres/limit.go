@@ -31,7 +31,8 @@ type messageLimiter struct {
 	r io.Reader
 	w io.Writer
 
-	maxRows  int          // bytes of rows in one answer; below zero: no limit
+	maxRow   int          // bytes of a row; zero: no limit
+	maxRows  int          // of rows in one answer; below zero: no limit
 	conn     *timeoutConn // has the memory of the rows
 	head     [5]byte
 	begun    int // bytes of head read so far
@@ -40,6 +41,7 @@ type messageLimiter struct {
 	other    int // bytes of its other messages
 	settings int // bytes of settings in all answers
 	stream   bool
+	refused  error // why no more is read
 }
 
 // streamBuffer is the buffer of a stream, in bytes.
@@ -48,7 +50,30 @@ const streamBuffer = 32 << 10
 // beginStream says that the next request begins a stream of copied data. A message of that may have any length:
 // who reads it must read it in parts. So each Read ends with the head of a message, or with its body.
 func (l *messageLimiter) beginStream() {
-	l.r, l.stream = bufio.NewReaderSize(l.r, streamBuffer), true
+	l.r, l.stream = bufio.NewReaderSize(&restingReader{r: l.r}, streamBuffer), true
+}
+
+// restingReader rests twice as long as it has worked, if there is always more to read: others need the processors
+// too. A server that has to make what it sends is slower than that.
+type restingReader struct {
+	r      io.Reader
+	rested time.Time
+}
+
+// restEvery is how long a restingReader works.
+const restEvery = time.Millisecond
+
+func (r *restingReader) Read(p []byte) (int, error) {
+	if time.Since(r.rested) >= restEvery {
+		time.Sleep(2 * restEvery)
+		r.rested = time.Now()
+	}
+	began := time.Now()
+	n, err := r.r.Read(p)
+	if now := time.Now(); now.Sub(began) >= restEvery/10 { // it has waited
+		r.rested = now
+	}
+	return n, err
 }
 
 // Write begins a request, and resets the counts of its answer. A password is not a
@@ -70,6 +95,7 @@ func (l *messageLimiter) Read(p []byte) (int, error) {
 	}
 	n, err := l.r.Read(p)
 	if err := l.pass(p[:n]); err != nil {
+		l.refused = err
 		if l.conn != nil { // else pgx would read for seconds what else comes
 			_ = l.conn.Close()
 		}
@@ -110,7 +136,7 @@ func (l *messageLimiter) count(kind byte, bytes int) error {
 		return nil
 	}
 	if kind == 'D' {
-		if l.rows += bytes; l.maxRows >= 0 && l.rows > l.maxRows {
+		if l.rows += bytes; l.maxRows >= 0 && l.rows > l.maxRows || l.maxRow > 0 && bytes > l.maxRow {
 			return errRows
 		}
 		return l.conn.takeBytes(bytes)
@@ -136,7 +162,7 @@ type timeoutConn struct {
 
 	mu          sync.Mutex    // held while a deadline is set, and guards what follows
 	maxWait     time.Duration // of one read or write; zero: no limit
-	read, write time.Time  // deadlines set by pgx; zero: none
+	read, write time.Time     // deadlines set by pgx; zero: none
 	reserved    loader.Reservation
 	closed      bool
 }

@@ -144,6 +144,10 @@ func (d *decoder) row(kind byte, r *fields) error {
 		return nil
 	}
 	d.open.Rows++
+	if c := d.open.Changed[rel.table.namespace]; c != nil && c.Flush != "" {
+		r.skip(r.left())
+		return nil
+	}
 	var old []value
 	for !r.short && r.left() > 0 {
 		part := r.byte()

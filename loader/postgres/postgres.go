@@ -186,7 +186,7 @@ func lives(ctx context.Context, c *pgx.Conn) bool {
 // memory, and the time of each read and write.
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		l := &messageLimiter{r: r, w: w, maxRows: rows, conn: timeoutConnBelow(w)}
+		l := &messageLimiter{r: r, w: w, maxRow: value + rowOverhead, maxRows: rows, conn: timeoutConnBelow(w)}
 		if l.conn != nil {
 			l.conn.messages = l
 		}

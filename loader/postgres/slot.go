@@ -68,10 +68,10 @@ func (st *stream) makeSlot(ctx context.Context) error {
 	conn := timeoutConnBelow(st.conn.Conn())
 	conn.waitAtMost(0)
 	defer conn.waitAtMost(feedTime)
-	results, err := st.conn.Exec(ctx, "CREATE_REPLICATION_SLOT "+identifier(st.temporary())+
-		" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT").ReadAll()
+	results, err := execute(ctx, st.conn, "CREATE_REPLICATION_SLOT "+identifier(st.temporary())+
+		" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
 	if err != nil {
-		return answerError(err)
+		return err
 	}
 	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 3 {
 		return errUnknownForm
