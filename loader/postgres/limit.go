@@ -65,7 +65,7 @@ const restEvery = time.Millisecond
 
 func (r *restingReader) Read(p []byte) (int, error) {
 	if time.Since(r.rested) >= restEvery {
-		time.Sleep(2 * restEvery)
+		time.Sleep(restEvery / 10)
 		r.rested = time.Now()
 	}
 	began := time.Now()

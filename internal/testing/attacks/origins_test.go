@@ -21,6 +21,28 @@ var originAttacks = []attack{
 		bound:  "an origin's answer is bounded in bytes and time",
 		config: liars, run: lie,
 	},
+	{
+		name:   "feeds that lie",
+		tries:  "a PostgreSQL sends a feed answers, rows, tables, keys and transactions that are too long, or never end",
+		bound:  "what a feed has in memory is bounded, and more is a gap or a flush",
+		config: lyingFeeds, lasts: longer,
+		run: func(ctx context.Context, _ *job) error { <-ctx.Done(); return nil }, // the servers attack
+	},
+}
+
+// lyingFeeds starts a server of each lie, and configures a feed for it.
+func lyingFeeds(t testing.TB, _, dir string) string {
+	names, feeds := "namespaces:\n", "changes:\n"
+	for i, lie := range origintest.FeedLies {
+		dsn := filepath.Join(dir, fmt.Sprintf("feed%d.dsn", i))
+		text := "postgres://tester:secretword@" + origintest.LyingFeed(t, lie) + "/db?sslmode=disable"
+		if err := os.WriteFile(dsn, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names += fmt.Sprintf("  n%d: {}\n", i)
+		feeds += fmt.Sprintf("  f%d: {postgres: {dsn_file: %s, tables: {public.t: {namespace: n%d, key: \"{id}\"}}}}\n", i, dsn, i)
+	}
+	return names + feeds
 }
 
 // originKinds maps each kind of origin to its part of a namespace's configuration. Its
