@@ -222,15 +222,6 @@ func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problem
 	}
 }
 
-// placed returns the table of a place in wanted.
-func placed(tables []*mapping, place string) (*mapping, error) {
-	i, err := strconv.Atoi(place)
-	if err != nil || i < 0 || i >= len(tables) {
-		return nil, errUnknownForm
-	}
-	return tables[i], nil
-}
-
 func (f *Feed) checkTable(name string, r []string, leaves bool, wrong *settings.Problems) {
 	switch {
 	case r[2] != "t" && leaves:

@@ -177,7 +177,7 @@ const feedTime = 10 * time.Second
 
 // Bounds of the answers to a feed's statements, in bytes. The stream is no answer.
 const (
-	maxAnswer = 4 << 20   // of the rows of one
+	maxAnswer = 1 << 20   // of the rows of one
 	maxText   = 128 << 10 // of a row, such as a snapshot with 10,000 transactions
 )
 

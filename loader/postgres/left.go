@@ -70,6 +70,9 @@ func (f *Feed) slotOf(ctx context.Context, conn *pgconn.PgConn) (*slot, error) {
 // behind. It is called before the feed is used.
 func (f *Feed) Beside(slots []string) { f.beside = slots }
 
+// maxTold is how many slots a feed tells of.
+const maxTold = 100
+
 // leftSlots returns the slots that may be left behind, with what is to be done.
 func (f *Feed) leftSlots(ctx context.Context, conn *pgconn.PgConn) (names, warnings []string, err error) {
 	rows, err := ask(ctx, conn, 2, leftQuery)

@@ -2,12 +2,16 @@ package postgres
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -19,10 +23,36 @@ const (
 	maxSettings = 64 << 10  // bytes of settings in a connection's lifetime
 )
 
+// rowOverhead is the number of bytes that a row's message may have in addition to the value:
+// names, and lengths of other columns.
+const rowOverhead = 64 << 10
+
 var (
 	errTooLong = errors.New("the answer is too long")
 	errRows    = errors.New("the rows of the answer are too long")
 )
+
+// bound limits a connection: the bytes of a value, the bytes of the rows of an answer, their
+// memory, and the time of each read and write.
+func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
+	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		l := &messageLimiter{r: r, w: w, maxRow: value + rowOverhead, maxRows: rows, conn: timeoutConnBelow(w)}
+		if l.conn != nil {
+			l.conn.messages = l
+		}
+		f := pgproto3.NewFrontend(l, l)
+		f.SetMaxBodyLen(value + rowOverhead)
+		return f
+	}
+	dial := (&net.Dialer{Timeout: timeout, KeepAlive: 5 * time.Minute}).DialContext
+	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &timeoutConn{Conn: conn, maxWait: timeout, reserved: loader.Reservation{Memory: memory}}, nil
+	}
+}
 
 // messageLimiter follows the messages of a connection, and ends it if the server sends too
 // much. A message is one byte, its kind, and a length of four bytes, which includes

@@ -110,9 +110,6 @@ func (st *stream) CloseGap(ctx context.Context) error {
 	return st.start(ctx)
 }
 
-// maxTold is how many slots a feed tells of.
-const maxTold = 100
-
 // LeftBehind returns a warning of each slot that may be left behind, once in the life of the feed.
 func (st *stream) LeftBehind(ctx context.Context) (warnings []string, err error) {
 	names, all, err := st.feed.leftSlots(ctx, st.gate)

@@ -164,6 +164,15 @@ func (f *Feed) keyColumns(ctx context.Context, conn *pgconn.PgConn, wanted strin
 	return columns, nil
 }
 
+// placed returns the table of a place in wanted.
+func placed(tables []*mapping, place string) (*mapping, error) {
+	i, err := strconv.Atoi(place)
+	if err != nil || i < 0 || i >= len(tables) {
+		return nil, errUnknownForm
+	}
+	return tables[i], nil
+}
+
 // formsTime bounds the question which keys a namespace takes. The feed does not go on meanwhile.
 const formsTime = time.Second
 

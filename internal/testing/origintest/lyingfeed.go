@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -23,7 +24,7 @@ var FeedLies = []string{
 // the address.
 func LyingFeed(t testing.TB, lie string) string {
 	t.Helper()
-	testenv.ReadsClock(t, 0, "a server that never pauses for long, against real timeouts")
+	testenv.ReadsClock(t, liesEvery, "a server that never pauses for long, against real timeouts")
 	s := &feedLiar{lie: lie}
 	return serve(t, func(c net.Conn, _ <-chan struct{}) { s.talk(&feedSession{feedLiar: s, liar: liar{Conn: c}}) })
 }
@@ -39,7 +40,29 @@ type feedLiar struct {
 type feedSession struct {
 	*feedLiar
 	liar
-	pid uint32
+	pid  uint32
+	said int // bytes since the last rest
+}
+
+// say sends up to 50 MB a second: more would take the processors of the test.
+func (s *feedSession) say(parts ...string) bool {
+	for _, p := range parts {
+		s.said += len(p)
+	}
+	if s.said >= 256<<10 {
+		s.said = 0
+		time.Sleep(liesEvery)
+	}
+	return s.liar.say(parts...)
+}
+
+// liesEvery is the rest after 256 KiB.
+const liesEvery = 5 * time.Millisecond
+
+// forever repeats what until the client goes.
+func (s *feedSession) forever(what string) {
+	for block := strings.Repeat(what, max(1, 64<<10/len(what))); s.say(block); {
+	}
 }
 
 // talk logs a client in, and answers its statements.
@@ -110,7 +133,7 @@ func (s *feedSession) answer(b *pgproto3.Backend, sql string) bool {
 			most = 5
 		}
 		if s.lie == "open transactions" {
-			open = strings.Repeat("4,", 10<<20) + "4"
+			open = strings.Repeat("4,", 1<<20) + "4"
 		}
 		text = fmt.Sprintf("3:%d:%s|f|%d|1|1000|20000000|20000000|1", most, open, s.stream.Load())
 	}
@@ -126,7 +149,7 @@ func (s *feedSession) answer(b *pgproto3.Backend, sql string) bool {
 	case s.lie == "a row" && slot: // it fits
 		row = append(row, make([]byte, 10_000))
 	case s.lie == "a long row" && slot:
-		row[0] = make([]byte, 64<<20)
+		row[0] = make([]byte, 8<<20)
 	case s.lie == "rows without end" && slot:
 		if b.Flush() == nil {
 			s.forever(message('D', "\x00\x00"))
@@ -153,11 +176,13 @@ func wal(parts ...any) string {
 	return message('d', string(b))
 }
 
-// lieOn streams until the client goes.
+// lieOn streams until the client goes, or has all.
 func (s *feedSession) lieOn() {
 	commit := wal("C\x00", uint64(30000000), uint64(30000000), uint64(0))
 	begin := func(id int) string { return wal("B", uint64(0), uint64(0), uint32(id)) }
-	table := func(oid int) string { return wal("R", uint32(oid), "public\x00t\x00d", uint16(1), "\x01id\x00", uint64(0)) }
+	table := func(oid int) string {
+		return wal("R", uint32(oid), "public\x00t\x00d", uint16(1), "\x01id\x00", uint64(0))
+	}
 	insert := func(text string) string { return wal("I", uint32(1), "N", uint16(1), "t", uint32(len(text)), text) }
 	if !s.say(table(1)) {
 		return
@@ -165,12 +190,18 @@ func (s *feedSession) lieOn() {
 	switch s.lie {
 	case "notices":
 		s.forever(message('N', filler[:60_000]))
-	case "a long message":
-		row := wal("I", uint32(1), "N", uint16(1), "t", uint32(1<<30))
-		row = "d" + string(binary.BigEndian.AppendUint32(nil, 1<<30+uint32(len(row))-1)) + row[5:]
-		if s.say(begin(9), row) {
-			s.forever("y")
+	case "a long message", "a long row of the log": // this one ends
+		n := uint32(1 << 30)
+		if s.lie == "a long row of the log" {
+			n = 64 << 20
 		}
+		row := wal("I", uint32(1), "N", uint16(1), "t", n)
+		row = "d" + string(binary.BigEndian.AppendUint32(nil, n+uint32(len(row))-1)) + row[5:]
+		s.say(begin(9), row)
+		for ; n > 0 && s.say(filler); n -= uint32(len(filler)) {
+		}
+		s.say(insert("42"), commit)
+		s.silent()
 	case "tables":
 		for oid := 2; s.say(table(oid)); oid++ {
 		}
