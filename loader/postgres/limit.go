@@ -83,8 +83,8 @@ func (l *messageLimiter) beginStream() {
 	l.r, l.stream = bufio.NewReaderSize(&restingReader{r: l.r}, streamBuffer), true
 }
 
-// restingReader rests twice as long as it has worked, if there is always more to read: others need the processors
-// too. A server that has to make what it sends is slower than that.
+// restingReader rests a tenth of the time if there is always more to read: Go looks for what other connections have
+// received while a processor rests.
 type restingReader struct {
 	r      io.Reader
 	rested time.Time
