@@ -14,7 +14,7 @@ type Transaction struct {
 	End       Position  // behind its commit
 	Committed time.Time // by the clock of the server; zero: not known
 	Rows      int       // rows, truncations and messages that it brought
-	Keys      int       // in Changed
+	Size      int       // of Changed in memory, in bytes, about
 	Changed   map[string]*Changed
 }
 
@@ -22,11 +22,22 @@ type Transaction struct {
 type Changed struct {
 	Keys  map[string]struct{}
 	Flush string // why the whole namespace is to be flushed; "": it is not
+
+	size int // of the keys
 }
 
 // MaxChanged is the number of keys of one namespace up to which keys are deleted one by one. More
 // are one flush.
 const MaxChanged = 10_000
+
+// MaxSize bounds the Size of a transaction: a key beyond it is a flush of its namespace.
+const MaxSize = 8 << 20
+
+// What a namespace and a key take beside the key's bytes, about.
+const (
+	namespaceSize = 512
+	keySize       = 64
+)
 
 func (t *Transaction) of(namespace string) *Changed {
 	if t.Changed == nil {
@@ -36,6 +47,7 @@ func (t *Transaction) of(namespace string) *Changed {
 	if c == nil {
 		c = &Changed{Keys: map[string]struct{}{}}
 		t.Changed[namespace] = c
+		t.Size += namespaceSize
 	}
 	return c
 }
@@ -53,8 +65,13 @@ func (t *Transaction) Delete(namespace, key string) {
 		t.Flush(namespace, fmt.Sprintf("more than %d keys changed at once", MaxChanged))
 		return
 	}
+	n := keySize + len(key)
+	if t.Size+n > MaxSize {
+		t.Flush(namespace, "keys of more than 8 MiB changed at once")
+		return
+	}
 	c.Keys[key] = struct{}{}
-	t.Keys++
+	c.size, t.Size = c.size+n, t.Size+n
 }
 
 // Flush notes that any key of a namespace may have changed.
@@ -63,8 +80,8 @@ func (t *Transaction) Flush(namespace, why string) {
 	if c.Flush == "" {
 		c.Flush = why
 	}
-	t.Keys -= len(c.Keys)
-	clear(c.Keys)
+	t.Size -= c.size
+	c.Keys, c.size = nil, 0 // an empty map would keep its room
 }
 
 // Join adds what another transaction has changed.

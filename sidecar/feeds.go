@@ -143,6 +143,11 @@ type followers []*changes.Follower
 
 func newFollowers(c *Config, e *engine.Engine, feeds map[string]loader.Feed) (list followers) {
 	giveForms(feeds, e.Namespaces.KeyForms)
+	for _, f := range feeds {
+		if f, takes := f.(interface{ ChargeTo(loader.Memory) }); takes {
+			f.ChargeTo(e.Origins)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		hide := origin.Secrets(feeds[name].Secrets())
 		tell := func(err error) (told string, logged error) {

@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -17,16 +18,21 @@ import (
 
 // Bounds of what is under way.
 const (
-	maxDeletions = 64      // requests at a time
-	keysEach     = 64      // keys of a request
-	maxReceived  = 1024    // transactions that were received and not looked at
-	maxPending   = 1 << 16 // transactions that are not confirmed
-	maxWaiting   = 100_000 // keys of transactions that no reader sees yet; more are flushes
+	maxDeletions = 64 // requests at a time
+	keysEach     = 64 // keys of a request
+
+	flushesAtOnce = 4       // that begin without a rest
+	maxReceived   = 1024    // transactions that were received and not looked at
+	maxPending    = 1 << 16 // transactions that are not confirmed
+	// maxWaiting is the Size, in bytes, of what was received and not looked at; and of transactions that no reader
+	// sees yet, whose keys beyond it are flushes.
+	maxWaiting = loader.MaxSize
 )
 
 const (
 	checkEvery = 5 * time.Second       // between two questions whether the stream is whole
 	roundEvery = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
+	flushRest  = time.Millisecond      // after each flushesAtOnce
 	seenFirst  = time.Millisecond      // until the next look at a transaction that no reader sees
 	seenMost   = 50 * time.Millisecond // the wait doubles up to that
 	giveUpTime = 2 * time.Second
@@ -37,9 +43,9 @@ type following struct {
 	*Follower
 	stream   loader.FeedStream
 	came     chan *loader.Transaction
-	queued   atomic.Int64 // keys in came
+	queued   atomic.Int64 // Size of those in came
 	unseen   []*pending   // in the order of their commits
-	waiting  int          // keys of these
+	waiting  int          // Size of these
 	order    []*pending   // not confirmed yet, in that order
 	last     time.Time    // the round
 	deleting errgroup.Group
@@ -179,7 +185,7 @@ func (s *following) receive(ctx context.Context) error {
 			}
 			select {
 			case came <- t:
-				s.queued.Add(int64(t.Keys))
+				s.queued.Add(int64(t.Size))
 				t = nil
 			case <-time.After(wait):
 				if err := s.stream.KeepAlive(); err != nil {
@@ -204,7 +210,7 @@ func (s *following) run(ctx context.Context) error {
 	}
 	for {
 		came := s.came
-		if len(s.order) >= maxPending {
+		if !s.hasRoom() {
 			came = nil
 		}
 		fresh, due := false, false
@@ -223,7 +229,7 @@ func (s *following) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		for len(s.came) > 0 && len(s.order) < maxPending {
+		for len(s.came) > 0 && s.hasRoom() {
 			s.takeTransaction(<-s.came)
 			fresh = true
 		}
@@ -250,7 +256,7 @@ func (s *following) run(ctx context.Context) error {
 
 // takeTransaction takes a transaction that has come.
 func (s *following) takeTransaction(t *loader.Transaction) {
-	s.queued.Add(-int64(t.Keys))
+	s.queued.Add(-int64(t.Size))
 	s.counts.noteReceived(t.End)
 	s.heard = max(s.heard, t.End)
 	defer s.certify()
@@ -266,15 +272,30 @@ func (s *following) takeTransaction(t *loader.Transaction) {
 	s.order, s.unseen = append(s.order, p), append(s.unseen, p)
 	s.counts.rows.Add(int64(t.Rows))
 	s.counts.notePending(s.order)
-	if s.waiting += t.Keys; s.waiting <= maxWaiting {
-		return
+	s.waiting += t.Size
+}
+
+// hasRoom reports whether more transactions can be taken before the next round.
+func (s *following) hasRoom() bool { return len(s.order) < maxPending && s.waiting <= maxWaiting }
+
+// shrink makes flushes of the keys that no reader sees yet, if they are too many. Very many transactions that no
+// reader sees are a gap: a server has few commits under way at a time.
+func (s *following) shrink() error {
+	if s.waiting <= maxWaiting {
+		return nil
 	}
+	s.waiting = 0
 	for _, p := range s.unseen {
 		for namespace := range p.Changed {
 			p.Flush(namespace, "very many keys came before readers saw their transactions")
 		}
+		s.waiting += p.Size
 	}
-	s.waiting = 0
+	if s.waiting > maxWaiting {
+		return fmt.Errorf("%w: readers do not see %d transactions of the log: does their server send it, and do "+
+			"its standbys answer?", loader.ErrGap, len(s.unseen))
+	}
+	return nil
 }
 
 // round deletes what the transactions have changed that readers see by now.
@@ -292,31 +313,34 @@ func (s *following) round(ctx context.Context) error {
 			continue
 		}
 		all.Join(p.Transaction)
-		s.waiting -= p.Keys
+		s.waiting -= p.Size
 		p.Changed = nil // it may wait long for one before it
 		of = append(of, p)
 	}
 	if s.unseen = wait; len(of) > 0 {
 		s.delete(ctx, all, of)
 	}
-	return nil
+	return s.shrink()
 }
 
 // delete deletes what a round has changed. The last part tells of its transactions.
 func (s *following) delete(ctx context.Context, all *loader.Transaction, of []*pending) {
-	var parts []func() error
+	var parts, flushes []func() error
 	for namespace, c := range all.Changed {
 		if c.Flush != "" {
-			parts = append(parts, func() error { return s.flush(ctx, namespace, c.Flush) })
+			flushes = append(flushes, func() error { return s.flush(ctx, namespace, c.Flush) })
 			continue
 		}
 		for keys := range slices.Chunk(slices.Collect(maps.Keys(c.Keys)), keysEach) {
 			parts = append(parts, func() error { return s.outdate(ctx, namespace, keys) })
 		}
 	}
-	left := atomic.Int64{}
-	left.Store(int64(len(parts)))
-	for _, part := range parts {
+	left, keyParts := atomic.Int64{}, len(parts)
+	left.Store(int64(len(parts) + len(flushes)))
+	for i, part := range append(parts, flushes...) {
+		if n := i - keyParts; n > 0 && n%flushesAtOnce == 0 {
+			kv.Sleep(ctx, flushRest)
+		}
 		s.deleting.Go(func() error {
 			if part() == nil && left.Add(-1) == 0 { // it fails with ctx alone
 				s.mu.Lock()

@@ -3,6 +3,8 @@ package changes
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -231,36 +233,39 @@ func TestManyKeysFlush(t *testing.T) {
 	}
 }
 
-// TestWaitingKeysFlush checks that more than 100,000 keys of transactions that no reader sees become
+// TestWaitingKeysFlush checks that more than 8 MiB of keys of transactions that no reader sees become
 // flushes of their namespaces, when readers see them. Keys that are on their way do not count.
 func TestWaitingKeysFlush(t *testing.T) {
 	follows(t, func(w *world) {
 		w.lead()
-		for range maxWaiting/5000 + 1 {
-			w.server.send(numbered("others", 0, 5000))
+		size := numbered("users", 10_000, 15_000).Size
+		fit := maxWaiting / size
+		for range fit + 1 {
+			w.server.send(numbered("others", 10_000, 15_000))
 			sleep(5 * time.Millisecond)
 		}
 		before := w.f.Stats()
-		if n := int(before.Deletions); before.Flushes != 0 || n != maxWaiting+5000 {
+		if n := int(before.Deletions); before.Flushes != 0 || n != 5000*(fit+1) {
 			w.Errorf("%d flushes and %d keys without a wait", before.Flushes, n)
 		}
 		w.server.last().taken = nil
 		var list []*loader.Transaction
-		for i := range maxWaiting/5000 + 1 {
-			if i == maxWaiting/5000 {
+		for i := range fit + 1 {
+			if i == fit {
 				for _, p := range w.server.last().taken {
-					if p.Keys != 5000 {
-						w.Fatalf("a transaction has %d keys, with %d of %d waiting", p.Keys, 5000*i, maxWaiting)
+					if p.Size != size {
+						w.Fatalf("a transaction has %d bytes, with %d of %d waiting", p.Size, size*i, maxWaiting)
 					}
 				}
 			}
-			list = append(list, w.server.sendHidden(numbered([]string{"users", "pages"}[i%2], 5000*i, 5000*i+5000)))
+			list = append(list, w.server.sendHidden(numbered([]string{"users", "pages"}[i%2], 10_000, 15_000)))
 			sleep(5 * time.Millisecond)
 		}
+		sleep(seenMost)
 		taken := &w.server.last().taken
 		for _, p := range *taken {
-			if p.Keys != 0 {
-				w.Errorf("a transaction has %d keys", p.Keys)
+			if p.Size > size/100 {
+				w.Errorf("a transaction has %d bytes", p.Size)
 			}
 		}
 		if s := w.f.Stats(); s.Flushes != 0 || s.Deletions != before.Deletions {
@@ -268,13 +273,44 @@ func TestWaitingKeysFlush(t *testing.T) {
 		}
 		later := w.server.sendHidden(numbered("messages", 0, 3))
 		sleep(5 * time.Millisecond)
-		if n := (*taken)[len(list)].Keys; n != 3 {
+		if n := len((*taken)[len(list)].Changed["messages"].Keys); n != 3 {
 			w.Errorf("a later transaction has %d keys, want 3", n)
 		}
 		w.server.show(append(list, later)...)
 		sleep(seenMost)
 		if s := w.f.Stats(); s.Flushes != 2 || s.Deletions != before.Deletions+3 {
 			w.Errorf("%d flushes and %d keys, want 2 and %d", s.Flushes, s.Deletions, before.Deletions+3)
+		}
+	})
+}
+
+// TestUnseenGap checks that very many transactions that no reader sees are a gap, and that as many which
+// readers see are none, however fast they come.
+func TestUnseenGap(t *testing.T) {
+	follows(t, func(w *world) {
+		w.lead()
+		for range 2 * maxWaiting / changed("1").Size {
+			w.server.send(changed("1"))
+		}
+		sleep(time.Second)
+		if s := w.f.Stats(); s.Gaps != 0 || s.Flushes != 0 || s.UnderWay != 0 {
+			w.Errorf("after seen ones: %+v", s)
+		}
+		for range maxWaiting / 512 {
+			w.server.sendHidden(changed("1"))
+		}
+		sleep(seenMost)
+		if s := w.f.Stats(); s.State != Following {
+			w.Errorf("before there are too many: %+v", s)
+		}
+		w.server.sendHidden(changed("1"))
+		sleep(seenMost)
+		if s := w.f.Stats(); s.State != Failed || !strings.Contains(s.Error, "readers do not see") {
+			w.Errorf("with too many: %+v", s)
+		}
+		sleep(gapPause)
+		if s := w.f.Stats(); s.Gaps != 1 || !slices.Contains(w.server.log, "give up") {
+			w.Errorf("later: %+v, the server did %q", s, w.server.log)
 		}
 	})
 }

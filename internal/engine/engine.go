@@ -37,7 +37,7 @@ type Engine struct {
 	Regions  *Regions
 	Pressure *Pressure
 	Admin    *Admin
-	origins  memory
+	Origins  memory // of their answers
 	kept     kept
 
 	Waiting atomic.Int64 // requests that wait for another host, a load or a fill

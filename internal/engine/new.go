@@ -33,7 +33,7 @@ func New(cfg Config) (*Engine, error) {
 	e.Deadlines = &Deadlines{clock: e.Clock, counts: e.Counts}
 	e.Deadlines.SetDefault(cfg.RequestTimeout)
 	if e.Budget != nil {
-		e.origins.Account = e.Budget.Open("origins", "")
+		e.Origins.Account = e.Budget.Open("origins", "")
 	}
 	for _, make := range []func() error{e.makeTables, e.makeStore, e.makeNode} {
 		if err := make(); err != nil {
@@ -76,7 +76,7 @@ func (e *Engine) makeStore() (err error) {
 	names := e.Config.Namespaces
 	names.Kept = e.kept.names(e.Store.Taken())
 	e.Namespaces, err = namespaces.New(names, namespaces.Parts{
-		Store: e.Store, Ledger: e.Ledger, Leases: e.LeaseTokens, Shared: e.SharedMemory.Writer, Memory: e.origins,
+		Store: e.Store, Ledger: e.Ledger, Leases: e.LeaseTokens, Shared: e.SharedMemory.Writer, Memory: e.Origins,
 		Flushes: e.Budget.Open("other hosts", ""), Detach: e.Changes.DetachSlot,
 		CaughtUp: e.caughtUp, OwnsAssigned: e.ownsAssigned,
 		Owns: func(p uint16) bool { return e.Node.OwnershipEpoch(p) != 0 }, Read: e.readKey,
@@ -114,7 +114,7 @@ func (e *Engine) makeParts() {
 	e.SharedMemory.node = e.Node
 	e.Remote = &Remote{deps: b, watches: e.Watches, changes: e.Changes}
 	e.Loads = &Loads{
-		deps: b, barriers: e.Barriers, remote: e.Remote, slow: loads, memory: e.origins,
+		deps: b, barriers: e.Barriers, remote: e.Remote, slow: loads, memory: e.Origins,
 	}
 	e.Tokens = &Tokens{deps: b, loads: e.Loads}
 	e.Local = &Local{

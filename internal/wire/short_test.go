@@ -52,9 +52,9 @@ func TestShortIsAny(t *testing.T) {
 		}
 	}
 	for _, frame := range []string{
-		"\x95\x01\x03\x00\xc0\xc0",          // GET without a key
+		"\x95\x01\x03\x00\xc0\xc0",              // GET without a key
 		"\x98\x01\x03\x00\xc0\xa1k\x00\x00\x00", // with an element too many
-		"\x95\x01\x05\x00\xc0\xa1k",         // SET without a value
+		"\x95\x01\x05\x00\xc0\xa1k",             // SET without a value
 		"\x98\x01\x05\x00\xc0\xa1k\xa1v\xc0" + // with flags of more than 32 bits
 			"\xcf\x00\x00\x00\x01\x00\x00\x00\x00",
 	} {

@@ -109,7 +109,7 @@ SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot, encode
 // check asks the server whether the settings fit it. It returns a digest of what must stay the same
 // while the stream goes on.
 func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, err error) {
-	server, err := one(ask(ctx, conn, serverQuery))
+	server, err := one(ask(ctx, conn, 7, serverQuery))
 	if err != nil {
 		return "", err
 	}
@@ -119,7 +119,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 	var wrong settings.Problems
 	f.checkServer(server, &wrong)
 	wanted, names := f.wanted()
-	catalog, err := one(ask(ctx, conn, fmt.Sprintf(catalogQuery, quoted(f.cfg.Publication), names)))
+	catalog, err := one(ask(ctx, conn, 3, fmt.Sprintf(catalogQuery, quoted(f.cfg.Publication), names)))
 	if err != nil {
 		return "", err
 	}
@@ -143,7 +143,7 @@ func (f *Feed) check(ctx context.Context, conn *pgconn.PgConn) (digest string, e
 			f.cfg.Publication))
 	}
 	if !fits {
-		rows, err := ask(ctx, conn, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication), wanted))
+		rows, err := ask(ctx, conn, 9, fmt.Sprintf(tablesQuery, quoted(f.cfg.Publication), wanted))
 		if err != nil {
 			return "", err
 		}
@@ -201,16 +201,23 @@ var anyStandby = regexp.MustCompile(`(?i)\*|(^|[\s,("])cachesidecar($|[\s,)"])`)
 // checkTables checks the columns that keys name, one row for each. leaves: the publication has partitions under
 // their own names.
 func (f *Feed) checkTables(rows [][]string, leaves bool, wrong *settings.Problems) {
-	tables := f.ordered()
+	tables, most := f.ordered(), 0
+	for _, m := range tables {
+		most += len(m.columns)
+	}
 	told := map[string]bool{}
 	for _, r := range rows {
-		place, _ := strconv.Atoi(r[0])
+		m, err := placed(tables, r[0])
+		if err != nil || len(rows) > most {
+			wrong.Add(errUnknownForm)
+			return
+		}
 		if !told[r[0]] {
 			told[r[0]] = true
-			f.checkTable(tables[place].as, r, leaves, wrong)
+			f.checkTable(m.as, r, leaves, wrong)
 		}
 		if r[2] == "t" {
-			checkColumn(tables[place].as, r, wrong)
+			checkColumn(m.as, r, wrong)
 		}
 	}
 }
@@ -280,7 +287,7 @@ func (f *Feed) Check(ctx context.Context) (warnings []string, err error) {
 		return nil, err
 	}
 	defer func() { _ = stream.Close(ctx) }() // nothing is lost
-	server, err := one(ask(ctx, conn, serverQuery))
+	server, err := one(ask(ctx, conn, 7, serverQuery))
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -78,8 +79,10 @@ type Feed struct {
 	cfg    FeedConfig
 	tables map[table]*mapping
 	beside []string
+	memory loader.Memory          // of the server's answers; nil: no bound
 	fits   atomic.Pointer[fitted] // the last catalog that fitted the settings; nil: none
 	told   sync.Map               // slots that were told to be left behind, by name
+	tells  atomic.Int64           // their number
 	failed failures               // of the stream of the moment
 
 	forms   func(ctx context.Context, namespace string) ([]string, error) // of keys; nil: not known
@@ -172,6 +175,15 @@ func (f *Feed) Secrets() []string {
 // feedTime bounds each statement and the connecting.
 const feedTime = 10 * time.Second
 
+// Bounds of the answers to a feed's statements, in bytes. The stream is no answer.
+const (
+	maxAnswer = 1 << 20   // of the rows of one
+	maxText   = 128 << 10 // of a row, such as a snapshot with 10,000 transactions
+)
+
+// ChargeTo tells a feed which memory the answers to its statements take. It is called before the feed is used.
+func (f *Feed) ChargeTo(memory loader.Memory) { f.memory = memory }
+
 // config returns the settings of a connection.
 func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 	pool, err := parseDSN(f.cfg.DSN)
@@ -181,6 +193,7 @@ func (f *Feed) config(replication bool) (*pgconn.Config, error) {
 	c := &pool.ConnConfig.Config
 	c.ConnectTimeout = feedTime
 	setTexts(c)
+	bound(c, maxText, maxAnswer, feedTime, f.memory)
 	setParam(c, "application_name", "cachesidecar")
 	setParam(c, "jit", "off")                        // it compiles the look at the catalog for 0.8 s
 	setParam(c, "standard_conforming_strings", "on") // see quoted
@@ -227,17 +240,22 @@ func (f *Feed) connect(ctx context.Context, replication bool) (*pgconn.PgConn, e
 	return conn, err
 }
 
-// ask runs a statement and returns its rows as text.
-func ask(ctx context.Context, conn *pgconn.PgConn, sql string) ([][]string, error) {
+var errUnknownForm = errors.New("the server has answered in an unknown form")
+
+// ask runs a statement and returns its rows as text, each of at least so many columns.
+func ask(ctx context.Context, conn *pgconn.PgConn, columns int, sql string) ([][]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, feedTime)
 	defer cancel()
-	results, err := conn.Exec(ctx, sql).ReadAll()
+	results, err := execute(ctx, conn, sql)
 	if err != nil {
 		return nil, err
 	}
 	var rows [][]string
 	for _, res := range results {
 		for _, row := range res.Rows {
+			if len(row) < columns {
+				return nil, errUnknownForm
+			}
 			var texts []string
 			for _, v := range row {
 				texts = append(texts, string(v))
@@ -248,10 +266,25 @@ func ask(ctx context.Context, conn *pgconn.PgConn, sql string) ([][]string, erro
 	return rows, nil
 }
 
+// execute runs statements. An answer that is too long is a gap: it may stay so, and the slot would keep the
+// server's log meanwhile.
+func execute(ctx context.Context, conn *pgconn.PgConn, sql string) ([]*pgconn.Result, error) {
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil { // pgx may say no more than that the connection is closed
+		err = cmp.Or(timeoutConnBelow(conn.Conn()).messages.refused, err)
+	}
+	if errors.Is(err, errRows) {
+		return nil, fmt.Errorf("%w: an answer of the server has more than %s, or a row of it more than %s: are very "+
+			"many transactions open, or columns in the keys?", loader.ErrGap, humanize.IBytes(maxAnswer),
+			humanize.IBytes(maxText+rowOverhead))
+	}
+	return results, err
+}
+
 // one returns the row of a statement that gives one.
 func one(rows [][]string, err error) ([]string, error) {
 	if err == nil && len(rows) != 1 {
-		err = errors.New("the server has answered in an unknown form")
+		err = errUnknownForm
 	}
 	if err != nil {
 		return nil, err

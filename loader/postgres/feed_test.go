@@ -375,7 +375,7 @@ func (s *feedServer) waits(pid uint32, event string) {
 func (s *feedServer) ask(sql string) (rows [][]string, err error) {
 	ctx := context.Background()
 	err = s.Use(ctx, func(c *pgconn.PgConn) error {
-		rows, err = ask(ctx, c, sql)
+		rows, err = ask(ctx, c, 0, sql)
 		return err
 	})
 	return rows, err

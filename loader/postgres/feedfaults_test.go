@@ -176,8 +176,8 @@ func TestFeedTransactions(t *testing.T) {
 	s.Exec(t, "BEGIN; DELETE FROM users WHERE id = 6; SAVEPOINT a; DELETE FROM users WHERE id = 7; ROLLBACK")
 
 	s.Exec(t, "INSERT INTO users SELECT generate_series(11, 5011)")
-	if m := f.next(); m.Keys != 5001 {
-		t.Errorf("5,001 rows name %d keys", m.Keys)
+	if m := f.next(); len(m.Changed["users"].Keys) != 5001 {
+		t.Errorf("5,001 rows name %d keys", len(m.Changed["users"].Keys))
 	}
 	f.names("UPDATE users SET id = -id WHERE id > 10", "users: more than 10000 keys changed at once")
 	f.names("UPDATE users SET name = 'c' WHERE id = 5", "users 5") // that was one transaction

@@ -53,7 +53,7 @@ const slotQuery = `SELECT coalesce(plugin, ''), coalesce(database = current_data
 
 // slotOf looks at the slot; nil: there is none.
 func (f *Feed) slotOf(ctx context.Context, conn *pgconn.PgConn) (*slot, error) {
-	rows, err := ask(ctx, conn, slotQuery+quoted(f.cfg.Slot))
+	rows, err := ask(ctx, conn, 5, slotQuery+quoted(f.cfg.Slot))
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
@@ -70,15 +70,21 @@ func (f *Feed) slotOf(ctx context.Context, conn *pgconn.PgConn) (*slot, error) {
 // behind. It is called before the feed is used.
 func (f *Feed) Beside(slots []string) { f.beside = slots }
 
+// maxTold is how many slots a feed tells of.
+const maxTold = 100
+
 // leftSlots returns the slots that may be left behind, with what is to be done.
 func (f *Feed) leftSlots(ctx context.Context, conn *pgconn.PgConn) (names, warnings []string, err error) {
-	rows, err := ask(ctx, conn, leftQuery)
+	rows, err := ask(ctx, conn, 2, leftQuery)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, row := range rows {
+		if len(names) == maxTold {
+			break
+		}
 		name := row[0]
-		if name == f.cfg.Slot || slices.Contains(f.beside, f.slotText(name)) {
+		if !slotName.MatchString(name) || name == f.cfg.Slot || slices.Contains(f.beside, f.slotText(name)) {
 			continue
 		}
 		kept, _ := strconv.ParseUint(row[1], 10, 64) // zero if it is not known

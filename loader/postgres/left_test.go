@@ -23,7 +23,7 @@ func (s *feedServer) askElsewhere(database, sql string) {
 	conn, err := pgconn.Connect(s.t.Context(), s.DSN()+" dbname="+database)
 	testenv.Must(s.t, err)
 	defer conn.Close(s.t.Context())
-	testenv.Must(s.t, testenv.ErrorOf(ask(s.t.Context(), conn, sql)))
+	testenv.Must(s.t, testenv.ErrorOf(ask(s.t.Context(), conn, 0, sql)))
 }
 
 var leftWarning = regexp.MustCompile(`^slot left_behind of the database is not in use, and keeps \d[.\d]* [KM]?i?B ` +

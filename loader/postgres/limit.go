@@ -1,12 +1,17 @@
 package postgres
 
 import (
+	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -19,10 +24,37 @@ const (
 	maxDrained  = 256 << 10 // bytes that are read from a connection that pgx ends
 )
 
+// rowOverhead is the number of bytes that a row's message may have in addition to the value:
+// names, and lengths of other columns.
+const rowOverhead = 64 << 10
+
 var (
 	errTooLong = errors.New("the answer is too long")
 	errRows    = errors.New("the rows of the answer are too long")
 )
+
+// bound limits a connection: the bytes of a value, the bytes of the rows of an answer, their
+// memory, and the time of each read and write.
+func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
+	build := newFrontend(c)
+	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		l := &messageLimiter{r: r, w: w, maxRow: value + rowOverhead, maxRows: rows, conn: timeoutConnBelow(w)}
+		if l.conn != nil {
+			l.conn.messages = l
+		}
+		f := build(l, l)
+		f.SetMaxBodyLen(value + rowOverhead)
+		return f
+	}
+	dial := (&net.Dialer{Timeout: timeout, KeepAlive: 5 * time.Minute}).DialContext
+	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &timeoutConn{Conn: conn, maxWait: timeout, reserved: loader.Reservation{Memory: memory}}, nil
+	}
+}
 
 // messageLimiter follows the messages of a connection, and ends it if the server sends too
 // much. A message is one byte, its kind, and a length of four bytes, which includes
@@ -31,7 +63,8 @@ type messageLimiter struct {
 	r io.Reader
 	w io.Writer
 
-	maxRows  int          // bytes of rows in one answer; below zero: no limit
+	maxRow   int          // bytes of a row; zero: no limit
+	maxRows  int          // of rows in one answer; below zero: no limit
 	conn     *timeoutConn // has the memory of the rows
 	head     [5]byte
 	begun    int // bytes of head read so far
@@ -39,6 +72,40 @@ type messageLimiter struct {
 	rows     int // bytes of rows in the current answer
 	other    int // bytes of its other messages
 	settings int // bytes of settings in all answers
+	stream   bool
+	refused  error // why no more is read
+}
+
+// streamBuffer is the buffer of a stream, in bytes.
+const streamBuffer = 32 << 10
+
+// beginStream says that the next request begins a stream of copied data. A message of that may have any length:
+// who reads it must read it in parts. So each Read ends with the head of a message, or with its body.
+func (l *messageLimiter) beginStream() {
+	l.r, l.stream = bufio.NewReaderSize(&restingReader{r: l.r}, streamBuffer), true
+}
+
+// restingReader rests a tenth of the time if there is always more to read: Go looks for what other connections have
+// received while a processor rests.
+type restingReader struct {
+	r      io.Reader
+	rested time.Time
+}
+
+// restEvery is how long a restingReader works.
+const restEvery = time.Millisecond
+
+func (r *restingReader) Read(p []byte) (int, error) {
+	if time.Since(r.rested) >= restEvery {
+		time.Sleep(restEvery / 10)
+		r.rested = time.Now()
+	}
+	began := time.Now()
+	n, err := r.r.Read(p)
+	if now := time.Now(); now.Sub(began) >= restEvery/10 { // it has waited
+		r.rested = now
+	}
+	return n, err
 }
 
 // Write begins a request, and resets the counts of its answer. A password is not a
@@ -51,8 +118,19 @@ func (l *messageLimiter) Write(p []byte) (int, error) {
 }
 
 func (l *messageLimiter) Read(p []byte) (int, error) {
+	if l.stream {
+		part := l.skip
+		if part == 0 {
+			part = len(l.head) - l.begun
+		}
+		p = p[:min(part, len(p))]
+	}
 	n, err := l.r.Read(p)
 	if err := l.pass(p[:n]); err != nil {
+		l.refused = err
+		if l.conn != nil { // else pgx would read for seconds what else comes
+			_ = l.conn.Close()
+		}
 		return 0, err
 	}
 	return n, err
@@ -86,8 +164,11 @@ func (l *messageLimiter) pass(b []byte) error {
 
 // count adds a message with its announced length, in bytes.
 func (l *messageLimiter) count(kind byte, bytes int) error {
+	if kind == 'd' && l.stream {
+		return nil
+	}
 	if kind == 'D' {
-		if l.rows += bytes; l.maxRows >= 0 && l.rows > l.maxRows {
+		if l.rows += bytes; l.maxRows >= 0 && l.rows > l.maxRows || l.maxRow > 0 && bytes > l.maxRow {
 			return errRows
 		}
 		return l.conn.takeBytes(bytes)
@@ -109,10 +190,11 @@ func (l *messageLimiter) count(kind byte, bytes int) error {
 // s to a server that it disconnects from.
 type timeoutConn struct {
 	net.Conn
-	maxWait time.Duration // of one read or write
+	messages *messageLimiter
 
-	mu          sync.Mutex // held while a deadline is set, and guards reserved and closed
-	read, write time.Time  // deadlines set by pgx; zero: none
+	mu          sync.Mutex    // held while a deadline is set, and guards what follows
+	maxWait     time.Duration // of one read or write; zero: no limit
+	read, write time.Time     // deadlines set by pgx; zero: none
 	reserved    loader.Reservation
 	closed      bool
 	ends        bool // pgx disconnects
@@ -167,8 +249,18 @@ func (c *timeoutConn) Close() error {
 // NetConn returns the connection without limits.
 func (c *timeoutConn) NetConn() net.Conn { return c.Conn }
 
+// waitAtMost sets the maximum wait of the reads and writes that follow; zero: none.
+func (c *timeoutConn) waitAtMost(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.maxWait = d
+}
+
 // until returns the earlier of a deadline and the end of the maximum wait.
 func (c *timeoutConn) until(deadline time.Time) time.Time {
+	if c.maxWait == 0 {
+		return deadline
+	}
 	end := time.Now().Add(c.maxWait)
 	if !deadline.IsZero() && deadline.Before(end) {
 		return deadline

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -69,6 +71,54 @@ func TestLimitPerRequest(t *testing.T) {
 		t.Error("settings")
 	}
 }
+
+// TestLimitOfStream checks that a reader of a stream gets heads and bodies one by one, of any length, and that
+// what is no part of the stream is bounded. A refusal closes the connection.
+func TestLimitOfStream(t *testing.T) {
+	one, other := net.Pipe()
+	defer other.Close()
+	p := &timeoutConn{Conn: one}
+	long := message('d', 2*maxOther)
+	sent := slices.Concat(message('d', 10), message('d', 0), long, bytes.Repeat(message('N', 65_531), 5))
+	l := &messageLimiter{r: bytes.NewReader(sent), w: new(bytes.Buffer), conn: p}
+	l.beginStream()
+	for _, want := range []int{5, 10, 5, 5} {
+		if n, err := l.Read(make([]byte, 1000)); n != want || err != nil {
+			t.Errorf("%d bytes, %v, want %d", n, err, want)
+		}
+	}
+	n, err := io.Copy(io.Discard, l)
+	if want := len(sent) - 25 - 65_536; int(n) != want || !errors.Is(err, errTooLong) || l.refused == nil || !p.closed {
+		t.Errorf("%d bytes, %v, want %d; closed %v", n, err, want, p.closed)
+	}
+	row := &messageLimiter{maxRow: 999, maxRows: -1}
+	if err := row.pass(message('D', 995)); !errors.Is(err, errRows) {
+		t.Errorf("a long row: %v", err)
+	}
+}
+
+// TestRests checks that a reader rests each millisecond if there is always more, and not if it waits for more.
+func TestRests(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		for _, tc := range []struct{ takes, want time.Duration }{
+			{10 * time.Microsecond, 1000 * 10 * time.Microsecond * 11 / 10}, {restEvery / 5, 1000 * restEvery / 5},
+		} {
+			r := &restingReader{r: slowReader(tc.takes), rested: time.Now()}
+			began := time.Now()
+			for range 1000 {
+				_, _ = r.Read(nil)
+			}
+			if took := time.Since(began); took < tc.want*99/100 || took > tc.want*101/100 {
+				t.Errorf("1000 reads of %v take %v, want %v", tc.takes, took, tc.want)
+			}
+		}
+	})
+}
+
+// slowReader takes a time for each read.
+type slowReader time.Duration
+
+func (r slowReader) Read([]byte) (int, error) { time.Sleep(time.Duration(r)); return 0, nil }
 
 func passes(answer []byte, most, step int) error {
 	l := &messageLimiter{maxRows: most}

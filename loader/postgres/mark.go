@@ -77,16 +77,13 @@ func (st *stream) differs(known mark) loader.Gap {
 
 // identify asks which server it is.
 func identify(ctx context.Context, conn *pgconn.PgConn) (s server, err error) {
-	rows, err := ask(ctx, conn, "IDENTIFY_SYSTEM")
+	row, err := one(ask(ctx, conn, 3, "IDENTIFY_SYSTEM"))
 	if err != nil {
 		return s, err
 	}
-	if len(rows) != 1 || len(rows[0]) < 3 {
-		return s, errors.New("the server has answered IDENTIFY_SYSTEM in an unknown form")
-	}
-	system, err := strconv.ParseUint(rows[0][0], 10, 64)
-	timeline, err2 := strconv.ParseUint(rows[0][1], 10, 32)
-	end, err3 := parsePosition(rows[0][2])
+	system, err := strconv.ParseUint(row[0], 10, 64)
+	timeline, err2 := strconv.ParseUint(row[1], 10, 32)
+	end, err3 := parsePosition(row[2])
 	s = server{serverID{system, uint32(timeline)}, end}
 	return s, errors.Join(err, err2, err3)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -39,8 +40,7 @@ func newDecoder(tables map[table]*mapping, messages []string) *decoder {
 }
 
 // next takes one message. It returns a transaction if the message ends it.
-func (d *decoder) next(message []byte) (*loader.Transaction, error) {
-	r := &fields{rest: message}
+func (d *decoder) next(r *fields) (*loader.Transaction, error) {
 	kind := r.byte()
 	var ended *loader.Transaction
 	var err error
@@ -89,8 +89,15 @@ func serverTime(us uint64) time.Time {
 	return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(us) * time.Microsecond)
 }
 
-// maxColumns is PostgreSQL's limit.
-const maxColumns = 1600
+const (
+	maxColumns   = 1600     // PostgreSQL's limit
+	maxRelations = 1 << 16  // tables that a stream describes
+	maxName      = 1024     // of a schema, table or column; PostgreSQL's are shorter
+	maxContent   = 4 * 1024 // of a message, in the encoding of the database: a longer one names no key
+)
+
+// unmapped is any table that is not in the settings.
+var unmapped = &relation{}
 
 func (d *decoder) relation(r *fields) error {
 	oid, schema, name := r.uint32(), r.text(), r.text()
@@ -108,8 +115,13 @@ func (d *decoder) relation(r *fields) error {
 	if r.short {
 		return nil // next reports it
 	}
-	rel := &relation{table: d.tables[table{schema, name}]}
-	if rel.table != nil {
+	if _, known := d.relations[oid]; !known && len(d.relations) == maxRelations {
+		return fmt.Errorf("%w: rows of more than %d tables came in one stream: leave tables out of the publication",
+			loader.ErrGap, maxRelations)
+	}
+	rel := unmapped
+	if mapped := d.tables[table{schema, name}]; mapped != nil {
+		rel = &relation{table: mapped}
 		var err error
 		if rel.columns, err = rel.table.places(columns); err != nil {
 			return fmt.Errorf("table %s.%s: %w", schema, name, err)
@@ -132,8 +144,12 @@ func (d *decoder) row(kind byte, r *fields) error {
 		return nil
 	}
 	d.open.Rows++
+	if c := d.open.Changed[rel.table.namespace]; c != nil && c.Flush != "" {
+		r.skip(r.left())
+		return nil
+	}
 	var old []value
-	for !r.short && len(r.rest) > 0 {
+	for !r.short && r.left() > 0 {
 		part := r.byte()
 		if part != 'K' && part != 'O' && part != 'N' {
 			return fmt.Errorf("a row with a part %q", part)
@@ -176,7 +192,7 @@ const messagePrefix = "cachesidecar"
 func (d *decoder) message(r *fields) (*loader.Transaction, error) {
 	transactional := r.byte()&1 != 0
 	at, prefix := loader.Position(r.uint64()), r.text()
-	content := r.bytes(int(r.uint32()))
+	content := r.begin(int(r.uint32()), maxContent)
 	switch {
 	case r.short:
 		return nil, nil // next reports it
@@ -218,11 +234,52 @@ const maxKey = 1024
 
 // fields reads the fields of a message. After the end everything is zero, and short is set.
 type fields struct {
-	rest  []byte
-	short bool
+	rest   []byte // what has been read of it
+	unread *unread
+	short  bool
 }
 
+// unread is what has not been read of a message.
+type unread struct {
+	n      int                // bytes
+	read   func([]byte) error // fills a slice
+	window []byte             // for what is read
+	err    error              // of read
+}
+
+// messageWindow is how much of a message is in memory, in bytes. No field that is not cut is longer.
+const messageWindow = 16 << 10
+
+// left returns how many bytes of the message follow.
+func (fs *fields) left() int {
+	if fs.unread == nil {
+		return len(fs.rest)
+	}
+	return len(fs.rest) + fs.unread.n
+}
+
+// fill reads on, as far as there is room beside the rest.
+func (fs *fields) fill() {
+	u := fs.unread
+	if u == nil || u.n == 0 || u.err != nil {
+		return
+	}
+	if u.window == nil {
+		u.window = make([]byte, messageWindow)
+	}
+	have := copy(u.window, fs.rest)
+	n := min(u.n, len(u.window)-have)
+	if u.err = u.read(u.window[have : have+n]); u.err == nil {
+		u.n -= n
+		fs.rest = u.window[:have+n]
+	}
+}
+
+// bytes returns the next n bytes, until the next call.
 func (fs *fields) bytes(n int) []byte {
+	if n > len(fs.rest) {
+		fs.fill()
+	}
 	if n < 0 || n > len(fs.rest) {
 		fs.short, fs.rest = true, nil
 		return nil
@@ -232,7 +289,25 @@ func (fs *fields) bytes(n int) []byte {
 	return b
 }
 
-func (fs *fields) skip(n int) { fs.bytes(n) }
+// skip passes over n bytes.
+func (fs *fields) skip(n int) {
+	for n > len(fs.rest) && fs.left() >= n && (fs.unread == nil || fs.unread.err == nil) {
+		n -= len(fs.rest)
+		fs.rest = nil
+		fs.fill()
+	}
+	fs.bytes(n)
+}
+
+// begin returns what n bytes begin with, up to a number of bytes and until the next call, and passes over the others.
+func (fs *fields) begin(n, most int) []byte {
+	if n > most {
+		b := bytes.Clone(fs.bytes(most))
+		fs.skip(n - most)
+		return b
+	}
+	return fs.bytes(n)
+}
 
 func (fs *fields) byte() byte {
 	if b := fs.bytes(1); b != nil {
@@ -262,15 +337,24 @@ func (fs *fields) uint64() uint64 {
 	return 0
 }
 
-func (fs *fields) text() string {
-	i := bytes.IndexByte(fs.rest, 0)
-	if i < 0 {
-		fs.bytes(-1)
-		return ""
+// text returns what comes before a zero, up to maxName bytes.
+func (fs *fields) text() (s string) {
+	for fs.left() > 0 {
+		if len(fs.rest) == 0 {
+			if fs.fill(); len(fs.rest) == 0 {
+				break
+			}
+		}
+		part, _, ended := bytes.Cut(fs.rest, []byte{0})
+		s += string(part[:min(len(part), maxName-len(s))])
+		fs.skip(len(part))
+		if ended {
+			fs.skip(1)
+			return s
+		}
 	}
-	s := string(fs.bytes(i))
-	fs.skip(1)
-	return s
+	fs.bytes(-1)
+	return ""
 }
 
 // value is a value of a row.
@@ -290,7 +374,11 @@ func (fs *fields) tuple(columns []int, old []value) []value {
 		switch v.kind {
 		case 'n', 'u':
 		case 't', 'b':
-			text = fs.bytes(int(fs.uint32()))
+			if n := int(fs.uint32()); slices.Contains(columns, i) {
+				text = fs.begin(n, maxKey+1) // as part of a key it is as wrong as the whole
+			} else {
+				fs.skip(n)
+			}
 		default:
 			fs.bytes(-1)
 		}

@@ -132,7 +132,7 @@ func TestDecoder(t *testing.T) {
 		var got *loader.Transaction
 		for i, m := range slices.Concat([][]byte{begins}, tc.messages, [][]byte{ends}) {
 			var err error
-			if got, err = d.next(m); err != nil || (got != nil) != (i == len(tc.messages)+1) {
+			if got, err = d.next(&fields{rest: m}); err != nil || (got != nil) != (i == len(tc.messages)+1) {
 				t.Fatalf("%s: message %d: %v, %v", name, i, got, err)
 			}
 		}
@@ -150,16 +150,16 @@ func TestDecoder(t *testing.T) {
 func TestDecoderAtOnce(t *testing.T) {
 	d := testDecoder()
 	for _, m := range [][]byte{begins, users, encoded('I', uint32(1), row('N', "1", "a"))} {
-		if got, err := d.next(m); got != nil || err != nil {
+		if got, err := d.next(&fields{rest: m}); got != nil || err != nil {
 			t.Fatal(got, err)
 		}
 	}
 	for range 2 {
-		got, err := d.next(told(0, 90, "cachesidecar", "delete users 2"))
+		got, err := d.next(&fields{rest: told(0, 90, "cachesidecar", "delete users 2")})
 		if err != nil || got == nil || text(got) != "users 2" || got.ID != 0 || got.End != 90 {
 			t.Fatal(got, err)
 		}
-		if got, err = d.next(ends); d.open == nil && err == nil && text(got) != "users 1" {
+		if got, err = d.next(&fields{rest: ends}); d.open == nil && err == nil && text(got) != "users 1" {
 			t.Error(text(got))
 		}
 	}
@@ -192,7 +192,7 @@ func TestDecoderRefuses(t *testing.T) {
 	} {
 		d := testDecoder()
 		for i, m := range tc.messages {
-			got, err := d.next(m)
+			got, err := d.next(&fields{rest: m})
 			last := i == len(tc.messages)-1
 			if got != nil || (err != nil) != last || last && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s: message %d: %v, %v; want %q", name, i, got, err, tc.want)
@@ -235,7 +235,7 @@ func FuzzDecoder(f *testing.F) {
 			b = b[1+n:]
 			messages++
 			before, open := slices.Clone(m), d.open
-			got, err := d.next(m)
+			got, err := d.next(&fields{rest: m})
 			if !bytes.Equal(m, before) {
 				t.Fatalf("it has changed a message: %q", before)
 			}
@@ -262,7 +262,7 @@ func FuzzDecoder(f *testing.F) {
 
 // checkTransaction checks a transaction that a number of bytes have brought.
 func checkTransaction(t *testing.T, m *loader.Transaction, came int) {
-	keys, size := 0, 0
+	size := 0
 	for namespace, c := range m.Changed {
 		if namespace != "users" && namespace != "pages" && namespace != "parts" {
 			t.Fatalf("namespace %q", namespace)
@@ -275,9 +275,10 @@ func checkTransaction(t *testing.T, m *loader.Transaction, came int) {
 				t.Fatalf("a key of %d bytes", len(key))
 			}
 		}
-		keys += len(c.Keys)
 	}
-	if keys != m.Keys || m.Rows > came || size > came {
-		t.Fatalf("%d keys of %d bytes, %d noted, %d rows, of %d bytes", keys, size, m.Keys, m.Rows, came)
+	all := &loader.Transaction{}
+	all.Join(m)
+	if all.Size != m.Size || m.Rows > came || size > came {
+		t.Fatalf("keys of %d bytes, %d noted of %d, %d rows, of %d bytes", size, m.Size, all.Size, m.Rows, came)
 	}
 }

@@ -23,8 +23,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -118,10 +116,6 @@ type Source struct {
 	load, store, delete query // the latter two only with write-through
 }
 
-// rowOverhead is the number of bytes that a row's message may have in addition to the value:
-// names, and lengths of other columns.
-const rowOverhead = 64 << 10
-
 // New validates everything that does not need the server. The source connects at the
 // first load.
 func New(cfg Config, o loader.OriginOptions) (*Source, error) {
@@ -181,26 +175,6 @@ func New(cfg Config, o loader.OriginOptions) (*Source, error) {
 // What the server has sent meanwhile may be a notice, or an error.
 func lives(ctx context.Context, c *pgx.Conn) bool {
 	return loader.Idle(c.PgConn().Conn()) == nil || c.Ping(ctx) == nil
-}
-
-// bound limits a connection: the bytes of a value, the bytes of the rows of an answer, their
-// memory, and the time of each read and write.
-func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
-	build := newFrontend(c)
-	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		l := &messageLimiter{r: r, w: w, maxRows: rows, conn: timeoutConnBelow(w)}
-		f := build(l, l)
-		f.SetMaxBodyLen(value + rowOverhead)
-		return f
-	}
-	dial := (&net.Dialer{Timeout: timeout, KeepAlive: 5 * time.Minute}).DialContext
-	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &timeoutConn{Conn: conn, maxWait: timeout, reserved: loader.Reservation{Memory: memory}}, nil
-	}
 }
 
 // statement removes a trailing semicolon, which would make one statement look like two.

@@ -3,7 +3,6 @@ package postgres
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -32,7 +31,7 @@ func (st *stream) findSlot(ctx context.Context, known mark) error {
 			"followed by another client or cluster")
 	}
 	if st.gap != "" {
-		_, err = ask(ctx, st.gate, "SELECT pg_drop_replication_slot("+quoted(name)+")")
+		_, err = ask(ctx, st.gate, 0, "SELECT pg_drop_replication_slot("+quoted(name)+")")
 		return err
 	}
 	st.begins(found.confirmed)
@@ -56,36 +55,36 @@ func (st *stream) unmoved(ctx context.Context) error {
 
 // makeSlot makes a temporary slot, and finds out which transactions its stream leaves out.
 func (st *stream) makeSlot(ctx context.Context) error {
-	free, err := ask(ctx, st.gate,
-		"SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots")
+	free, err := one(ask(ctx, st.gate, 1,
+		"SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots"))
 	if err != nil {
 		return err
 	}
-	if len(free) == 1 && (free[0][0] == "0" || free[0][0] == "1") { // else CloseGap fails, after each flush
+	if free[0] == "0" || free[0] == "1" { // else CloseGap fails, after each flush
 		return fmt.Errorf("%w: %s of the server's replication slots are free, and making one needs two for a moment: "+
-			"raise max_replication_slots, and restart the server, or drop slots", loader.ErrFeed, free[0][0])
+			"raise max_replication_slots, and restart the server, or drop slots", loader.ErrFeed, free[0])
 	}
 	// It waits for the transactions that are open, however long that takes.
-	results, err := st.conn.Exec(ctx, "CREATE_REPLICATION_SLOT "+identifier(st.temporary())+
-		" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT").ReadAll()
+	conn := timeoutConnBelow(st.conn.Conn())
+	conn.waitAtMost(0)
+	defer conn.waitAtMost(feedTime)
+	results, err := execute(ctx, st.conn, "CREATE_REPLICATION_SLOT "+identifier(st.temporary())+
+		" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
 	if err != nil {
 		return err
 	}
 	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 3 {
-		return errors.New("the server has answered CREATE_REPLICATION_SLOT in an unknown form")
+		return errUnknownForm
 	}
-	rows, err := ask(ctx, st.gate, "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT "+
-		quoted(string(results[0].Rows[0][2]))+"; SELECT pg_current_snapshot()::text; COMMIT")
+	past, err := one(ask(ctx, st.gate, 1, "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT "+
+		quoted(string(results[0].Rows[0][2]))+"; SELECT pg_current_snapshot()::text; COMMIT"))
 	if err != nil {
 		return err
 	}
-	if len(rows) != 1 {
-		return errors.New("the server has answered for a snapshot in an unknown form")
-	}
-	if _, err := ask(ctx, st.conn, "SELECT 1"); err != nil { // ends the export, which holds vacuum back
+	if _, err := ask(ctx, st.conn, 0, "SELECT 1"); err != nil { // ends the export, which holds vacuum back
 		return err
 	}
-	st.past, err = parseSnapshot(rows[0][0])
+	st.past, err = parseSnapshot(past[0])
 	return err
 }
 
@@ -94,16 +93,16 @@ func (st *stream) CloseGap(ctx context.Context) error {
 	if st.gap == "" {
 		return nil
 	}
-	rows, err := ask(ctx, st.gate, fmt.Sprintf(
+	copied, err := one(ask(ctx, st.gate, 1, fmt.Sprintf(
 		"SELECT lsn - '0/0' FROM pg_copy_logical_replication_slot(%s, %s, false)",
-		quoted(st.temporary()), quoted(st.feed.cfg.Slot)))
+		quoted(st.temporary()), quoted(st.feed.cfg.Slot))))
 	if err == nil { // it would keep the log
-		_, err = ask(ctx, st.conn, "DROP_REPLICATION_SLOT "+identifier(st.temporary()))
+		_, err = ask(ctx, st.conn, 0, "DROP_REPLICATION_SLOT "+identifier(st.temporary()))
 	}
 	if err != nil {
 		return err
 	}
-	at, err := strconv.ParseUint(rows[0][0], 10, 64)
+	at, err := strconv.ParseUint(copied[0], 10, 64)
 	if err != nil {
 		return err
 	}
@@ -115,7 +114,11 @@ func (st *stream) CloseGap(ctx context.Context) error {
 func (st *stream) LeftBehind(ctx context.Context) (warnings []string, err error) {
 	names, all, err := st.feed.leftSlots(ctx, st.gate)
 	for i, name := range names {
+		if st.feed.tells.Load() == maxTold {
+			break
+		}
 		if _, told := st.feed.told.LoadOrStore(name, true); !told {
+			st.feed.tells.Add(1)
 			warnings = append(warnings, all[i])
 		}
 	}

@@ -145,20 +145,32 @@ func (f *Feed) KeyForms(of func(ctx context.Context, namespace string) ([]string
 // keyColumns returns the columns that keys name, by their names. wanted is
 // that of catalogQuery.
 func (f *Feed) keyColumns(ctx context.Context, conn *pgconn.PgConn, wanted string) (map[column]keyColumn, error) {
-	rows, err := ask(ctx, conn, fmt.Sprintf(columnsQuery, wanted))
+	rows, err := ask(ctx, conn, 7, fmt.Sprintf(columnsQuery, wanted))
 	if err != nil {
 		return nil, err
 	}
 	tables, columns := f.ordered(), map[column]keyColumn{}
 	for _, r := range rows {
-		place, _ := strconv.Atoi(r[0])
+		m, err := placed(tables, r[0])
+		if err != nil {
+			return nil, err
+		}
 		modifier, err := strconv.Atoi(r[6])
 		if err != nil {
-			return nil, fmt.Errorf("the server has answered in an unknown form: %w", err)
+			return nil, fmt.Errorf("%w: %w", errUnknownForm, err)
 		}
-		columns[tables[place].column(r[1])] = keyColumn{r[2], r[3], r[4] == "t", r[5] == "t", modifier}
+		columns[m.column(r[1])] = keyColumn{r[2], r[3], r[4] == "t", r[5] == "t", modifier}
 	}
 	return columns, nil
+}
+
+// placed returns the table of a place in wanted.
+func placed(tables []*mapping, place string) (*mapping, error) {
+	i, err := strconv.Atoi(place)
+	if err != nil || i < 0 || i >= len(tables) {
+		return nil, errUnknownForm
+	}
+	return tables[i], nil
 }
 
 // formsTime bounds the question which keys a namespace takes. The feed does not go on meanwhile.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type stream struct {
 	catalog string     // a digest
 	server  server
 	started bool
+	unread  unread
 
 	confirmed atomic.Uint64 // what is before it has been dealt with
 	forgotten atomic.Uint64 // the slot need not keep what is before it
@@ -103,6 +105,7 @@ func (st *stream) temporary() string {
 func (st *stream) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, feedTime)
 	defer cancel()
+	timeoutConnBelow(st.conn.Conn()).messages.beginStream()
 	st.conn.Frontend().Send(&pgproto3.Query{String: "START_REPLICATION SLOT " + identifier(st.feed.cfg.Slot) +
 		" LOGICAL 0/0 (proto_version '1', messages 'true', publication_names " +
 		quoted(identifier(st.feed.cfg.Publication)) + ")"})
@@ -126,34 +129,88 @@ func (st *stream) start(ctx context.Context) error {
 
 // Receive implements loader.FeedStream. It tells the server the position.
 func (st *stream) Receive(ctx context.Context) (*loader.Transaction, error) {
+	conn := st.conn.Conn()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 	for {
 		if err := st.KeepAlive(); err != nil {
 			return nil, err
 		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		wait, cancel := context.WithTimeout(ctx, statusEvery/2)
-		m, err := st.conn.ReceiveMessage(wait)
-		cancel()
-		switch {
-		case err != nil && pgconn.Timeout(err) && ctx.Err() == nil:
-			return nil, nil
-		case err != nil:
+		kind, message, err := st.nextMessage(ctx)
+		if err != nil || kind == 0 {
 			return nil, err
 		}
-		switch m := m.(type) {
-		case *pgproto3.CopyData:
-			t, err := st.takeMessage(m.Data)
-			if err != nil || t != nil {
-				return t, err
-			}
-		case *pgproto3.ErrorResponse:
-			return nil, st.feed.failed.count(streamError(m), st.forgotten.Load())
-		case *pgproto3.CopyDone:
-			return nil, errors.New("the server has ended the stream")
+		var t *loader.Transaction
+		switch kind {
+		case 'd':
+			t, err = st.takeMessage(message)
+		case 'E':
+			err = st.readError(ctx, message)
+		case 'c':
+			err = errors.New("the server has ended the stream")
+		}
+		message.skip(message.left())
+		if err = cmp.Or(message.unread.err, err); err != nil || t != nil {
+			return t, err
 		}
 	}
+}
+
+// nextMessage reads the head of the next message, if one begins soon; else kind is zero.
+func (st *stream) nextMessage(ctx context.Context) (kind byte, message *fields, err error) {
+	var head [5]byte
+	n, err := st.read(ctx, head[:])
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+		return 0, nil, nil
+	}
+	more := func(b []byte) error { return st.readOn(ctx, b) }
+	if err == nil {
+		err = more(head[n:])
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	st.unread = unread{n: int(binary.BigEndian.Uint32(head[1:])) - 4, read: more, window: st.unread.window}
+	return head[0], &fields{unread: &st.unread}, nil
+}
+
+// readError returns the error that a message brings.
+func (st *stream) readError(ctx context.Context, message *fields) error {
+	b := make([]byte, message.left()) // up to maxOther
+	if err := st.readOn(ctx, b); err != nil {
+		return err
+	}
+	message.unread.n = 0
+	m := &pgproto3.ErrorResponse{}
+	if err := m.Decode(b); err != nil {
+		return err
+	}
+	return st.feed.failed.count(streamError(m), st.forgotten.Load())
+}
+
+// read reads what comes within half of statusEvery.
+func (st *stream) read(ctx context.Context, b []byte) (int, error) {
+	conn := st.conn.Conn()
+	if err := conn.SetReadDeadline(time.Now().Add(statusEvery / 2)); err != nil {
+		return 0, err
+	}
+	if ctx.Err() != nil { // it may have ended before the deadline was set
+		return 0, ctx.Err()
+	}
+	return timeoutConnBelow(conn).messages.Read(b)
+}
+
+// readOn fills b with what follows in a message, and tells the server meanwhile that this host lives.
+func (st *stream) readOn(ctx context.Context, b []byte) error {
+	for len(b) > 0 {
+		if err := st.KeepAlive(); err != nil {
+			return err
+		}
+		n, err := st.read(ctx, b)
+		if b = b[n:]; err != nil && (n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil) {
+			return err
+		}
+	}
+	return nil
 }
 
 // undefinedObject is the SQLSTATE of what is not there.
@@ -203,8 +260,7 @@ func (fails *failures) count(err error, from uint64) error {
 }
 
 // takeMessage takes a message of the stream.
-func (st *stream) takeMessage(b []byte) (*loader.Transaction, error) {
-	f := &fields{rest: b}
+func (st *stream) takeMessage(f *fields) (*loader.Transaction, error) {
 	switch kind := f.byte(); kind {
 	case 'w':
 		f.skip(8)
@@ -213,7 +269,7 @@ func (st *stream) takeMessage(b []byte) (*loader.Transaction, error) {
 		if f.short {
 			return nil, errors.New("a message of the stream is cut short")
 		}
-		return st.decoder.next(f.rest)
+		return st.decoder.next(f)
 	case 'k':
 		end := loader.Position(f.uint64())
 		f.skip(8)
@@ -285,7 +341,7 @@ func (st *stream) tell() error {
 func (st *stream) GiveUp(ctx context.Context) (err error) {
 	_ = st.conn.Close(ctx) // nothing is lost
 	for pause := time.Millisecond; ; pause *= 2 {
-		if _, err = ask(ctx, st.gate, "SELECT pg_drop_replication_slot("+quoted(st.feed.cfg.Slot)+")"); err == nil {
+		if _, err = ask(ctx, st.gate, 0, "SELECT pg_drop_replication_slot("+quoted(st.feed.cfg.Slot)+")"); err == nil {
 			return nil
 		}
 		if !kv.Sleep(ctx, pause) {
@@ -312,21 +368,17 @@ func (st *stream) View(ctx context.Context) (v loader.View, err error) {
 	if !st.started {
 		slot = quoted(st.temporary())
 	}
-	rows, err := ask(ctx, st.gate, `SELECT pg_current_snapshot()::text, pg_is_in_recovery(),
+	row, err := one(ask(ctx, st.gate, 8, `SELECT pg_current_snapshot()::text, pg_is_in_recovery(),
 		(SELECT active_pid FROM pg_replication_slots WHERE slot_name = `+slot+`),
 		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE (SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)
 			FROM pg_replication_slots WHERE slot_name = `+slot+`) END,
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') END,
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') END,
-		age(pg_snapshot_xmax(pg_current_snapshot())::xid)`)
+		age(pg_snapshot_xmax(pg_current_snapshot())::xid)`))
 	if err != nil {
 		return v, err
 	}
-	if len(rows) != 1 || len(rows[0]) != 8 {
-		return v, errors.New("the server has answered in an unknown form")
-	}
-	row := rows[0]
 	if row[1] == "t" {
 		return v, errors.New("the server is a standby: loads and feed must ask the primary")
 	}
@@ -351,7 +403,7 @@ func (st *stream) View(ctx context.Context) (v loader.View, err error) {
 // Nudge implements loader.FeedStream. The log is written up to the middle of a record while a
 // transaction is open and nothing else commits.
 func (st *stream) Nudge(ctx context.Context) error {
-	_, err := ask(ctx, st.gate, "BEGIN; SET LOCAL synchronous_commit = local; "+
+	_, err := ask(ctx, st.gate, 0, "BEGIN; SET LOCAL synchronous_commit = local; "+
 		"SELECT pg_logical_emit_message(true, "+quoted(messagePrefix+".nudge")+", ''); COMMIT")
 	return err
 }

@@ -32,6 +32,13 @@ var originAttacks = []attack{
 			return nil
 		},
 	},
+	{
+		name:   "feeds that lie",
+		tries:  "a PostgreSQL sends a feed answers, rows, tables, keys and transactions that are too long, or never end",
+		bound:  "what a feed has in memory is bounded, and more is a gap or a flush",
+		config: lyingFeeds, lasts: longer,
+		run: func(ctx context.Context, _ *job) error { <-ctx.Done(); return nil }, // the servers attack
+	},
 }
 
 // listedKeys is the largest number of keys of a list in these attacks.
@@ -62,6 +69,21 @@ func listsEnded(h *house, _ report) error {
 		}
 	}
 	return err
+}
+
+// lyingFeeds starts a server of each lie, and configures a feed for it.
+func lyingFeeds(t testing.TB, _, dir string) string {
+	names, feeds := "namespaces:\n", "changes:\n"
+	for i, lie := range origintest.FeedLies {
+		dsn := filepath.Join(dir, fmt.Sprintf("feed%d.dsn", i))
+		text := "postgres://tester:secretword@" + origintest.LyingFeed(t, lie) + "/db?sslmode=disable"
+		if err := os.WriteFile(dsn, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names += fmt.Sprintf("  n%d: {}\n", i)
+		feeds += fmt.Sprintf("  f%d: {postgres: {dsn_file: %s, tables: {public.t: {namespace: n%d, key: \"{id}\"}}}}\n", i, dsn, i)
+	}
+	return names + feeds
 }
 
 // originKinds maps each kind of origin to its part of a namespace's configuration. Its
