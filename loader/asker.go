@@ -20,11 +20,12 @@ type asker struct {
 	has     [kinds]int64
 	holders [kinds]int64 // askers below that have some
 
-	used time.Time       // of a process: when it asked last
-	line []chan struct{} // of a process: its callers that wait
+	// Of a process.
+	used   time.Time       // it asked last
+	line   []chan struct{} // its callers that wait
+	stands time.Time       // since when callers have waited; while some wait
 
-	stands time.Time     // of a tenant: since when its callers have waited; while some wait
-	takes  time.Duration // of a tenant: an admitted caller, on average
+	takes time.Duration // of a tenant: an admitted caller, on average
 
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}] // of a Guard
 	failed  []string                                   // up to two askers below, since the last success

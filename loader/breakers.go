@@ -114,25 +114,23 @@ func (g *Guard) allow(a *asker) (done func(outcome error), err error) {
 }
 
 // Breaker returns the state of the breaker now: "closed", "open" or "half-open". That is the state of the breaker for
-// all; but if the breakers of all who have asked lately are not closed, it is theirs. A
+// all; but if it lets calls begin, and the breakers of all who have asked lately do not, it is theirs. A
 // breaker is half-open as soon as its open time is over, with or without a call.
 func (g *Guard) Breaker() string {
 	q := g.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	r, now := &q.askers, time.Now()
-	worst := r.all.state()
-	if worst != gobreaker.StateClosed {
-		return worst.String()
-	}
-	for _, t := range r.all.below {
+	who, now := &q.askers, time.Now()
+	all := who.all.state()
+	worst := all
+	for _, t := range who.all.below {
 		for _, a := range t.below {
-			if a != r.last && r.last != nil && (t.name == "" || now.Sub(a.used) >= lately) {
+			if a != who.last && who.last != nil && (t.name == "" || now.Sub(a.used) >= lately) {
 				continue
 			}
 			state := max(t.state(), a.state())
 			if state == gobreaker.StateClosed {
-				return state.String()
+				return all.String()
 			}
 			worst = max(worst, state)
 		}

@@ -15,11 +15,10 @@ import (
 // are limited. Places and waiting places are in fair shares (quota.MayHold), unless one process alone has asked lately.
 //
 // A queue that does not get empty is of no use: it makes all callers wait, and admits no
-// more of them. So a tenant whose callers have waited for a tenth of the maximum wait takes another
-// caller of a process that has its part of them only if the wait is likely to be short: as long as one admitted caller
-// takes, or shortWait; or if fewer callers wait than one request brings. A burst waits as long as it
-// must. (Nichols and Jacobson, Controlling Queue
-// Delay, 2012, tell a standing queue from a burst by the same sign.)
+// more of them. So a process whose callers have waited for a tenth of the maximum wait, and are its part of its
+// tenant's, may have another one wait only if that is likely to be short: as long as one admitted caller takes, or
+// shortWait; or if fewer callers of the tenant wait than one request brings. A burst waits as long as it must. (Nichols
+// and Jacobson, Controlling Queue Delay, 2012, tell a standing queue from a burst by the same sign.)
 type Queue struct {
 	most [kinds]int64
 	wait time.Duration
@@ -94,14 +93,14 @@ func (q *Queue) mayWaitLocked(a *asker, now time.Time) error {
 	t := a.up
 	n := t.has[waiting]
 	switch {
-	case n == 0:
-		t.stands = now
-	case n >= together && now.Sub(t.stands) >= q.wait/10 && a.has[waiting]*t.holders[waiting] >= n:
+	case a.has[waiting] == 0:
+		a.stands = now
+	case n >= together && now.Sub(a.stands) >= q.wait/10 && a.has[waiting]*t.holders[waiting] >= n:
 		tenants := max(1, q.askers.all.holders[running])
 		likely := t.takes * time.Duration(n*tenants) / time.Duration(q.most[running])
 		if likely > max(t.takes, shortWait) {
 			return fmt.Errorf("%w: %d loads%s wait already, for %v now, about %v each", ErrBusy, n, q.ofLocked(t, now),
-				now.Sub(t.stands).Round(time.Millisecond), likely.Round(time.Millisecond))
+				now.Sub(a.stands).Round(time.Millisecond), likely.Round(time.Millisecond))
 		}
 	}
 	if q.takeLocked(a, waiting, now) {
