@@ -125,10 +125,10 @@ func TestStandingQueueOfAnother(t *testing.T) {
 				q := NewQueue(16, 1024, time.Second)
 				hog := &offer{q: q, takes: 10 * time.Millisecond, places: 16, ctx: as(t, "uid 1", "pid 1")}
 				var over sync.WaitGroup
-				over.Go(func() { hog.run(t, 3*time.Second) })
+				over.Go(func() { hog.run(t, 4*time.Second) })
 				time.Sleep(time.Second)
 				ctx := as(t, tenant, "pid 2")
-				for range 100 { // together as many as are more than one request's
+				for range 50 { // together as many as are more than one request's
 					var request sync.WaitGroup
 					for range 2 * together {
 						request.Go(func() {
@@ -147,6 +147,21 @@ func TestStandingQueueOfAnother(t *testing.T) {
 						t.Fatalf("it took %v", took)
 					}
 				}
+				var steady sync.WaitGroup // its line stands too, but it is the smaller one
+				for range 12 {
+					steady.Go(func() {
+						for range 50 {
+							leave, err := q.Enter(ctx)
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							time.Sleep(hog.takes)
+							leave()
+						}
+					})
+				}
+				steady.Wait()
 				over.Wait()
 				if hog.busy == 0 {
 					t.Error("the first one's queue does not stand")

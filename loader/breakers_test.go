@@ -86,6 +86,9 @@ func TestBreakerOfOne(t *testing.T) {
 func TestBreakerOfOneAlone(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		c := newCrowd(t)
+		c.asks("uid 1/pid 1", "good", nil)
+		c.asks("uid 2/pid 2", "good", nil)
+		time.Sleep(lately)
 		c.asks("", "good", nil) // by the host itself
 		for range 5 {
 			c.asks("uid 1/pid 1", "bad", errDown)
@@ -98,6 +101,20 @@ func TestBreakerOfOneAlone(t *testing.T) {
 		c.is("half-open", 1)
 		c.asks("uid 1/pid 1", "good", nil)
 		c.is("closed", 1)
+	})
+}
+
+// TestOpenBreakerIsKept: who has an open breaker is not forgotten before its time.
+func TestOpenBreakerIsKept(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		c := newCrowd(t)
+		c.Config.Breaker.Open = 10 * lately
+		for range 5 {
+			c.asks("uid 1/pid 1", "bad", errDown)
+		}
+		time.Sleep(2 * lately)
+		c.asks("uid 2/pid 2", "good", nil)
+		c.asks("uid 1/pid 1", "bad", ErrBusy)
 	})
 }
 
