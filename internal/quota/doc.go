@@ -13,6 +13,7 @@
 //	Buffers     the buffers of long frames, for reuse
 //	copies      whose turn it is to copy many bytes
 //	FairQueue   a queue in which tenants take turns
+//	MayHold     the rule of the last places, for package loader too
 //	Places      the counted resources
 //
 // The package starts no goroutine. No call waits but BeginTurn and Held.Copy. All functions may be
