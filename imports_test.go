@@ -69,7 +69,7 @@ var allowed = []struct {
 	{"internal/testing/weigh", nil},    // a program
 	{"internal/testing/contents", nil}, // a program
 	{"internal/testing/peertest", nil},
-	{"loader", []string{"internal/kv", "internal/settings", "internal/inspect"}},
+	{"loader", []string{"internal/kv", "internal/settings", "internal/inspect", "internal/quota"}},
 	{"internal/flight", []string{".", "internal/kv", "loader"}},
 	{"internal/keyfilter", []string{".", "internal/kv", "loader"}},
 	// Floor 2: the edges.

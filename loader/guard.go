@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
@@ -119,12 +118,11 @@ type GuardCounts struct {
 // A call that ignores its context keeps its place until it returns, because the origin
 // still works on it.
 type Guard struct {
-	Config  GuardConfig // with the defaults
-	source  Source
-	queue   *Queue
-	rate    *rate.Limiter
-	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
-	budget  *Budget
+	Config GuardConfig // with the defaults
+	source Source
+	queue  *Queue
+	rate   *rate.Limiter
+	budget *Budget
 
 	// Counts may be those of another Guard, whose place this one takes. They are set before the first Load.
 	Counts *GuardCounts
@@ -148,27 +146,8 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 		budget: NewBudget(cfg.RetryShare, retryReserve),
 		Counts: &GuardCounts{},
 	}
-	g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests: uint32(cfg.Breaker.Probes),
-		Timeout:     cfg.Breaker.Open,
-		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return c.ConsecutiveFailures >= uint32(cfg.Breaker.Failures)
-		},
-		IsSuccessful: Answered,
-		// A load that was cancelled says nothing about the origin.
-		IsExcluded: func(err error) bool { return errors.Is(err, errGone) },
-		// The breaker holds its lock here.
-		OnStateChange: func(_ string, _, to gobreaker.State) {
-			if to == gobreaker.StateOpen {
-				g.Counts.Opened.Add(1)
-			}
-		},
-	})
 	return g, nil
 }
-
-// errGone tells the breaker that the call was cancelled.
-var errGone = errors.New("the caller has gone")
 
 // Load asks the source within the limits. If it sheds the request, it returns an error
 // that wraps ErrBusy, and that call has not reached the origin. It may be called
@@ -194,8 +173,9 @@ func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 
 // once makes one call. The place is free again while a retry waits.
 func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
-	if g.breaker.State() == gobreaker.StateOpen {
-		return Value{}, g.shed("its breaker is open after %d failures", g.Config.Breaker.Failures)
+	a, err := g.ask(ctx)
+	if err != nil {
+		return Value{}, err
 	}
 	waited := inspect.BeginWait(ctx, inspect.Limits, "")
 	leave, err := g.queue.Enter(ctx)
@@ -212,10 +192,10 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if waited(); err != nil {
 		return Value{}, err
 	}
-	// Allow comes after the waits, so that few calls act on an old state of the breaker.
-	done, err := g.breaker.Allow()
+	// It comes after the waits, so that few calls act on an old state of the breaker.
+	done, err := g.allow(a)
 	if err != nil {
-		return Value{}, g.shed("its breaker lets %d calls try", g.Config.Breaker.Probes)
+		return Value{}, err
 	}
 	// The breaker holds the call as under way until done. If the source panics, it hears of this failure.
 	outcome := errors.New("its source panicked")
@@ -232,6 +212,15 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 		outcome = errGone // or there is no memory, or the source has limits of its own
 	}
 	return v, err
+}
+
+// ask returns who asks, or an error if a breaker is open for it.
+func (g *Guard) ask(ctx context.Context) (*asker, error) {
+	now := time.Now()
+	g.queue.mu.Lock()
+	defer g.queue.mu.Unlock()
+	a := g.queue.askers.askNow(ctx, now)
+	return a, g.checkOpen(a, now)
 }
 
 // takeRate waits for the rate. The caller keeps its place, so the number of places
@@ -253,13 +242,9 @@ func (g *Guard) shed(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrBusy}, args...)...)
 }
 
-// Breaker returns the state of the breaker now: "closed", "open" or "half-open". The
-// breaker is half-open as soon as its open time is over, with or without a call.
-func (g *Guard) Breaker() string { return g.breaker.State().String() }
-
 // Spare reports whether a call of low priority keeps no other one waiting: the breaker is closed, no
 // call waits, and half of the places are free.
 func (g *Guard) Spare() bool {
-	running, waiting := g.queue.Len()
-	return g.breaker.State() == gobreaker.StateClosed && waiting == 0 && 2*running < int64(g.Config.Concurrency)
+	admitted, line := g.queue.Len()
+	return g.Breaker() == "closed" && line == 0 && 2*admitted < int64(g.Config.Concurrency)
 }

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ type offer struct {
 	q      *Queue
 	takes  time.Duration
 	places int
+	ctx    context.Context
 
 	mu     sync.Mutex
 	wg     sync.WaitGroup
@@ -38,7 +40,7 @@ func (o *offer) run(t *testing.T, lasts time.Duration) {
 
 func (o *offer) enter(t *testing.T, start time.Time) {
 	came := time.Now()
-	leave, err := o.q.Enter(t.Context())
+	leave, err := o.q.Enter(o.ctx)
 	took := time.Since(came)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -72,7 +74,7 @@ func TestQueueInOverload(t *testing.T) {
 				if testenv.Long() {
 					lasts = 10 * time.Second
 				}
-				o := &offer{q: NewQueue(places, 1024, time.Second), takes: takes, places: places}
+				o := &offer{q: NewQueue(places, 1024, time.Second), takes: takes, places: places, ctx: t.Context()}
 				o.run(t, lasts)
 				if all := int(lasts/takes) * places; o.in < all || o.busy < all {
 					t.Errorf("%d in, %d refused, want at least %d of each", o.in, o.busy, all)

@@ -90,8 +90,8 @@ func (loads *Loads) keep(
 
 // New returns a load of a key that this host owns. The load belongs to that
 // ownership, even if it begins after the ownership has ended: a read under a later
-// ownership does not join it.
-func (loads *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.Load {
+// ownership does not join it. The origin is asked on behalf of an account.
+func (loads *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32, by *quota.Account) flight.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
 	reserved := loader.Reservation{Memory: loads.memory}
@@ -107,7 +107,7 @@ func (loads *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flig
 			return loads.Stamp()
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
-			v, took, err := loads.fetch(ctx, ns, key)
+			v, took, err := loads.fetch(quota.WithAccount(ctx, by), ns, key)
 			ns.LoadTime.Observe(took.Seconds())
 			if loader.Answered(err) {
 				ns.Loaded(took)
@@ -185,7 +185,7 @@ func (loads *Loads) Get(
 	if epoch == 0 {
 		return Moved()
 	}
-	l := loads.New(ns, key, epoch)
+	l := loads.New(ns, key, epoch, quota.AccountOf(ctx))
 	l.Fresh = q.Has(wire.Fresh)
 	l.Missing = loads.missing(l.Key)
 	ctx, cancel := context.WithTimeout(ctx, deadline-loads.Clock.Read().Boot)
@@ -265,7 +265,7 @@ func (loads *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) 
 		loads.barriers.Barred(ns.Now(), key, loads.Clock.Read().Boot) { // its result would be of no use
 		return
 	}
-	l := loads.New(ns, key, epoch)
+	l := loads.New(ns, key, epoch, nil)
 	if missing {
 		l.Missing = loads.missing(l.Key)
 	}

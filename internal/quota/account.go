@@ -125,16 +125,27 @@ func (a *Account) add(r Resource, n int64) {
 	}
 }
 
-// fair says whether the account has, with n more, no more than its fair share of some, at one of the
-// levels at least: 0 is its tenant's, 1 its process's, 2 its own. It returns the account of that level. The bytes
-// that sent has for an account count as its own.
-func (a *Account) fair(r Resource, sent *Sent, n, of int64) (level int64, at *Account) {
-	for level, at := range [...]*Account{a.up.up, a.up, a} {
-		if of /= max(1, at.up.holders[r].Load()); at.has[r].Load()+sent.of(at)+n <= of {
-			return int64(level), at
-		}
+// levels are the account's tenant, its process and the account itself.
+func (a *Account) levels() [3]*Account { return [...]*Account{a.up.up, a.up, a} }
+
+// shares returns what the account has of a kind at each level.
+func (a *Account) shares(r Resource) (shares [3]Share) {
+	for i, at := range a.levels() {
+		shares[i] = Share{at.has[r].Load(), at.up.holders[r].Load()}
 	}
-	return 0, nil
+	return shares
+}
+
+// fair says whether the account has, with n more bytes, no more than its fair share of some, at one of the
+// levels at least: 0 is its tenant's, 1 its process's, 2 its own. The bytes that sent has for an account count as its
+// own.
+func (a *Account) fair(sent *Sent, n, of int64) (level int64, ok bool) {
+	shares := a.shares(memory)
+	for i, at := range a.levels() {
+		shares[i].Has += sent.of(at) + n
+	}
+	level = int64(fairLevel(of, shares[:]...))
+	return level, level >= 0
 }
 
 // Idle says whether the account holds nothing.

@@ -154,7 +154,7 @@ func (a *Account) TakeFor(asker *Account, sent *Sent, use Use, n int64) error {
 	// What is surely refused is not charged for a moment: many such moments would have others
 	// refused.
 	if b.over(use, n) && (!b.buffers.drop() || b.over(use, n)) {
-		if _, at := asker.fair(memory, sent, own, b.free(use)); at == nil {
+		if _, ok := asker.fair(sent, own, b.free(use)); !ok {
 			b.refused[use].Add(1)
 			return asker.tooMuch()
 		}
@@ -205,8 +205,8 @@ func (a *Account) Give(use Use, n int64) { a.Force(use, -n) }
 func (a *Account) mayKeep(sent *Sent, use Use) error {
 	b := a.budget
 	free, top := b.free(use), b.max
-	level, at := a.fair(memory, sent, 0, free)
-	if at == nil {
+	level, ok := a.fair(sent, 0, free)
+	if !ok {
 		return a.tooMuch()
 	}
 	used := &b.root.has[memory]

@@ -29,20 +29,30 @@ func (r *FairQueue[K, T]) Push(of K, x T) {
 }
 
 // Pop removes the next item. The queue must not be empty.
-func (r *FairQueue[K, T]) Pop() T { return r.takeItem(0) }
+func (r *FairQueue[K, T]) Pop() T { return r.takeFrom(0, 0) }
+
+// PopIf removes the first item that matches, of the next line that has one.
+func (r *FairQueue[K, T]) PopIf(match func(T) bool) (x T, ok bool) {
+	for i, l := range r.lines {
+		if j := slices.IndexFunc(l.waits, match); j >= 0 {
+			return r.takeFrom(i, j), true
+		}
+	}
+	return x, false
+}
 
 // PopFirst removes the first item of the next line that matches, or the first one of all.
 func (r *FairQueue[K, T]) PopFirst(match func(T) bool) T {
-	return r.takeItem(max(0, slices.IndexFunc(r.lines[0].waits, match)))
+	return r.takeFrom(0, max(0, slices.IndexFunc(r.lines[0].waits, match)))
 }
 
 // PopLast removes the last item of the next line. The queue must not be empty.
-func (r *FairQueue[K, T]) PopLast() T { return r.takeItem(len(r.lines[0].waits) - 1) }
+func (r *FairQueue[K, T]) PopLast() T { return r.takeFrom(0, len(r.lines[0].waits)-1) }
 
-// takeItem removes item j of the first line, which has had its turn.
-func (r *FairQueue[K, T]) takeItem(j int) T {
+// takeFrom removes item j of line i, which has had its turn.
+func (r *FairQueue[K, T]) takeFrom(i, j int) T {
 	var zero T
-	l := r.lines[0]
+	l := r.lines[i]
 	x := l.waits[j]
 	if j == 0 {
 		l.waits[0] = zero
@@ -50,7 +60,7 @@ func (r *FairQueue[K, T]) takeItem(j int) T {
 	} else {
 		l.waits = slices.Delete(l.waits, j, j+1)
 	}
-	r.lines = slices.Delete(r.lines, 0, 1)
+	r.lines = slices.Delete(r.lines, i, i+1)
 	if len(l.waits) > 0 {
 		r.lines = append(r.lines, l)
 	}

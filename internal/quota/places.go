@@ -83,22 +83,54 @@ func (a *Account) Acquire(r Resource) *wire.Error {
 // keptConnections is how many of the last connections administrators alone may take, and at most a sixteenth.
 const keptConnections = 16
 
-// mayHold says whether the account may keep the place that it has just taken. The last places come back only by
-// themselves. So an account below its fair share may have one of them, and more while it has no more of the kind than
-// an eighth of what it leaves there. Some are for the processes alone, and some of these for the tenants.
+// mayHold says whether the account may keep the place that it has just taken.
 func (a *Account) mayHold(r Resource) bool {
 	total, taken := a.budget.Total(r), a.budget.Taken(r)
-	probes := r == Connections && a.Administers
-	if r == Connections && !probes {
+	switch {
+	case r == Connections && a.Administers:
+		return taken <= total
+	case r == Connections:
 		total -= min(keptConnections, total/16)
 	}
-	last := total / 8
-	if taken <= total-last {
+	if taken <= free(total) { // as mostly
 		return true
 	}
-	level, at := a.fair(r, nil, 0, total-last)
-	left := total - last/4*level - taken
-	return at != nil && left >= 0 && (probes || (at.has[r].Load()-1)*8 <= left)
+	shares := a.shares(r)
+	return MayHold(total, taken, shares[:]...)
+}
+
+// Share is what somebody has of a kind, and how many share what there is of it, with it.
+type Share struct{ Has, Holders int64 }
+
+// MayHold says whether somebody may keep a place of a kind that it has just taken, of which so many are taken now. The
+// shares are its tenant's, its process's and so on. The last places come back only by themselves. So who is below its
+// fair share may have one of them, and more while it has no more of the kind than an eighth of what it leaves there.
+// Some are for the processes alone, and some of these for the tenants.
+func MayHold(total, taken int64, shares ...Share) bool {
+	if taken <= free(total) {
+		return true
+	}
+	level := fairLevel(free(total), shares...)
+	if level < 0 {
+		return false
+	}
+	last := total - free(total)
+	left := total - last/4*int64(level) - taken
+	return left >= 0 && (shares[level].Has-1)*8 <= left
+}
+
+// free returns how many of some places anyone may have.
+func free(total int64) int64 { return total - total/8 }
+
+// fairLevel returns the first level at which a share is fair, or a negative number: who has it has no more than the
+// others may have.
+func fairLevel(of int64, shares ...Share) int {
+	for level, s := range shares {
+		if of /= max(1, s.Holders); s.Has <= of {
+			return level
+		}
+	}
+	return -1
 }
 
 // AcquireAnyway takes n places even if there are none left.

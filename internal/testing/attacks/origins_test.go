@@ -3,6 +3,10 @@ package attacks
 import (
 	"context"
 	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,6 +42,18 @@ var originAttacks = []attack{
 		bound:  "what a feed has in memory is bounded, and more is a gap or a flush",
 		config: lyingFeeds, lasts: longer,
 		run: func(ctx context.Context, _ *job) error { <-ctx.Done(); return nil }, // the servers attack
+	},
+	{
+		name:   "keys at which an origin fails",
+		tries:  "200 GETs a second of keys at which an honest origin fails or hangs; the victim reads others from it",
+		bound:  failsAlone,
+		config: failing, also: []also{fromOrigin}, shares: true, run: askForFailures,
+	},
+	{
+		name:   "keys at which an origin fails, of two hosts",
+		tries:  "the same on a host of two",
+		bound:  failsAlone,
+		config: failing, hosts: 2, also: []also{fromOrigin}, shares: true, run: askForFailures,
 	},
 }
 
@@ -86,6 +102,8 @@ func lyingFeeds(t testing.TB, _, dir string) string {
 	return names + feeds
 }
 
+const failsAlone = "the places of an origin in fair shares, and a breaker for each process and user"
+
 // originKinds maps each kind of origin to its part of a namespace's configuration. Its
 // arguments are an address, and a file for what is secret.
 var originKinds = map[string]string{
@@ -120,6 +138,46 @@ func liars(t testing.TB, _, dir string) string {
 		fmt.Fprintf(&b, originKinds[kind]+"}}\n%.0[1]s%.0[2]s", address, dsn)
 	}
 	return b.String()
+}
+
+// failing starts an origin that fails for some keys, and configures a namespace for it.
+func failing(t testing.TB, _, _ string) string {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/bad"):
+			w.WriteHeader(http.StatusInternalServerError)
+		case strings.HasPrefix(r.URL.Path, "/slow"):
+			<-r.Context().Done()
+		}
+	}))
+	t.Cleanup(server.Close)
+	return fmt.Sprintf("namespaces: {web: {limits: {timeout: 500ms}, origin: {http: {url: %q}}}}\n", server.URL+"/{key}")
+}
+
+// askForFailures asks for keys of both kinds.
+func askForFailures(ctx context.Context, j *job) error {
+	c, err := open(ctx, j.victim().Socket, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	go func() { _, _ = io.Copy(io.Discard, c) }() // ends with the connection
+	for n := 0; ctx.Err() == nil; n++ {
+		for _, kind := range []string{"bad", "slow"} {
+			if _, err := c.send(wire.OpGet, 3000, "web", fmt.Appendf(nil, "%s%d-%d", kind, j.Round, n)); err != nil {
+				return err
+			}
+			j.count.Add(1)
+		}
+		rest(ctx, 10*time.Millisecond)
+	}
+	return nil
+}
+
+// fromOrigin reads a new key of the same origin.
+func fromOrigin(ctx context.Context, v *victim, n int) error {
+	_, err := v.ask(ctx, wire.OK, wire.OpGet, "web", fmt.Appendf(nil, "good%d-%d", n, mathrand.Uint64()))
+	return err
 }
 
 // lie requests keys from the origins.

@@ -42,7 +42,7 @@ func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 		ctx := context.Background()
 		key, h := keyOwnedBy(a, "key")
 		ns := a.s.engine.Namespaces.Lookup(session.DefaultNamespace)
-		load := a.s.engine.Loads.New(ns, ns.Key(key), a.s.engine.Node.OwnershipEpoch(h.Partition()))
+		load := a.s.engine.Loads.New(ns, ns.Key(key), a.s.engine.Node.OwnershipEpoch(h.Partition()), nil)
 		weight := a.s.cfg.Weight
 		a.s.engine.Node.SetWeight(0)
 		w.awaitOwned(b, h.Partition())
