@@ -259,7 +259,7 @@ func TestUnreceivedDescriptors(t *testing.T) {
 	}
 	places := func() cachesidecar.ShareStats { return share("descriptors") }
 	limit := places().Limit
-	most := limit - limit/4
+	most := limit - limit/16 // half of the last eighth is not for further connections
 	ask := wire.AppendRequest(wire.AppendRequest(nil, helloRequest()), &wire.Request{ID: 2, Op: wire.OpShared})
 	ask = wire.AppendRequest(wire.AppendRequest(ask, &wire.Request{ID: 3, Op: wire.OpShared}), &wire.Request{ID: 4, Op: wire.OpPing})
 	var hogs []*conn

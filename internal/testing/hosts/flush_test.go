@@ -360,7 +360,7 @@ func TestVirtualFlushesAreShared(t *testing.T) {
 		if n := len(b.s.engine.Namespaces.Floors()); n != flushed {
 			t.Errorf("another host remembers %d of %d", n, flushed)
 		}
-		for i := range 20 {
+		for i := range 8 {
 			if err := flushAs(a, other, fmt.Sprint("other", i)); err != nil {
 				t.Fatalf("another user: %v", err)
 			}
