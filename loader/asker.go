@@ -93,7 +93,7 @@ func (who *askers) nameWithin(tenant, process string) (string, string) {
 	}
 	share := quota.Share{Has: int64(processes + 1), Holders: int64(tenants)}
 	switch {
-	case quota.MayHold(maxAskers, int64(who.processes+1), share):
+	case quota.LastPlaces.MayHold(maxAskers, int64(who.processes+1), share):
 		return tenant, process
 	case t != nil:
 		return tenant, ""

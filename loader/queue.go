@@ -12,7 +12,7 @@ import (
 
 // Queue admits a number of callers at once. The other callers wait. Tenants take turns, and so do the processes of a
 // tenant; the callers of a process are admitted in order of arrival. Both the time and the number of waiting callers
-// are limited. Places and waiting places are in fair shares (quota.MayHold), unless one process alone has asked lately.
+// are limited. Places and waiting places are in fair shares (quota.Last), unless one process alone has asked lately.
 //
 // A queue that does not get empty is of no use: it makes all callers wait, and admits no
 // more of them. So a process whose callers have waited for a tenth of the maximum wait, and are its part of its
@@ -81,7 +81,7 @@ func (q *Queue) takeLocked(a *asker, kind int, now time.Time) bool {
 	a.count(kind, 1)
 	taken := q.askers.all.has[kind]
 	if taken <= q.most[kind] && (q.askers.isAlone(now) ||
-		quota.MayHold(q.most[kind], taken, a.up.share(kind), a.share(kind))) {
+		quota.LastPlaces.MayHold(q.most[kind], taken, a.up.share(kind), a.share(kind))) {
 		return true
 	}
 	a.count(kind, -1)

@@ -17,7 +17,7 @@
 //	FairQueue   a queue in which tenants take turns
 //	Resource    a kind of place
 //	OldestOfMost which of a few strangers makes room for one more
-//	MayHold     the rule of the last places, for package loader too
+//	Last        the rule of the last places, for package loader too
 //
 // The package starts no goroutine. No call waits but BeginTurn and Held.Copy. All functions may be
 // called concurrently, but those of FairQueue and Sent.

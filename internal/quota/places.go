@@ -92,35 +92,51 @@ func (a *Account) mayHold(r Resource) bool {
 	case r == Connections:
 		total -= min(keptConnections, total/16)
 	}
-	if taken <= free(total) { // as mostly
+	last := &LastPlaces
+	if r == Namespaces || r == Flushes { // an app has all its names, and has them for long
+		last = &lastNames
+	}
+	if taken <= last.free(total) { // as mostly
 		return true
 	}
 	shares := a.shares(r)
-	return MayHold(total, taken, shares[:]...)
+	return last.MayHold(total, taken, shares[:]...)
 }
+
+// Last says how the last places of a kind are kept for who has few.
+type Last struct {
+	part      int64 // one place in so many is one of them
+	has, left int64 // who has so many leaves so many of them, at least
+}
+
+// The last places, and the last names.
+var (
+	LastPlaces = Last{part: 8, has: 1, left: 8}
+	lastNames  = Last{part: 4, has: 3, left: 1}
+)
 
 // Share is what somebody has of a kind, and how many share what there is of it, with it.
 type Share struct{ Has, Holders int64 }
 
 // MayHold says whether somebody may keep a place of a kind that it has just taken, of which so many are taken now. The
 // shares are its tenant's, its process's and so on. The last places come back only by themselves. So who is below its
-// fair share may have one of them, and more while it has no more of the kind than an eighth of what it leaves there.
+// fair share may have one of them, and more while it has no more of the kind than a part of what it leaves there.
 // Some are for the processes alone, and some of these for the tenants.
-func MayHold(total, taken int64, shares ...Share) bool {
-	if taken <= free(total) {
+func (l *Last) MayHold(total, taken int64, shares ...Share) bool {
+	free := l.free(total)
+	if taken <= free {
 		return true
 	}
-	level := fairLevel(free(total), shares...)
+	level := fairLevel(free, shares...)
 	if level < 0 {
 		return false
 	}
-	last := total - free(total)
-	left := total - last/4*int64(level) - taken
-	return left >= 0 && (shares[level].Has-1)*8 <= left
+	left := total - (total-free)/4*int64(level) - taken
+	return left >= 0 && (shares[level].Has-1)*l.left <= left*l.has
 }
 
 // free returns how many of some places anyone may have.
-func free(total int64) int64 { return total - total/8 }
+func (l *Last) free(total int64) int64 { return total - total/l.part }
 
 // fairLevel returns the first level at which a share is fair, or a negative number: who has it has no more than the
 // others may have.

@@ -243,14 +243,14 @@ func TestEmptyNamesOfAnOwner(t *testing.T) {
 		n := 0
 		for ; ; n++ {
 			if r := set(c, fmt.Sprint("n", n)); r.Status != wire.OK {
-				if r.Status != wire.Busy || !strings.Contains(string(r.Message), "of 8 places uid 0 holds 7, this connection 7: names that max_namespaces leaves") {
+				if r.Status != wire.Busy || !strings.Contains(string(r.Message), "of 8 places uid 0 holds 6, this connection 6: names that max_namespaces leaves") {
 					t.Errorf("%s %s", r.Status, r.Message)
 				}
 				break
 			}
 		}
-		if n != 7 {
-			t.Errorf("one connection has %d of 8 names, want 7", n)
+		if n != 6 {
+			t.Errorf("one connection has %d of 8 names, want 6", n)
 		}
 		c.Call(wire.Request{Op: wire.OpDelete, Namespace: []byte("n0"), Keys: doors.Keys("k")})
 		time.Sleep(2 * namespaces.SearchEvery)

@@ -36,7 +36,7 @@ var (
 // bound limits a connection: the bytes of a value, the bytes of the rows of an answer, their
 // memory, and the time of each read and write.
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration, memory loader.Memory) {
-	build := newFrontend(c)
+	build := c.BuildFrontend // of parseDSN
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		l := &messageLimiter{r: r, w: w, maxRow: value + rowOverhead, maxRows: rows, conn: timeoutConnBelow(w)}
 		if l.conn != nil {
