@@ -122,8 +122,8 @@ type Share struct{ Has, Holders int64 }
 // shares are its tenant's, its process's and so on. The last places come back only by themselves. So who is below its
 // fair share may have one of them, and more while it has no more of the kind than a part of what it leaves there.
 // Some are for the processes alone, and some of these for the tenants.
-func (l *Last) MayHold(total, taken int64, shares ...Share) bool {
-	free := l.free(total)
+func (last *Last) MayHold(total, taken int64, shares ...Share) bool {
+	free := last.free(total)
 	if taken <= free {
 		return true
 	}
@@ -132,11 +132,11 @@ func (l *Last) MayHold(total, taken int64, shares ...Share) bool {
 		return false
 	}
 	left := total - (total-free)/4*int64(level) - taken
-	return left >= 0 && (shares[level].Has-1)*l.left <= left*l.has
+	return left >= 0 && (shares[level].Has-1)*last.left <= left*last.has
 }
 
 // free returns how many of some places anyone may have.
-func (l *Last) free(total int64) int64 { return total - total/l.part }
+func (last *Last) free(total int64) int64 { return total - total/last.part }
 
 // fairLevel returns the first level at which a share is fair, or a negative number: who has it has no more than the
 // others may have.
