@@ -110,6 +110,7 @@ func TestPlacesInTurns(t *testing.T) {
 		}
 		leave()
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if want := []string{"a1", "b4", "a2", "b4", "a3", "a1", "a2", "a1"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}

@@ -86,10 +86,7 @@ const keptConnections = 16
 // mayHold says whether the account may keep the place that it has just taken.
 func (a *Account) mayHold(r Resource) bool {
 	total, taken := a.budget.Total(r), a.budget.Taken(r)
-	switch {
-	case r == Connections && a.Administers:
-		return taken <= total
-	case r == Connections:
+	if r == Connections && !a.Administers {
 		total -= min(keptConnections, total/16)
 	}
 	last := &LastPlaces
