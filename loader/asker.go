@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 )
 
-// asker is who asks an origin: a process, the tenant above it, or all tenants together. It is known by the names of its
-// account. What the host does for itself has the name "" at both levels. The lock of the Queue guards all fields.
+// asker is a caller of an origin: a process, the tenant above it, or all tenants together. It is known by the names of
+// its account. What the host does for itself has the name "" at both levels. The lock of the Queue guards all fields.
 type asker struct {
 	up    *asker
 	name  string
@@ -55,45 +55,45 @@ type askers struct {
 	before    time.Time // when another one than the last asked last
 }
 
-// askNow notes that the one asks who a context is for.
-func (who *askers) askNow(ctx context.Context, now time.Time) *asker {
+// askNow notes that the process of a context asks.
+func (list *askers) askNow(ctx context.Context, now time.Time) *asker {
 	tenant, process := quota.AccountOf(ctx).Names()
-	a := who.find(tenant, process)
+	a := list.find(tenant, process)
 	if a == nil {
-		who.forgetIdle(now)
-		a = who.add(who.nameWithin(tenant, process))
+		list.forgetIdle(now)
+		a = list.add(list.nameWithin(tenant, process))
 	}
-	if a.up.name != "" && a != who.last {
-		if who.last != nil {
-			who.before = who.last.used
+	if a.up.name != "" && a != list.last {
+		if list.last != nil {
+			list.before = list.last.used
 		}
-		who.last = a
+		list.last = a
 	}
 	a.used = now
 	return a
 }
 
 // isAlone says whether one process at most has asked lately, but for the host itself.
-func (who *askers) isAlone(now time.Time) bool { return now.Sub(who.before) >= lately }
+func (list *askers) isAlone(now time.Time) bool { return now.Sub(list.before) >= lately }
 
-func (who *askers) find(tenant, process string) *asker {
-	if t := who.all.below[tenant]; t != nil {
+func (list *askers) find(tenant, process string) *asker {
+	if t := list.all.below[tenant]; t != nil {
 		return t.below[process]
 	}
 	return nil
 }
 
 // nameWithin returns the names under which a new process is known. The bound is shared like places.
-func (who *askers) nameWithin(tenant, process string) (string, string) {
+func (list *askers) nameWithin(tenant, process string) (string, string) {
 	var processes int
-	tenants := len(who.all.below) + 1
-	t := who.all.below[tenant]
+	tenants := len(list.all.below) + 1
+	t := list.all.below[tenant]
 	if t != nil {
 		processes, tenants = len(t.below), tenants-1
 	}
 	share := quota.Share{Has: int64(processes + 1), Holders: int64(tenants)}
 	switch {
-	case quota.LastPlaces.MayHold(maxAskers, int64(who.processes+1), share):
+	case quota.LastPlaces.MayHold(maxAskers, int64(list.processes+1), share):
 		return tenant, process
 	case t != nil:
 		return tenant, ""
@@ -101,12 +101,12 @@ func (who *askers) nameWithin(tenant, process string) (string, string) {
 	return others, ""
 }
 
-func (who *askers) add(tenant, process string) *asker {
-	if a := who.find(tenant, process); a != nil {
+func (list *askers) add(tenant, process string) *asker {
+	if a := list.find(tenant, process); a != nil {
 		return a
 	}
-	who.processes++
-	return who.all.add(tenant).add(process)
+	list.processes++
+	return list.all.add(tenant).add(process)
 }
 
 func (a *asker) add(name string) *asker {
@@ -122,15 +122,15 @@ func (a *asker) add(name string) *asker {
 }
 
 // forgetIdle forgets the processes that have nothing and have not asked lately, but for those with an open breaker.
-func (who *askers) forgetIdle(now time.Time) {
-	for _, t := range who.all.below {
+func (list *askers) forgetIdle(now time.Time) {
+	for _, t := range list.all.below {
 		before := len(t.below)
 		maps.DeleteFunc(t.below, func(_ string, a *asker) bool {
 			return now.Sub(a.used) >= lately && a.has == [kinds]int64{} && a.state() != gobreaker.StateOpen
 		})
-		who.processes -= before - len(t.below)
+		list.processes -= before - len(t.below)
 	}
-	maps.DeleteFunc(who.all.below, func(_ string, t *asker) bool {
+	maps.DeleteFunc(list.all.below, func(_ string, t *asker) bool {
 		return len(t.below) == 0 && t.state() != gobreaker.StateOpen
 	})
 }

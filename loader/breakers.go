@@ -9,8 +9,9 @@ import (
 
 // A Guard has breakers at three levels: for a process, for its tenant, and for all. That of a process opens after
 // failures in a row of its own; the others only if at least two processes, or two tenants, have failed since the last
-// success. A failure counts at a higher level only if the breaker below was closed when its call began. So who asks for
-// keys at which the origin fails opens the own breaker, and keeps no other one open. A success counts at all levels.
+// success. A failure counts at a higher level only if the breaker below was closed when its call began. So a process
+// that asks for keys at which the origin fails opens its own breaker, and keeps no other one open. A success counts at
+// all levels.
 
 // breakerOf returns the breaker of an asker. The lock of the queue is held.
 func (g *Guard) breakerOf(a *asker) *gobreaker.TwoStepCircuitBreaker[struct{}] {
@@ -114,18 +115,18 @@ func (g *Guard) allow(a *asker) (done func(outcome error), err error) {
 }
 
 // Breaker returns the state of the breaker now: "closed", "open" or "half-open". That is the state of the breaker for
-// all; but if it lets calls begin, and the breakers of all who have asked lately do not, it is theirs. A
+// all; but if it lets calls begin, and the breakers of all that have asked lately do not, it is theirs. A
 // breaker is half-open as soon as its open time is over, with or without a call.
 func (g *Guard) Breaker() string {
 	q := g.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	who, now := &q.askers, time.Now()
-	all := who.all.state()
+	list, now := &q.askers, time.Now()
+	all := list.all.state()
 	worst := all
-	for _, t := range who.all.below {
+	for _, t := range list.all.below {
 		for _, a := range t.below {
-			if a != who.last && who.last != nil && (t.name == "" || now.Sub(a.used) >= lately) {
+			if a != list.last && list.last != nil && (t.name == "" || now.Sub(a.used) >= lately) {
 				continue
 			}
 			state := max(t.state(), a.state())

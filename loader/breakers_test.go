@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
 )
 
-// crowd is a guard before an origin that fails for the key "bad", and who asks it.
+// crowd is a guard before an origin that fails for the key "bad", and its callers.
 type crowd struct {
 	t *testing.T
 	*Guard
@@ -31,16 +31,16 @@ func newCrowd(t *testing.T) *crowd {
 }
 
 // asks has a process, such as "uid 1/pid 2", ask for a key, and checks the error.
-func (c *crowd) asks(who, key string, want error) error {
+func (c *crowd) asks(caller, key string, want error) error {
 	c.t.Helper()
-	tenant, process, _ := strings.Cut(who, "/")
+	tenant, process, _ := strings.Cut(caller, "/")
 	ctx := c.t.Context()
-	if who != "" {
+	if caller != "" {
 		ctx = as(c.t, tenant, process)
 	}
 	_, err := c.Load(ctx, []byte(key))
 	if !errors.Is(err, want) {
-		c.t.Errorf("%q asks for %s: %v, want %v", who, key, err, want)
+		c.t.Errorf("%q asks for %s: %v, want %v", caller, key, err, want)
 	}
 	return err
 }
@@ -53,7 +53,7 @@ func (c *crowd) is(state string, opened int64) {
 	}
 }
 
-// TestBreakerOfOne: the failures of one process open the breaker for it alone, whoever else asks.
+// TestBreakerOfOne: the failures of one process open the breaker for it alone, whichever others ask.
 func TestBreakerOfOne(t *testing.T) {
 	for _, other := range []string{"uid 1/pid 2", "uid 2/pid 2", ""} {
 		bubble.Test(t, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestBreakerOfOneAlone(t *testing.T) {
 	})
 }
 
-// TestOpenBreakerIsKept: who has an open breaker is not forgotten before its time.
+// TestOpenBreakerIsKept: a process with an open breaker is not forgotten before its time.
 func TestOpenBreakerIsKept(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		c := newCrowd(t)

@@ -214,7 +214,7 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	return v, err
 }
 
-// ask returns who asks, or an error if a breaker is open for it.
+// ask returns the caller, or an error if a breaker is open for it.
 func (g *Guard) ask(ctx context.Context) (*asker, error) {
 	now := time.Now()
 	g.queue.mu.Lock()

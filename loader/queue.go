@@ -44,7 +44,7 @@ func NewQueue(places, line int, wait time.Duration) *Queue {
 // Enter returns when the caller is admitted. The caller must call leave at the end. If
 // the queue is full or the wait is too long, the error wraps ErrBusy; a wait that is
 // likely to be too long is not begun. If ctx is done, Enter returns its cause. The
-// account of ctx is who asks.
+// account of ctx is the caller's.
 func (q *Queue) Enter(ctx context.Context) (leave func(), err error) {
 	a, admitted, err := q.enterNow(ctx)
 	if err == nil && admitted != nil {

@@ -135,7 +135,7 @@ func TestNoWordsOfServers(t *testing.T) {
 	testenv.Must(t, err)
 	for _, of := range []any{origins, feeds} {
 		if text := fmt.Sprint(of); len(text) > 2*len(lies)<<14 || strings.Contains(text, "s3cret") {
-			t.Errorf("who administers is shown %d bytes: %.200q", len(text), text)
+			t.Errorf("an administrator is shown %d bytes: %.200q", len(text), text)
 		}
 	}
 	log.Close(time.Minute)

@@ -248,7 +248,7 @@ func (names ownNames) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if r.ContentLength != 0 { // of a body that nobody reads: the server waits for it behind the answer
+	if r.ContentLength != 0 { // of a body that no handler reads: the server waits for it behind the answer
 		w.Header().Set("Connection", "close")
 		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
 	}

@@ -100,10 +100,10 @@ func (a *Account) mayHold(r Resource) bool {
 	return last.MayHold(total, taken, shares[:]...)
 }
 
-// Last says how the last places of a kind are kept for who has few.
+// Last says how the last places of a kind are kept for accounts that have few.
 type Last struct {
 	part      int64 // one place in so many is one of them
-	has, left int64 // who has so many leaves so many of them, at least
+	has, left int64 // an account that has so many leaves so many of them, at least
 }
 
 // The last places, and the last names.
@@ -112,13 +112,13 @@ var (
 	lastNames  = Last{part: 4, has: 3, left: 1}
 )
 
-// Share is what somebody has of a kind, and how many share what there is of it, with it.
+// Share is what an account has of a kind, and how many accounts share what there is of it, with it.
 type Share struct{ Has, Holders int64 }
 
-// MayHold says whether somebody may keep a place of a kind that it has just taken, of which so many are taken now. The
-// shares are its tenant's, its process's and so on. The last places come back only by themselves. So who is below its
-// fair share may have one of them, and more while it has no more of the kind than a part of what it leaves there.
-// Some are for the processes alone, and some of these for the tenants.
+// MayHold says whether an account may keep a place of a kind that it has just taken, of which so many are taken now.
+// The shares are its tenant's, its process's and so on. The last places come back only by themselves. So an account
+// below its fair share may have one of them, and more while it has no more of the kind than a part of what it leaves
+// there. Some are for the processes alone, and some of these for the tenants.
 func (last *Last) MayHold(total, taken int64, shares ...Share) bool {
 	free := last.free(total)
 	if taken <= free {
@@ -135,8 +135,8 @@ func (last *Last) MayHold(total, taken int64, shares ...Share) bool {
 // free returns how many of some places anyone may have.
 func (last *Last) free(total int64) int64 { return total - total/last.part }
 
-// fairLevel returns the first level at which a share is fair, or a negative number: who has it has no more than the
-// others may have.
+// fairLevel returns the first level at which a share is fair, or a negative number: that account has no more than
+// the others may have.
 func fairLevel(of int64, shares ...Share) int {
 	for level, s := range shares {
 		if of /= max(1, s.Holders); s.Has <= of {

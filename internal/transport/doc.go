@@ -8,7 +8,7 @@
 //	Socket   writes, and the ends of a connection
 //	Input    what has been read and not consumed; when to read and when to wait
 //	Secured  TLS that behaves like a plain connection: a write takes what there is room for
-//	UserOf   who is at the other end of a connection over TCP, if that is on this host
+//	UserOf   the user at the other end of a connection over TCP, if that is on this host
 //	Answers  the connections that are written to once a batch has been read
 //
 // An idle connection waits without a buffer. A batch is one read, and the next read comes once it has

@@ -80,7 +80,7 @@ type messageLimiter struct {
 const streamBuffer = 32 << 10
 
 // beginStream says that the next request begins a stream of copied data. A message of that may have any length:
-// who reads it must read it in parts. So each Read ends with the head of a message, or with its body.
+// its reader must read it in parts. So each Read ends with the head of a message, or with its body.
 func (l *messageLimiter) beginStream() {
 	l.r, l.stream = bufio.NewReaderSize(&restingReader{r: l.r}, streamBuffer), true
 }

@@ -45,7 +45,7 @@ func challenges(c net.Conn, n string) {
 	_, _ = io.Copy(io.Discard, c)
 }
 
-// TestIterations checks that no server has this host hash a password more often than maxIterations, whoever connects.
+// TestIterations checks that no server has this host hash a password more often than maxIterations, by any log-in.
 func TestIterations(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		const dsn = "host=lies.test user=tester password=s3cret dbname=shop sslmode=disable"
