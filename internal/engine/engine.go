@@ -40,7 +40,8 @@ type Engine struct {
 	Origins  memory // of their answers
 	kept     kept
 
-	Waiting atomic.Int64 // requests that wait for another host, a load or a fill
+	Work    *quota.Window // of the apps' requests that cannot be answered in place
+	Waiting atomic.Int64  // requests that wait for another host, a load or a fill
 }
 
 // Execute answers a request from what this host has, without waiting, or with MOVED (see

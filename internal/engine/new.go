@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -28,7 +29,7 @@ func New(cfg Config) (*Engine, error) {
 			Config: cfg, Clock: cfg.Clock, HLC: kv.NewHLC(binary.BigEndian.Uint16(tag[:])),
 			self: []byte(cfg.Node), Counts: &Counts{},
 		},
-		Access: cfg.Access, Budget: cfg.Budget,
+		Access: cfg.Access, Budget: cfg.Budget, Work: quota.NewWindow(),
 	}
 	e.Deadlines = &Deadlines{clock: e.Clock, counts: e.Counts}
 	e.Deadlines.SetDefault(cfg.RequestTimeout)

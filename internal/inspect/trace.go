@@ -9,6 +9,7 @@ import (
 
 // What a call may wait for.
 const (
+	Turn      = "turn"      // its turn among requests that cannot be answered in place
 	Order     = "order"     // earlier requests of its connection for the same key
 	Owner     = "owner"     // the host that owns the key
 	Ownership = "ownership" // a host that takes the key's partition over

@@ -18,7 +18,6 @@ type Account struct {
 	holders [kinds]atomic.Int64 // accounts below that hold some
 	reads   atomic.Int64        // of a connection and of a process: see Reads
 	long    atomic.Int64        // of a process: expected length of its next answers, in bytes
-	turns   [turnKinds]*Account // of a tenant: the processes with the last turns; under the mutex of turns
 	closed  atomic.Bool         // of a connection
 
 	// Administers is set before Acquire for an administrator of the sidecar, whose probes find a connection.

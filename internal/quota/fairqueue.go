@@ -41,11 +41,6 @@ func (r *FairQueue[K, T]) PopIf(match func(T) bool) (x T, ok bool) {
 	return x, false
 }
 
-// PopFirst removes the first item of the next line that matches, or the first one of all.
-func (r *FairQueue[K, T]) PopFirst(match func(T) bool) T {
-	return r.takeFrom(0, max(0, slices.IndexFunc(r.lines[0].waits, match)))
-}
-
 // PopLast removes the last item of the next line. The queue must not be empty.
 func (r *FairQueue[K, T]) PopLast() T { return r.takeFrom(0, len(r.lines[0].waits)-1) }
 
@@ -76,4 +71,39 @@ func (r *FairQueue[K, T]) Remove(match func(T) bool) {
 		r.n -= n - len(l.waits)
 	}
 	r.lines = slices.DeleteFunc(r.lines, func(l *waitLine[K, T]) bool { return len(l.waits) == 0 })
+}
+
+// AccountQueue is a queue of requests. The tenants take turns, and so do the processes of a tenant.
+type AccountQueue[T any] struct {
+	tenants   FairQueue[*Account, *Account] // each as often as its processes have items
+	processes map[*Account]*FairQueue[*Account, T]
+}
+
+// Len returns the number of items that wait.
+func (q *AccountQueue[T]) Len() int { return q.tenants.Len() }
+
+// Push puts x at the end of the line of the process above a connection's account.
+func (q *AccountQueue[T]) Push(of *Account, x T) {
+	tenant := of.up.up
+	line := q.processes[tenant]
+	if line == nil {
+		if q.processes == nil {
+			q.processes = map[*Account]*FairQueue[*Account, T]{}
+		}
+		line = &FairQueue[*Account, T]{}
+		q.processes[tenant] = line
+	}
+	line.Push(of.up, x)
+	q.tenants.Push(tenant, tenant)
+}
+
+// Pop removes the next item. The queue must not be empty.
+func (q *AccountQueue[T]) Pop() T {
+	tenant := q.tenants.Pop()
+	line := q.processes[tenant]
+	x := line.Pop()
+	if line.Len() == 0 {
+		delete(q.processes, tenant)
+	}
+	return x
 }

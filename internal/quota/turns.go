@@ -22,12 +22,7 @@ const (
 type turns struct {
 	mu    sync.Mutex
 	runs  int
-	waits FairQueue[*Account, turnWait] // by tenant
-}
-
-type turnWait struct {
-	process *Account
-	turn    chan struct{}
+	waits AccountQueue[chan struct{}]
 }
 
 // LongCopy is from how many bytes on a request waits for its turn. So many are copied within some
@@ -58,10 +53,10 @@ func (a *Account) BeginTurn(kind Turn) {
 		t.mu.Unlock()
 		return
 	}
-	w := turnWait{a.up, make(chan struct{})}
-	t.waits.Push(a.up.up, w)
+	turn := make(chan struct{})
+	t.waits.Push(a, turn)
 	t.mu.Unlock()
-	<-w.turn
+	<-turn
 }
 
 // EndTurn ends a turn, and begins that of another request.
@@ -73,9 +68,7 @@ func (a *Account) EndTurn(kind Turn) {
 		t.runs--
 		return
 	}
-	w := t.waits.PopFirst(func(w turnWait) bool { return w.process != w.process.up.turns[kind] })
-	w.process.up.turns[kind] = w.process
-	close(w.turn)
+	close(t.waits.Pop())
 }
 
 // WaitingTurns returns how many requests wait for their turn.

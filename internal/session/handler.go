@@ -24,6 +24,7 @@ type Handler struct {
 
 	watching atomic.Int64 // WATCHes that wait
 	leasing  atomic.Int64 // LEASEs that wait, anywhere
+	queued   atomic.Int64 // work of requests that wait for their turn
 }
 
 func (c *Handler) nameOf(q *wire.Request) []byte {

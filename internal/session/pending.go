@@ -1,8 +1,10 @@
 package session
 
 import (
+	"time"
 	"unsafe"
 
+	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
@@ -39,24 +41,46 @@ func (c *Handler) later(conn *server.Conn) {
 		p.fills = c.tokens.takeToken(p.Request.Token) // the request has it now, and not the end of the connection
 	}
 	c.Names.Release() // the request may wait for others to end
-	if !p.mayWait() {
-		if err := p.takeStack(); err != nil { // with the other answers of the batch
-			r := wire.ErrorReply(err)
-			conn.Out = p.endRequest(conn.Out, &r)
-			return
-		}
-	}
 	var room func() bool
-	if p.awaited && !p.By.Awaits() {
-		room = p.By.Awaits
+	if !p.hasRoom() {
+		room = p.hasRoom
 	}
 	stands := conn.Begin(room)
 	switch {
 	case !stands && p.Request.OnlyReads():
 		conn.Run(p.dropped)
-	case !p.waits():
+	case !p.waits() && p.begins():
 		p.start()
 	}
+}
+
+// maxQueued bounds the work of one connection that waits for its turn. The connection is not read from then on.
+const maxQueued = 256
+
+// hasRoom says whether there is room for the answer, and to wait for a turn.
+func (p *Pending) hasRoom() bool {
+	return (!p.awaited || p.By.Awaits()) && p.handler.queued.Load() < maxQueued
+}
+
+// begins says whether the request's work begins now. If it does not, it does once it has its turn. Requests of other
+// hosts have had theirs there.
+func (p *Pending) begins() bool {
+	if p.Session.from.Node != "" {
+		return true
+	}
+	size := workOf(&p.Request)
+	now := p.Session.Core.Work.Begin(&p.work, p.By, size, p)
+	if !now {
+		p.handler.queued.Add(int64(size))
+	}
+	return now
+}
+
+// TurnCame begins a request that has waited for its turn.
+func (p *Pending) TurnCame(waited time.Duration) {
+	p.handler.queued.Add(int64(-workOf(&p.Request)))
+	p.Trace.Add(inspect.Turn, "", waited)
+	p.start()
 }
 
 // start serves the request on a goroutine of its own, if there is memory for it. Else the request is

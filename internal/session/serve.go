@@ -76,9 +76,11 @@ func (c *Handler) Oversized(conn *server.Conn, beginning []byte, length int, why
 func (c *Handler) Serve(conn *server.Conn, frames [][]byte) error {
 	defer c.Tally.Flush() // before the answers go: a client with an answer finds it counted
 	keys, writes := 0, 0
+	asked := false // by apps of another host
 	for i, frame := range frames {
 		q := &c.Reqs[i]
 		c.errs[i] = wire.DecodeRequest(frame, q)
+		asked = asked || q.By != 0
 		if len(frames) < WarmFrom || q.Key == nil || !c.hello {
 			continue
 		}
@@ -89,6 +91,9 @@ func (c *Handler) Serve(conn *server.Conn, frames [][]byte) error {
 				writes++
 			}
 		}
+	}
+	if asked && c.from.Node != "" {
+		c.Core.Work.Share()
 	}
 	c.LookAhead(keys, writes)
 	for i, frame := range frames {

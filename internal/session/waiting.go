@@ -26,6 +26,7 @@ type Waiting struct {
 	Held             quota.Held    // bytes that By has for it
 	Since            time.Duration // when the request was read, on the boot clock
 	turn             turn
+	work             quota.Work
 	chargedForAnswer int  // bytes of Held: taken for the answer before End
 	awaited          bool // the account counts it as a read; Request may become another one
 }
@@ -106,6 +107,9 @@ func (w *Waiting) Serve() wire.Reply {
 	return r
 }
 
+// workOf returns the work of a request, for a quota.Window: 64 keys of one request are as much as four requests.
+func workOf(q *wire.Request) int { return 1 + len(q.Keys)/16 }
+
 // End counts the request and gives its place up. Its answer takes memory before it is made, which is
 // given back with the rest of what the request holds: many requests may get one long value at once.
 // Without memory the reply is BUSY.
@@ -119,6 +123,7 @@ func (w *Waiting) End(r *wire.Reply) {
 	s.Count(&w.Request, r)
 	w.noteSlow(r)
 	w.turn.leave()
+	w.work.End()
 	s.Core.Waiting.Add(-1)
 	w.By.Release(quota.Waiting)
 	if w.awaited {

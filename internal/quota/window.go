@@ -1,0 +1,205 @@
+package quota
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Window bounds the work of requests that cannot be answered in place: of their goroutines, of the calls that these
+// make, and of the hosts that are asked. Without it one process would have thousands of requests under way before
+// each of another process: the processors, and the connections between hosts, serve in the order of arrival.
+//
+// While one process alone has work under way, a thousand requests may be. Once another process has some too, few may
+// be, and the rest takes turns. A process with nothing under way hardly ever waits.
+//
+// A request that is under way for long waits for something slow: an origin, or a host that does not answer. It
+// counts no more from then on, so that it keeps no others from their turns.
+type Window struct {
+	few int // how much may be under way of more than one process
+
+	mu         sync.Mutex
+	young, old *generation
+	queue      AccountQueue[*Work]
+	ages       bool      // a timer is set: see age
+	shared     time.Time // few may be under way until then
+}
+
+// generation is the work that has begun within some time, and that counts.
+type generation struct {
+	size int
+	of   map[*Account]int // requests of each process
+}
+
+// Work is the work of one request in a Window. The zero value has none.
+type Work struct {
+	window  *Window
+	process *Account
+	size    int
+	in      *generation // nil: it waits
+	waiter  Waiter
+	since   time.Time // when it began to wait
+}
+
+// Waiter is told, once, that it is its turn, and how long it has waited for that. TurnCame must not wait.
+type Waiter interface{ TurnCame(waited time.Duration) }
+
+// The bounds of a window.
+const (
+	aloneWork   = 1024                  // under way, of one process alone
+	processWork = 32                    // under way of more processes, for each processor
+	longWork    = 10 * time.Millisecond // work counts for twice as long, at most
+	sharedTime  = time.Second           // since more than one process has last had work under way
+)
+
+// NewWindow returns a window that suits the processors.
+func NewWindow() *Window {
+	return &Window{few: processWork * runtime.GOMAXPROCS(0), young: newGeneration(), old: newGeneration()}
+}
+
+func newGeneration() *generation { return &generation{of: map[*Account]int{}} }
+
+// Begin begins the work k of an account's request, and returns true. Or it returns false, and waiter is told once it is
+// the request's turn. size is 1 for the work of one key; more than may be under way counts as that. A nil account is
+// this process, which never waits. End ends the work.
+func (w *Window) Begin(k *Work, by *Account, size int, waiter Waiter) (now bool) {
+	if by == nil {
+		return true
+	}
+	*k = Work{window: w, process: by.Process(), size: min(size, w.few), waiter: waiter}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.young.of[k.process] + w.old.of[k.process]
+	if w.young.others(k.process) || w.old.others(k.process) {
+		w.shared = time.Now().Add(sharedTime)
+	}
+	used, most := w.used(), w.most()
+	if n == 0 && used < 2*most || w.queue.Len() == 0 && used+k.size <= most {
+		w.take(k)
+		return true
+	}
+	k.since = time.Now()
+	w.queue.Push(by, k)
+	w.ageLater()
+	return false
+}
+
+// Wait begins the work of an account's request, and returns once it is its turn.
+func (w *Window) Wait(k *Work, by *Account, size int) {
+	if t := make(turnCame, 1); !w.Begin(k, by, size, t) {
+		<-t
+	}
+}
+
+type turnCame chan struct{}
+
+func (t turnCame) TurnCame(time.Duration) { close(t) }
+
+// End ends the work, and begins that of others.
+func (k *Work) End() {
+	w := k.window
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	k.in.leave(k)
+	k.window = nil
+	next := w.next()
+	w.mu.Unlock()
+	beginAll(next)
+}
+
+// Share notes that apps of another host ask this one: their requests are not to find thousands under way either.
+func (w *Window) Share() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.used() > 0 {
+		w.shared = time.Now().Add(sharedTime)
+	}
+}
+
+// Waiting returns how many requests wait for their turn.
+func (w *Window) Waiting() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.queue.Len()
+}
+
+// The rest is called with the lock held.
+
+func (w *Window) used() int { return w.young.size + w.old.size }
+
+// most returns how much may be under way now.
+func (w *Window) most() int {
+	if !w.shared.IsZero() && time.Now().Before(w.shared) {
+		return w.few
+	}
+	w.shared = time.Time{}
+	return aloneWork
+}
+
+func (w *Window) take(k *Work) {
+	k.in = w.young
+	k.in.size += k.size
+	k.in.of[k.process]++
+}
+
+func (g *generation) leave(k *Work) {
+	g.size -= k.size
+	if g.of[k.process]--; g.of[k.process] == 0 {
+		delete(g.of, k.process)
+	}
+}
+
+// others says whether it has work of another process.
+func (g *generation) others(process *Account) bool {
+	return len(g.of) > 1 || len(g.of) == 1 && g.of[process] == 0
+}
+
+// next returns the work whose turn it is, once half of the window is free: many requests that begin together go to
+// another host in one write.
+func (w *Window) next() (list []*Work) {
+	if w.queue.Len() == 0 {
+		return nil
+	}
+	most := w.most()
+	if w.used() > most/2 {
+		return nil
+	}
+	for w.queue.Len() > 0 && w.used() < most {
+		k := w.queue.Pop()
+		w.take(k)
+		list = append(list, k)
+	}
+	return list
+}
+
+// beginAll begins work. The lock is not held.
+func beginAll(list []*Work) {
+	if len(list) == 0 {
+		return
+	}
+	now := time.Now()
+	for _, k := range list {
+		k.waiter.TurnCame(now.Sub(k.since))
+	}
+}
+
+// ageLater has age called, while requests wait.
+func (w *Window) ageLater() {
+	if !w.ages && w.queue.Len() > 0 {
+		w.ages = true
+		time.AfterFunc(longWork, w.age)
+	}
+}
+
+// age begins another generation; the old one counts no more.
+func (w *Window) age() {
+	w.mu.Lock()
+	w.old, w.young = w.young, newGeneration()
+	w.ages = false
+	next := w.next()
+	w.ageLater()
+	w.mu.Unlock()
+	beginAll(next)
+}
