@@ -40,6 +40,8 @@ type Engine struct {
 	Origins  memory // of their answers
 	kept     kept
 
+	leaseTimes leaseTimes
+
 	Work    *quota.Window // of the apps' requests that cannot be answered in place
 	Waiting atomic.Int64  // requests that wait for another host, a load or a fill
 }

@@ -41,6 +41,8 @@ type Wait struct {
 	until time.Duration // the present call of the owner is given up, on the boot clock
 	lease flight.LeaseWaiter
 	over  func() // a LEASE has its reply
+	ends  time.Time
+	place int // of a LEASE in Engine.leaseTimes; -1: none
 }
 
 // Asker is told the reply to its request once. MOVED means that a GET must go the slow way, and that a
@@ -176,12 +178,16 @@ func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, wa
 		w.Asker.Tell(&a, e.Tokens.outcome(ns, key, g, err))
 		later(a.Write)
 	}
-	ctx, cancel := context.WithTimeout(w.Reading, w.Deadline-now)
-	stop := context.AfterFunc(ctx, w.giveUp)
+	stop := context.AfterFunc(w.Reading, func() {
+		var a transport.Answers
+		w.giveUp(&a)
+		a.Write()
+	})
 	w.over = func() {
 		stop()
-		cancel()
+		e.leaseTimes.remove(w)
 	}
+	e.leaseTimes.add(w, w.Deadline-now)
 	grant, waits, err := e.LeaseTokens.Queue(claim, &w.lease)
 	if waits {
 		return wire.Reply{}, true
@@ -191,12 +197,10 @@ func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, wa
 }
 
 // giveUp makes a LEASE give up, unless it has been told its reply.
-func (wait *Wait) giveUp() {
+func (wait *Wait) giveUp(a *transport.Answers) {
 	if !wait.e.LeaseTokens.Leave(&wait.lease) {
 		return
 	}
 	wait.over()
-	var a transport.Answers
-	wait.Asker.Tell(&a, wire.ErrorReply(waitedInVain))
-	a.Write()
+	wait.Asker.Tell(a, wire.ErrorReply(waitedInVain))
 }

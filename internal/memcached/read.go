@@ -119,6 +119,7 @@ func (t *handler) getLater(conn *server.Conn, cmd *command, key []byte) {
 		if t.wait(conn); conn.Lost() {
 			return
 		}
+		conn.Rest()
 	}
 }
 

@@ -74,7 +74,7 @@ func (t *handler) askAhead(conn *server.Conn) {
 		a.over = make(chan struct{})
 		t.begun[i] = a
 		go func() { // ends with its request: finish or giveUp waits for it
-			a.reply = a.Serve()
+			a.reply = a.ServeInTurn()
 			conn.Free(server.Waits)
 			close(a.over)
 		}()
@@ -99,7 +99,7 @@ func (t *handler) await(conn *server.Conn, a *delayed) error {
 	last := t.at == t.commands-1 && !t.form.more
 	err := conn.Wait(last, func() {
 		if a.over == nil {
-			a.reply = a.Serve()
+			a.reply = a.ServeInTurn()
 		} else {
 			<-a.over
 		}

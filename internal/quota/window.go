@@ -84,16 +84,18 @@ func (w *Window) Begin(k *Work, by *Account, size int, waiter Waiter) (now bool)
 	return false
 }
 
-// Wait begins the work of an account's request, and returns once it is its turn.
-func (w *Window) Wait(k *Work, by *Account, size int) {
-	if t := make(turnCame, 1); !w.Begin(k, by, size, t) {
-		<-t
+// Wait begins the work of an account's request once it is its turn, and returns how long it has waited for that.
+func (w *Window) Wait(k *Work, by *Account, size int) (waited time.Duration) {
+	signal := make(turnSignal, 1)
+	if w.Begin(k, by, size, signal) {
+		return 0
 	}
+	return <-signal
 }
 
-type turnCame chan struct{}
+type turnSignal chan time.Duration
 
-func (t turnCame) TurnCame(time.Duration) { close(t) }
+func (signal turnSignal) TurnCame(waited time.Duration) { signal <- waited }
 
 // End ends the work, and begins that of others.
 func (k *Work) End() {

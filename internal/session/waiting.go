@@ -80,6 +80,13 @@ func (ss *Session) awaited(q *wire.Request) bool {
 	return ss.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
 }
 
+// ServeInTurn serves the request on the caller's goroutine, once it is its turn.
+func (w *Waiting) ServeInTurn() wire.Reply {
+	w.Trace.Add(inspect.Turn, "", w.Session.Core.Work.Wait(&w.work, w.By, workOf(&w.Request)))
+	defer w.work.End()
+	return w.Serve()
+}
+
 // Serve serves the request, on the caller's goroutine.
 func (w *Waiting) Serve() wire.Reply {
 	s := w.Session

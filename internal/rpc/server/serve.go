@@ -203,13 +203,19 @@ func (c *Conn) takeRest() {
 	sched.Yield()
 }
 
+// Rest has the reader rest between the parts of a long request, as it does between requests, if its time slice is
+// over. The handler calls it, and holds nothing meanwhile.
+func (c *Conn) Rest() {
+	if c.slice.Over() {
+		c.takeRest()
+	}
+}
+
 // serveFrames serves some frames, and yields the processor if it is time to.
 func (c *Conn) serveFrames(frames [][]byte) error {
 	err := c.handler.Serve(c, frames)
 	c.sendCalls()
-	if c.slice.Over() {
-		c.takeRest()
-	}
+	c.Rest()
 	if err == nil && (c.lost != nil || len(c.Out) >= transport.BufferSize/2) {
 		err = c.flush()
 	}
