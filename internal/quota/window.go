@@ -11,7 +11,7 @@ import (
 // each of another process: the processors, and the connections between hosts, serve in the order of arrival.
 //
 // While one process alone has work under way, a thousand requests may be. Once another process has some too, few may
-// be, and the rest takes turns. A process with nothing under way hardly ever waits.
+// be, and the rest takes turns. As few again are kept for processes with nothing under way, which so hardly ever wait.
 //
 // A request that is under way for long waits for something slow: an origin, or a host that does not answer. It
 // counts no more from then on, so that it keeps no others from their turns.
@@ -27,8 +27,8 @@ type Window struct {
 
 // generation is the work that has begun within some time, and that counts.
 type generation struct {
-	size int
-	of   map[*Account]int // requests of each process
+	size, first int              // of all requests; of those that were their process's first
+	of          map[*Account]int // requests of each process
 }
 
 // Work is the work of one request in a Window. The zero value has none.
@@ -36,6 +36,7 @@ type Work struct {
 	window  *Window
 	process *Account
 	size    int
+	first   bool        // in a place that is kept for a process with nothing under way
 	in      *generation // nil: it waits
 	waiter  Waiter
 	since   time.Time // when it began to wait
@@ -69,19 +70,21 @@ func (w *Window) Begin(k *Work, by *Account, size int, waiter Waiter) (now bool)
 	*k = Work{window: w, process: by.Process(), size: min(size, w.few), waiter: waiter}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := w.young.of[k.process] + w.old.of[k.process]
 	if w.young.others(k.process) || w.old.others(k.process) {
 		w.shared = time.Now().Add(sharedTime)
 	}
-	used, most := w.used(), w.most()
-	if n == 0 && used < 2*most || w.queue.Len() == 0 && used+k.size <= most {
-		w.take(k)
-		return true
+	switch {
+	case w.queue.Len() == 0 && w.used()+k.size <= w.most():
+	case w.young.of[k.process]+w.old.of[k.process] == 0 && w.young.first+w.old.first+k.size <= w.few:
+		k.first = true
+	default:
+		k.since = time.Now()
+		w.queue.Push(by, k)
+		w.ageLater()
+		return false
 	}
-	k.since = time.Now()
-	w.queue.Push(by, k)
-	w.ageLater()
-	return false
+	w.take(k)
+	return true
 }
 
 // Wait begins the work of an account's request once it is its turn, and returns how long it has waited for that.
@@ -104,7 +107,7 @@ func (k *Work) End() {
 		return
 	}
 	w.mu.Lock()
-	k.in.leave(k)
+	k.in.add(k, -1)
 	k.window = nil
 	next := w.next()
 	w.mu.Unlock()
@@ -115,7 +118,7 @@ func (k *Work) End() {
 func (w *Window) Share() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.used() > 0 {
+	if len(w.young.of)+len(w.old.of) > 0 {
 		w.shared = time.Now().Add(sharedTime)
 	}
 }
@@ -129,7 +132,8 @@ func (w *Window) Waiting() int {
 
 // The rest is called with the lock held.
 
-func (w *Window) used() int { return w.young.size + w.old.size }
+// used returns how much is under way in places that are not kept for a process's first.
+func (w *Window) used() int { return w.young.size - w.young.first + w.old.size - w.old.first }
 
 // most returns how much may be under way now.
 func (w *Window) most() int {
@@ -142,13 +146,16 @@ func (w *Window) most() int {
 
 func (w *Window) take(k *Work) {
 	k.in = w.young
-	k.in.size += k.size
-	k.in.of[k.process]++
+	k.in.add(k, 1)
 }
 
-func (g *generation) leave(k *Work) {
-	g.size -= k.size
-	if g.of[k.process]--; g.of[k.process] == 0 {
+// add counts n more of a request's work.
+func (g *generation) add(k *Work, n int) {
+	g.size += n * k.size
+	if k.first {
+		g.first += n * k.size
+	}
+	if g.of[k.process] += n; g.of[k.process] == 0 {
 		delete(g.of, k.process)
 	}
 }

@@ -1,0 +1,205 @@
+package quota
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/testing/bubble"
+)
+
+// flow is a test's requests in a Window.
+type flow struct {
+	w     *Window
+	began []string // those that have waited, in the order of their turns
+}
+
+type request struct {
+	Work
+	of   *flow
+	name string
+}
+
+func (r *request) TurnCame(time.Duration) { r.of.began = append(r.of.began, r.name) }
+
+// begin begins a request, and says whether it need not wait.
+func (f *flow) begin(by *Account, size int, name string) (r *request, now bool) {
+	r = &request{of: f, name: name}
+	return r, f.w.Begin(&r.Work, by, size, r)
+}
+
+// fill begins requests of an account until one has to wait, and returns those that have begun, and the one that waits.
+func (f *flow) fill(by *Account, size int) (begun []*request, last *request) {
+	for {
+		r, now := f.begin(by, size, "last")
+		if !now {
+			return begun, r
+		}
+		begun = append(begun, r)
+	}
+}
+
+// end ends requests.
+func end(list ...*request) {
+	for _, r := range list {
+		r.End()
+	}
+}
+
+func testWindow(t *testing.T, test func(t *testing.T, f *flow, b *Budget)) {
+	t.Helper()
+	t.Parallel()
+	bubble.Test(t, func(t *testing.T) {
+		w := NewWindow()
+		w.few = 64
+		test(t, &flow{w: w}, NewBudget(0))
+	})
+}
+
+// TestWindowAlone checks that one process may have a thousand requests under way, or few of many keys.
+func TestWindowAlone(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		for _, c := range []struct{ size, most int }{{1, aloneWork}, {1_000, aloneWork / 64}} {
+			f.began = nil
+			begun, last := f.fill(b.Open("a", "1"), c.size)
+			if len(begun) != c.most {
+				t.Errorf("%d requests of size %d under way, want %d", len(begun), c.size, c.most)
+			}
+			if end(begun[0], begun[0]); len(f.began) != 0 {
+				t.Error("one begins although the window is nearly full")
+			}
+			late, now := f.begin(b.Open("a", "1"), c.size, "late")
+			if now {
+				t.Error("one begins before one that waits")
+			}
+			if end(begun[1:]...); !slices.Equal(f.began, []string{"last", "late"}) || f.w.Waiting() != 0 {
+				t.Errorf("%v began, %d wait", f.began, f.w.Waiting())
+			}
+			if end(last, late); f.w.used() != 0 {
+				t.Errorf("%d under way at the end", f.w.used())
+			}
+		}
+	})
+}
+
+// TestWindowShared checks that a process with nothing under way need not wait for one that has as much as it may, and
+// that few requests are under way from then on.
+func TestWindowShared(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		flood, other := b.Open("a", "1"), b.Open("a", "2")
+		begun, last := f.fill(flood, 1)
+		first, now := f.begin(other, 1, "other")
+		if !now {
+			t.Fatal("the first request of another process waits")
+		}
+		for len(f.began) == 0 && len(begun) > 0 {
+			end(begun[0])
+			begun = begun[1:]
+		}
+		if n := len(begun); n != f.w.few/2 {
+			t.Errorf("the next one begins beside %d others, want %d", n, f.w.few/2)
+		}
+		end(append(begun, last, first)...)
+		begun, last = f.fill(flood, 1)
+		if len(begun) != f.w.few {
+			t.Errorf("%d under way, want %d", len(begun), f.w.few)
+		}
+		end(begun...)
+		end(last)
+		time.Sleep(sharedTime)
+		if begun, _ = f.fill(flood, 1); len(begun) != aloneWork {
+			t.Errorf("%d under way a second later, want %d", len(begun), aloneWork)
+		}
+	})
+}
+
+// TestWindowOfFirsts checks that the first requests of many processes are few too.
+func TestWindowOfFirsts(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		f.fill(b.Open("a", "0"), 1)
+		n := 0
+		for ; n < 1000; n++ {
+			if _, now := f.begin(b.Open("a", strconv.Itoa(n+1)), 4, ""); !now {
+				break
+			}
+		}
+		if n != f.w.few/4 {
+			t.Errorf("the first requests of %d processes begin, want %d", n, f.w.few/4)
+		}
+	})
+}
+
+// TestWindowOfHosts checks that few requests are under way while apps of another host ask this one.
+func TestWindowOfHosts(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		a := b.Open("a", "1")
+		f.w.Share() // nothing is under way
+		r, _ := f.begin(a, 1, "")
+		f.w.Share()
+		if begun, _ := f.fill(a, 1); len(begun) != f.w.few-1 {
+			t.Errorf("%d under way, want %d", len(begun)+1, f.w.few)
+		}
+		end(r)
+	})
+}
+
+// TestWindowTurns checks that tenants take turns, and in the turns of a tenant its processes.
+func TestWindowTurns(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		flood, other := b.Open("x", "1"), b.Open("y", "1")
+		mine, _ := f.begin(other, 64, "")
+		begun, last := f.fill(flood, 1)
+		second := b.Open("x", "2")
+		for _, name := range []string{"too long to be its first", "x2"} {
+			f.begin(second, 64, name)
+		}
+		f.begin(flood, 1, "x1")
+		f.begin(other, 1, "y1")
+		end(append(begun, mine, last)...)
+		if want := []string{"last", "y1", "too long to be its first"}; !slices.Equal(f.began, want) {
+			t.Errorf("%v, want %v", f.began, want)
+		}
+		time.Sleep(2 * longWork)
+		synctest.Wait()
+		if want := []string{"last", "y1", "too long to be its first", "x1", "x2"}; !slices.Equal(f.began, want) {
+			t.Errorf("%v, want %v", f.began, want)
+		}
+	})
+}
+
+// TestWindowOfSlowWork checks that requests that wait for something slow keep no others from their turns.
+func TestWindowOfSlowWork(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		a := b.Open("a", "1")
+		begun, _ := f.fill(a, 1)
+		at := time.Now()
+		for len(f.began) == 0 && time.Since(at) < time.Minute {
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+		}
+		if d := time.Since(at); d > 2*longWork {
+			t.Errorf("the next one begins after %v, want %v", d, 2*longWork)
+		}
+		end(begun...) // they count for nothing
+		if f.w.used() < 0 || len(f.w.young.of)+len(f.w.old.of) > 1 {
+			t.Errorf("%d under way, of %d and %d processes", f.w.used(), len(f.w.young.of), len(f.w.old.of))
+		}
+	})
+}
+
+// TestWindowOfThisProcess checks that what this process does itself never waits.
+func TestWindowOfThisProcess(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		f.fill(b.Open("a", "1"), 1)
+		f.fill(b.Open("a", "2"), 64)
+		for range 2 {
+			var k Work
+			if d := f.w.Wait(&k, nil, 64); d != 0 {
+				t.Errorf("it waits %v", d)
+			}
+			defer k.End()
+		}
+	})
+}
