@@ -99,6 +99,8 @@ type ConnectionStats struct {
 	BadFrames int64 `json:"bad_frames" metric:"connections_total{event=bad_frame}"`
 	// Requests that wait for an answer from elsewhere.
 	InFlight int64 `json:"in_flight" metric:"requests_in_flight"`
+	// Requests that cannot be answered in place, and wait for their turn to begin.
+	Queued int64 `json:"queued" metric:"requests_queued"`
 	// Reads that returned requests.
 	Batches int64 `json:"batches"`
 	// Bytes read.

@@ -13,41 +13,48 @@ import (
 // goroutine. So one goroutine ends them, some at a time. It ends when none is due.
 type leaseTimes struct {
 	mu    sync.Mutex
-	waits leaseHeap // the one that ends first is the first
+	ends  leaseEnds // the next one is the first
 	timer *time.Timer
 	runs  bool
+}
+
+// leaseEnd is the end of the time of a LEASE.
+type leaseEnd struct {
+	at     time.Time
+	place  int // in leaseTimes; -1: none
+	giveUp func(a *transport.Answers)
 }
 
 // endedAtOnce is how many LEASEs end before other goroutines run.
 const endedAtOnce = 64
 
-// add has w give up after some time.
-func (l *leaseTimes) add(w *Wait, in time.Duration) {
+// add has giveUp called after some time.
+func (l *leaseTimes) add(e *leaseEnd, in time.Duration, giveUp func(a *transport.Answers)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w.ends = time.Now().Add(in)
-	if heap.Push(&l.waits, w); w.place == 0 {
+	e.at, e.giveUp = time.Now().Add(in), giveUp
+	if heap.Push(&l.ends, e); e.place == 0 {
 		l.armLocked()
 	}
 }
 
-// remove takes w out, if it is in.
-func (l *leaseTimes) remove(w *Wait) {
+// remove takes a LEASE out that has been added, if it is still in.
+func (l *leaseTimes) remove(e *leaseEnd) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w.place >= 0 {
-		heap.Remove(&l.waits, w.place)
+	if e.place >= 0 {
+		heap.Remove(&l.ends, e.place)
 	}
 }
 
 // armLocked sets the timer for the first one.
 func (l *leaseTimes) armLocked() {
 	switch {
-	case l.runs || len(l.waits) == 0:
+	case l.runs || len(l.ends) == 0:
 	case l.timer == nil:
-		l.timer = time.AfterFunc(time.Until(l.waits[0].ends), l.run)
+		l.timer = time.AfterFunc(time.Until(l.ends[0].at), l.run)
 	default:
-		l.timer.Reset(time.Until(l.waits[0].ends))
+		l.timer.Reset(time.Until(l.ends[0].at))
 	}
 }
 
@@ -61,8 +68,8 @@ func (l *leaseTimes) run() {
 	for due := l.popLocked(); len(due) > 0; due = l.popLocked() {
 		l.mu.Unlock()
 		var a transport.Answers
-		for _, w := range due {
-			w.giveUp(&a)
+		for _, e := range due {
+			e.giveUp(&a)
 		}
 		a.Write()
 		runtime.Gosched()
@@ -73,36 +80,36 @@ func (l *leaseTimes) run() {
 }
 
 // popLocked takes some out whose time is over.
-func (l *leaseTimes) popLocked() (due []*Wait) {
+func (l *leaseTimes) popLocked() (due []*leaseEnd) {
 	now := time.Now()
-	for len(l.waits) > 0 && len(due) < endedAtOnce && !now.Before(l.waits[0].ends) {
-		due = append(due, heap.Pop(&l.waits).(*Wait))
+	for len(l.ends) > 0 && len(due) < endedAtOnce && !now.Before(l.ends[0].at) {
+		due = append(due, heap.Pop(&l.ends).(*leaseEnd))
 	}
 	return due
 }
 
-// leaseHeap implements heap.Interface.
-type leaseHeap []*Wait
+// leaseEnds implements heap.Interface.
+type leaseEnds []*leaseEnd
 
-func (h leaseHeap) Len() int           { return len(h) }
-func (h leaseHeap) Less(i, j int) bool { return h[i].ends.Before(h[j].ends) }
+func (list leaseEnds) Len() int           { return len(list) }
+func (list leaseEnds) Less(i, j int) bool { return list[i].at.Before(list[j].at) }
 
-func (h leaseHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+func (list leaseEnds) Swap(i, j int) {
+	list[i], list[j] = list[j], list[i]
+	list[i].place, list[j].place = i, j
 }
 
-func (h *leaseHeap) Push(x any) {
-	w := x.(*Wait)
-	w.place = len(*h)
-	*h = append(*h, w)
+func (list *leaseEnds) Push(x any) {
+	e := x.(*leaseEnd)
+	e.place = len(*list)
+	*list = append(*list, e)
 }
 
-func (h *leaseHeap) Pop() any {
-	n := len(*h) - 1
-	w := (*h)[n]
-	(*h)[n] = nil
-	*h = (*h)[:n]
-	w.place = -1
-	return w
+func (list *leaseEnds) Pop() any {
+	n := len(*list) - 1
+	e := (*list)[n]
+	(*list)[n] = nil
+	*list = (*list)[:n]
+	e.place = -1
+	return e
 }

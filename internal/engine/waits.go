@@ -41,8 +41,7 @@ type Wait struct {
 	until time.Duration // the present call of the owner is given up, on the boot clock
 	lease flight.LeaseWaiter
 	over  func() // a LEASE has its reply
-	ends  time.Time
-	place int // of a LEASE in Engine.leaseTimes; -1: none
+	end   leaseEnd
 }
 
 // Asker is told the reply to its request once. MOVED means that a GET must go the slow way, and that a
@@ -185,9 +184,9 @@ func (e *Engine) queueLease(w *Wait, ns *namespaces.Namespace) (r wire.Reply, wa
 	})
 	w.over = func() {
 		stop()
-		e.leaseTimes.remove(w)
+		e.leaseTimes.remove(&w.end)
 	}
-	e.leaseTimes.add(w, w.Deadline-now)
+	e.leaseTimes.add(&w.end, w.Deadline-now, w.giveUp)
 	grant, waits, err := e.LeaseTokens.Queue(claim, &w.lease)
 	if waits {
 		return wire.Reply{}, true

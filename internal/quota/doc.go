@@ -14,11 +14,12 @@
 //	Sent        the bytes on their way to one host, by the process that they are sent for
 //	Buffers     the buffers of long frames, for reuse
 //	Turn        whose turn it is to copy many bytes
-//	FairQueue   a queue in which tenants take turns
+//	Window      how much work of requests that cannot be answered in place is under way, and whose turn it is
+//	FairQueue   a queue in which tenants take turns; AccountQueue: and processes within them
 //	Resource    a kind of place
 //	OldestOfMost which of a few strangers makes room for one more
 //	Last        the rule of the last places, for package loader too
 //
-// The package starts no goroutine. No call waits but BeginTurn and Held.Copy. All functions may be
-// called concurrently, but those of FairQueue and Sent.
+// The package starts no goroutine; a timer of Window's may begin requests. No call waits but BeginTurn, Window.Wait and
+// Held.Copy. All functions may be called concurrently, but those of FairQueue, AccountQueue and Sent.
 package quota

@@ -9,6 +9,7 @@ var adviceOf = map[string]string{
 	"load_duration_seconds":       "If it rises, the origin is slow: `cachesidecar slow` names keys.",
 	"requests_total":              "`result=error`: see the answers of the apps, and the log.",
 	"requests_in_flight":          "If it only grows, an owner or an origin does not answer.",
+	"requests_queued":             "If it stays above 0, one app asks for more than hosts answer; neighbours hardly wait.",
 	"requests_unauthorized_total": "If it rises, an app lacks a right: the log names the user.",
 	"overdue_writes_total":        "If it rises, apps give up early: raise their timeout.",
 

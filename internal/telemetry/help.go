@@ -12,6 +12,7 @@ var helpOf = map[string]string{
 	"ready":                       "1 if this host is ready: /readyz is 200.",
 	"requests_total":              "Requests, by namespace, op, result and tier; shared and near: GETs in apps.",
 	"requests_in_flight":          "Requests that wait for an answer from elsewhere.",
+	"requests_queued":             "Requests that cannot be answered in place, and wait for their turn to begin.",
 	"requests_unauthorized_total": "Requests refused, by the missing right; by token: unknown tokens.",
 	"overdue_writes_total":        "Writes refused because their callers had given up.",
 

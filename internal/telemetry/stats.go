@@ -42,6 +42,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		ns := &t.Namespaces[i]
 		ns.Recent = s.recent.stats(ns.Name, now, counts[ns.Name])
 	}
+	t.Connections.Queued = int64(e.Work.Waiting())
 	t.Connections.Denied, t.Connections.Remade = e.Access.Refusals(), s.SocketRemade()
 	t.Process.MemoryLimit = s.MemoryLimit()
 	for _, state := range cluster.States {
