@@ -20,8 +20,9 @@ type Window struct {
 
 	mu         sync.Mutex
 	young, old *generation
+	aged       time.Time // when young was made
 	queue      AccountQueue[*Work]
-	ages       bool      // a timer is set: see age
+	looks      bool      // a timer is set: see look
 	shared     time.Time // few may be under way until then
 }
 
@@ -63,24 +64,25 @@ func newGeneration() *generation { return &generation{of: map[*Account]int{}} }
 // Begin begins the work k of an account's request, and returns true. Or it returns false, and waiter is told once it is
 // the request's turn. size is 1 for the work of one key; more than may be under way counts as that. A nil account is
 // this process, which never waits. End ends the work.
-func (w *Window) Begin(k *Work, by *Account, size int, waiter Waiter) (now bool) {
+func (w *Window) Begin(k *Work, by *Account, size int, waiter Waiter) (begun bool) {
 	if by == nil {
 		return true
 	}
 	*k = Work{window: w, process: by.Process(), size: min(size, w.few), waiter: waiter}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.young.others(k.process) || w.old.others(k.process) {
-		w.shared = time.Now().Add(sharedTime)
+	now := time.Now()
+	if w.age(now); w.others(k.process) {
+		w.shared = now.Add(sharedTime)
 	}
 	switch {
-	case w.queue.Len() == 0 && w.used()+k.size <= w.most():
+	case w.queue.Len() == 0 && w.used()+k.size <= w.most(now):
 	case w.young.of[k.process]+w.old.of[k.process] == 0 && w.young.first+w.old.first+k.size <= w.few:
 		k.first = true
 	default:
-		k.since = time.Now()
+		k.since = now
 		w.queue.Push(by, k)
-		w.ageLater()
+		w.lookLater()
 		return false
 	}
 	w.take(k)
@@ -136,11 +138,10 @@ func (w *Window) Waiting() int {
 func (w *Window) used() int { return w.young.size - w.young.first + w.old.size - w.old.first }
 
 // most returns how much may be under way now.
-func (w *Window) most() int {
-	if !w.shared.IsZero() && time.Now().Before(w.shared) {
+func (w *Window) most(now time.Time) int {
+	if now.Before(w.shared) {
 		return w.few
 	}
-	w.shared = time.Time{}
 	return aloneWork
 }
 
@@ -160,9 +161,25 @@ func (g *generation) add(k *Work, n int) {
 	}
 }
 
-// others says whether it has work of another process.
+// others says whether another process has work under way.
+func (w *Window) others(process *Account) bool {
+	return w.young.others(process) || w.old.others(process)
+}
+
 func (g *generation) others(process *Account) bool {
 	return len(g.of) > 1 || len(g.of) == 1 && g.of[process] == 0
+}
+
+// age begins another generation if it is time to. What was old counts no more.
+func (w *Window) age(now time.Time) {
+	d := now.Sub(w.aged)
+	if d < longWork {
+		return
+	}
+	if w.old = w.young; d >= 2*longWork {
+		w.old = newGeneration()
+	}
+	w.young, w.aged = newGeneration(), now
 }
 
 // next returns the work whose turn it is, once half of the window is free: many requests that begin together go to
@@ -171,7 +188,9 @@ func (w *Window) next() (list []*Work) {
 	if w.queue.Len() == 0 {
 		return nil
 	}
-	most := w.most()
+	now := time.Now()
+	w.age(now)
+	most := w.most(now)
 	if w.used() > most/2 {
 		return nil
 	}
@@ -194,21 +213,20 @@ func beginAll(list []*Work) {
 	}
 }
 
-// ageLater has age called, while requests wait.
-func (w *Window) ageLater() {
-	if !w.ages && w.queue.Len() > 0 {
-		w.ages = true
-		time.AfterFunc(longWork, w.age)
+// lookLater has look called, while requests wait.
+func (w *Window) lookLater() {
+	if !w.looks && w.queue.Len() > 0 {
+		w.looks = true
+		time.AfterFunc(longWork, w.look)
 	}
 }
 
-// age begins another generation; the old one counts no more.
-func (w *Window) age() {
+// look begins the work whose turn it is because others are under way for long.
+func (w *Window) look() {
 	w.mu.Lock()
-	w.old, w.young = w.young, newGeneration()
-	w.ages = false
+	w.looks = false
 	next := w.next()
-	w.ageLater()
+	w.lookLater()
 	w.mu.Unlock()
 	beginAll(next)
 }

@@ -333,30 +333,45 @@ func floods() (list []attack) {
 		many        int // requests per batch
 		request     []any
 		other       bool
+		hosts       int // over 4 connections, of keys that two hosts own
 	}{
-		{"PING", "PINGs", 256, []any{wire.OpPing, 0}, false},
-		{"STATS", "STATS", 256, []any{wire.OpStats, 0}, false},
-		{"MEMBERS", "MEMBERS", 256, []any{wire.OpMembers, 0}, false},
-		{"FLUSH", "FLUSHes of a namespace", 256, []any{wire.OpFlush, 0, "floodns"}, false},
-		{"FLUSH of all", "FLUSHes of all namespaces", 256, []any{wire.OpFlush, 0, nil, wire.All}, true},
-		{"MGET", "MGETs of 1,000 keys", 16, []any{wire.OpMGet, 0, nil, none}, false},
-		{"DELETE", "DELETEs of 1,000 keys", 16, []any{wire.OpDelete, 0, nil, none}, false},
-		{"one SET", "SETs of one key of 60 kB", 256, []any{wire.OpSet, 0, nil, []byte("same"), make([]byte, 60_000)}, false},
-		{"large SETs", "SETs of 7 MB", 2, []any{wire.OpSet, 0, nil, []byte("big"), make([]byte, 7_000_000)}, false},
+		{"PING", "PINGs", 256, []any{wire.OpPing, 0}, false, 0},
+		{"STATS", "STATS", 256, []any{wire.OpStats, 0}, false, 0},
+		{"MEMBERS", "MEMBERS", 256, []any{wire.OpMembers, 0}, false, 0},
+		{"FLUSH", "FLUSHes of a namespace", 256, []any{wire.OpFlush, 0, "floodns"}, false, 0},
+		{"FLUSH of all", "FLUSHes of all namespaces", 256, []any{wire.OpFlush, 0, nil, wire.All}, true, 0},
+		{"MGET", "MGETs of 1,000 keys", 16, []any{wire.OpMGet, 0, nil, none}, false, 0},
+		{"DELETE", "DELETEs of 1,000 keys", 16, []any{wire.OpDelete, 0, nil, none}, false, 0},
+		{"one SET", "SETs of one key of 60 kB", 256, []any{wire.OpSet, 0, nil, []byte("same"), make([]byte, 60_000)}, false, 0},
+		{"large SETs", "SETs of 7 MB", 2, []any{wire.OpSet, 0, nil, []byte("big"), make([]byte, 7_000_000)}, false, 0},
+		{"DELETE between hosts", "DELETEs of 1,000 keys", 8, []any{wire.OpDelete, 1000, nil, none}, false, 2},
+		{
+			"writes for all hosts", "SETs with ack_all", 200,
+			[]any{wire.OpSet, 1000, nil, []byte("acked"), []byte("v"), nil, 0, 0, 0, wire.AckAll}, false, 2,
+		},
+		{
+			"FLUSH of the cluster", "FLUSHes of a namespace on all hosts", 200,
+			[]any{wire.OpFlush, 1000, "floodns", wire.Cluster}, false, 2,
+		},
+		{"GET fresh", "GETs that ask the owner", 200, []any{wire.OpGet, 1000, nil, []byte("new"), wire.Fresh}, false, 2},
+		{"RING", "RINGs of another host's key", 200, []any{wire.OpRing, 1000, nil, []byte("key")}, false, 2},
 	} {
 		bound := "a connection's turn is short: 32 requests, 16 KiB, 250 µs"
+		if f.hosts > 0 {
+			bound = "few requests that are not answered in place are under way at once, in turns"
+		}
 		if f.other {
 			bound = "the right to do so: admin"
 		}
 		list = append(list, attack{
 			name: "flood: " + f.name, tries: f.tries, bound: bound,
-			other: f.other, load: !f.other, shares: strings.HasPrefix(f.name, "large"),
+			other: f.other, load: !f.other, shares: strings.HasPrefix(f.name, "large"), hosts: f.hosts,
 			run: func(ctx context.Context, j *job) error {
 				var b []byte
 				for i := range f.many {
 					b = append(b, frame(append([]any{i + 10}, f.request...)...)...)
 				}
-				j.crowd(ctx, 1, func(int) error { return pour(ctx, j, b, f.many) })
+				j.crowd(ctx, max(1, 2*f.hosts), func(int) error { return pour(ctx, j, b, f.many) })
 				return nil
 			},
 		})
