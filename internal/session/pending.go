@@ -49,8 +49,8 @@ func (c *Handler) later(conn *server.Conn) {
 	switch {
 	case !stands && p.Request.OnlyReads():
 		conn.Run(p.dropped)
-	case !p.waits() && p.begins():
-		p.start()
+	case !p.waits():
+		p.startInTurn()
 	}
 }
 
@@ -62,18 +62,14 @@ func (p *Pending) hasRoom() bool {
 	return (!p.awaited || p.By.Awaits()) && p.handler.queued.Load() < maxQueued
 }
 
-// begins says whether the request's work begins now. If it does not, it does once it has its turn. Requests of other
-// hosts have had theirs there.
-func (p *Pending) begins() bool {
-	if p.Session.from.Node != "" {
-		return true
-	}
+// startInTurn starts the request, now or once it is its turn. Requests of other hosts have had theirs there.
+func (p *Pending) startInTurn() {
 	size := workOf(&p.Request)
-	now := p.Session.Core.Work.Begin(&p.work, p.By, size, p)
-	if !now {
-		p.handler.queued.Add(int64(size))
+	if p.Session.from.Node != "" || p.Session.Core.Work.Begin(&p.work, p.By, size, p) {
+		p.start()
+		return
 	}
-	return now
+	p.handler.queued.Add(int64(size))
 }
 
 // TurnCame begins a request that has waited for its turn.
@@ -183,7 +179,7 @@ func (p *Pending) long() []byte {
 	if r.Status == wire.Moved {
 		p.Held.Give(p.chargedForAnswer)
 		p.chargedForAnswer = 0
-		p.start()
+		p.startInTurn()
 		return nil
 	}
 	return p.endRequest(nil, &r)
@@ -269,7 +265,7 @@ func (p *Pending) Tell(a *transport.Answers, r wire.Reply) {
 		r = wire.ErrorReply(err)
 	}
 	if r.Status == wire.Moved {
-		p.start()
+		p.startInTurn()
 		return
 	}
 	a.Frame = p.endRequest(a.Frame[:0], &r)
