@@ -3,6 +3,7 @@ package quota
 import (
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +13,9 @@ import (
 
 // flow is a test's requests in a Window.
 type flow struct {
-	w     *Window
+	w *Window
+
+	mu    sync.Mutex
 	began []string // those that have waited, in the order of their turns
 }
 
@@ -22,7 +25,18 @@ type request struct {
 	name string
 }
 
-func (r *request) TurnCame(time.Duration) { r.of.began = append(r.of.began, r.name) }
+func (r *request) TurnCame(time.Duration) {
+	r.of.mu.Lock()
+	defer r.of.mu.Unlock()
+	r.of.began = append(r.of.began, r.name)
+}
+
+// turns returns the names of those that have waited, in the order of their turns.
+func (f *flow) turns() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.began)
+}
 
 // begin begins a request, and says whether it need not wait.
 func (f *flow) begin(by *Account, size int, name string) (r *request, now bool) {
@@ -62,20 +76,20 @@ func testWindow(t *testing.T, test func(t *testing.T, f *flow, b *Budget)) {
 func TestWindowAlone(t *testing.T) {
 	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
 		for _, c := range []struct{ size, most int }{{1, aloneWork}, {1_000, aloneWork / 64}} {
-			f.began = nil
+			f.began = nil // no timer runs
 			begun, last := f.fill(b.Open("a", "1"), c.size)
 			if len(begun) != c.most {
 				t.Errorf("%d requests of size %d under way, want %d", len(begun), c.size, c.most)
 			}
-			if end(begun[0], begun[0]); len(f.began) != 0 {
+			if end(begun[0], begun[0]); len(f.turns()) != 0 {
 				t.Error("one begins although the window is nearly full")
 			}
 			late, now := f.begin(b.Open("a", "1"), c.size, "late")
 			if now {
 				t.Error("one begins before one that waits")
 			}
-			if end(begun[1:]...); !slices.Equal(f.began, []string{"last", "late"}) || f.w.Waiting() != 0 {
-				t.Errorf("%v began, %d wait", f.began, f.w.Waiting())
+			if end(begun[1:]...); !slices.Equal(f.turns(), []string{"last", "late"}) || f.w.Waiting() != 0 {
+				t.Errorf("%v began, %d wait", f.turns(), f.w.Waiting())
 			}
 			if end(last, late); f.w.used() != 0 {
 				t.Errorf("%d under way at the end", f.w.used())
@@ -94,7 +108,7 @@ func TestWindowShared(t *testing.T) {
 		if !now {
 			t.Fatal("the first request of another process waits")
 		}
-		for len(f.began) == 0 && len(begun) > 0 {
+		for len(f.turns()) == 0 && len(begun) > 0 {
 			end(begun[0])
 			begun = begun[1:]
 		}
@@ -158,13 +172,13 @@ func TestWindowTurns(t *testing.T) {
 		f.begin(flood, 1, "x1")
 		f.begin(other, 1, "y1")
 		end(append(begun, mine, last)...)
-		if want := []string{"last", "y1", "too long to be its first"}; !slices.Equal(f.began, want) {
-			t.Errorf("%v, want %v", f.began, want)
+		if want := []string{"last", "y1", "too long to be its first"}; !slices.Equal(f.turns(), want) {
+			t.Errorf("%v, want %v", f.turns(), want)
 		}
 		time.Sleep(2 * longWork)
 		synctest.Wait()
-		if want := []string{"last", "y1", "too long to be its first", "x1", "x2"}; !slices.Equal(f.began, want) {
-			t.Errorf("%v, want %v", f.began, want)
+		if want := []string{"last", "y1", "too long to be its first", "x1", "x2"}; !slices.Equal(f.turns(), want) {
+			t.Errorf("%v, want %v", f.turns(), want)
 		}
 	})
 }
@@ -175,7 +189,7 @@ func TestWindowOfSlowWork(t *testing.T) {
 		a := b.Open("a", "1")
 		begun, _ := f.fill(a, 1)
 		at := time.Now()
-		for len(f.began) == 0 && time.Since(at) < time.Minute {
+		for len(f.turns()) == 0 && time.Since(at) < time.Minute {
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
 		}
