@@ -61,7 +61,7 @@ type SlowOptions struct {
 }
 
 // SlowCalls are the slowest calls of one host in the last minutes, the slowest first. A
-// host keeps 64 of each kind.
+// host keeps 64 of each kind, in equal shares of the namespaces that have some.
 type SlowCalls struct {
 	// Faster calls are not kept.
 	ThresholdMS int64 `json:"threshold_ms"`

@@ -139,9 +139,9 @@ func (loads *Loads) fetch(
 	v, err = ns.Load(inspect.WithTrace(ctx, &trace), key.Bytes)
 	now := loads.Clock.Read()
 	took = now.Boot - begun
-	loads.slow.Note(took, now, func() inspect.SlowCall {
+	loads.slow.Note([]byte(ns.Name), took, now, func() inspect.SlowCall {
 		return inspect.SlowCall{
-			Op: "LOAD", Namespace: ns.Name, Key: bytes.Clone(key.Bytes), Hash: key.Hash, Keys: 1,
+			Op: "LOAD", Key: bytes.Clone(key.Bytes), Hash: key.Hash, Keys: 1,
 			Result: loadResult(err), Parts: trace.Parts(),
 		}
 	})

@@ -5,8 +5,8 @@
 // Inputs are samples of reads: a session notes about one read in SampleRate, at random gaps; and
 // calls that have ended, with their duration, and the parts of their time that the layers below
 // note in the Trace of a context. Outputs are two lists. A hit is only sampled: just calls that
-// have waited are timed. A call below SlowThreshold, or below all others of a full list, costs
-// two comparisons.
+// have waited are timed. A call below SlowThreshold, or below all others of a namespace that has its share of a
+// full list, costs a few comparisons.
 //
 // A Sketch is Space-Saving (Metwally et al., ICDT 2005): a table of counters; if it is full, a
 // new key takes the place of the key that was seen least, and inherits its count as its possible
@@ -23,7 +23,8 @@
 // has a standard error of √n.
 //
 // A SlowList keeps mostSlow calls of one kind for at most SlowAge: less than 200 KiB for both
-// kinds. A call leaves before that if mostSlow slower ones have come since. A Trace keeps
+// kinds. A full list is in equal shares of the namespaces that have some, so that none hides another's: a call
+// leaves for one of a namespace with fewer, or for a slower one of its own. A Trace keeps
 // maxParts parts; the time of further ones is in no part.
 //
 // The package starts no goroutine, reads no clock but for the length of a wait, and makes no

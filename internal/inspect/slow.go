@@ -20,7 +20,7 @@ const (
 // SlowCall is a request or a load that was slow.
 type SlowCall struct {
 	Op        string
-	Namespace string
+	Namespace string // set by Note
 	Key       []byte // the first of several
 	Hash      kv.Hash
 	Keys      int
@@ -32,62 +32,104 @@ type SlowCall struct {
 	ended time.Duration // on the boot clock
 }
 
-// SlowList keeps the slowest calls of one kind. The zero value is ready.
+// SlowList keeps the slowest calls of one kind, in equal shares of the namespaces that have some. The zero value is
+// ready.
 type SlowList struct {
-	full  atomic.Bool  // there are mostSlow calls, and
-	least atomic.Int64 // a new one must take longer than this, or
-	until atomic.Int64 // come after this moment of the boot clock
+	bar atomic.Pointer[bar]
 
 	mu    sync.Mutex
-	calls []SlowCall
+	calls []SlowCall // by namespace, and as they came
 }
 
-// Note notes a call that took some time and ends now. It calls describe only if it keeps
+// bar is what a call of a namespace that has its share must exceed. It holds until the list changes.
+type bar struct {
+	namespace string
+	took      time.Duration // it must take longer than this, or
+	until     time.Duration // come after this moment of the boot clock
+}
+
+// Note notes a call in a namespace that took some time and ends now. It calls describe only if it keeps
 // the call; the bytes in the description become the list's.
-func (l *SlowList) Note(took time.Duration, now kv.Moment, describe func() SlowCall) {
-	if took < SlowThreshold || l.full.Load() && int64(took) <= l.least.Load() && int64(now.Boot) <= l.until.Load() {
+func (l *SlowList) Note(namespace []byte, took time.Duration, now kv.Moment, describe func() SlowCall) {
+	if took < SlowThreshold {
+		return
+	}
+	if b := l.bar.Load(); b != nil && took <= b.took && now.Boot <= b.until && string(namespace) == b.namespace {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.drop(now.Boot)
+	l.dropLocked(now.Boot)
 	if len(l.calls) == mostSlow {
-		i := l.fastest()
-		if took <= l.calls[i].Took {
+		i := l.leavingLocked(namespace, took)
+		if i < 0 {
+			l.raiseBarLocked(namespace, took)
 			return
 		}
 		l.calls = slices.Delete(l.calls, i, i+1)
 	}
 	c := describe()
+	c.Namespace = string(namespace)
 	c.Began, c.Took, c.ended = now.Wall-took.Milliseconds(), took, now.Boot
-	l.calls = append(l.calls, c)
-	if len(l.calls) == mostSlow {
-		l.least.Store(int64(l.calls[l.fastest()].Took))
-		l.until.Store(int64(l.calls[0].ended + SlowAge)) // the first is the oldest
-	}
-	l.full.Store(len(l.calls) == mostSlow)
+	at, _ := slices.BinarySearchFunc(l.calls, c.Namespace, func(c SlowCall, namespace string) int {
+		if c.Namespace <= namespace {
+			return -1
+		}
+		return 1
+	})
+	l.calls = slices.Insert(l.calls, at, c)
+	l.bar.Store(nil)
 }
 
-// drop removes the calls that are too old.
-func (l *SlowList) drop(now time.Duration) {
+// dropLocked removes the calls that are too old.
+func (l *SlowList) dropLocked(now time.Duration) {
+	before := len(l.calls)
 	l.calls = slices.DeleteFunc(l.calls, func(c SlowCall) bool { return c.ended+SlowAge < now })
+	if len(l.calls) < before {
+		l.bar.Store(nil)
+	}
 }
 
-func (l *SlowList) fastest() int {
-	at := 0
-	for i := range l.calls {
-		if l.calls[i].Took < l.calls[at].Took {
-			at = i
+// leavingLocked returns which call of a full list makes room for a new one: the fastest in the namespaces that have
+// the most with it. It is -1 if that is the new one.
+func (l *SlowList) leavingLocked(namespace []byte, took time.Duration) int {
+	leaves, most, least := -1, 1, took // of a namespace that has none yet
+	for i := 0; i < len(l.calls); {
+		name, fastest, first := l.calls[i].Namespace, i, i
+		for ; i < len(l.calls) && l.calls[i].Namespace == name; i++ {
+			if l.calls[i].Took < l.calls[fastest].Took {
+				fastest = i
+			}
+		}
+		n, d := i-first, l.calls[fastest].Took
+		if string(namespace) == name {
+			if n++; took <= d {
+				fastest, d = -1, took
+			}
+		}
+		if n > most || n == most && d < least {
+			leaves, most, least = fastest, n, d
 		}
 	}
-	return at
+	return leaves
+}
+
+// raiseBarLocked has calls of a namespace come to the lock only if they take longer. There is one bar: it stays with
+// the namespace that was refused first.
+func (l *SlowList) raiseBarLocked(namespace []byte, took time.Duration) {
+	b := l.bar.Load()
+	if b != nil && (string(namespace) != b.namespace || took <= b.took) {
+		return
+	}
+	oldest := slices.MinFunc(l.calls, func(a, b SlowCall) int { return cmp.Compare(a.ended, b.ended) })
+	l.bar.Store(&bar{string(namespace), took, oldest.ended + SlowAge})
 }
 
 // Slowest returns the n slowest calls of the namespaces that see accepts, the slowest
 // first.
 func (l *SlowList) Slowest(n int, now time.Duration, see func(namespace string) bool) []SlowCall {
 	l.mu.Lock()
-	l.drop(now)
+	l.dropLocked(now)
 	list := slices.Clone(l.calls)
 	l.mu.Unlock()
 	list = slices.DeleteFunc(list, func(c SlowCall) bool { return !see(c.Namespace) })

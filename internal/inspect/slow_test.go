@@ -16,9 +16,11 @@ import (
 
 func at(boot time.Duration) kv.Moment { return kv.Moment{Wall: 1_700_000_000_000, Boot: boot} }
 
-func describe(ns, key string) func() SlowCall {
-	return func() SlowCall { return SlowCall{Namespace: ns, Key: []byte(key)} }
+func note(l *SlowList, ns, key string, took, now time.Duration) {
+	l.Note([]byte(ns), took, at(now), func() SlowCall { return SlowCall{Key: []byte(key)} })
 }
+
+func only(ns string) func(string) bool { return func(name string) bool { return name == ns } }
 
 // TestSlowest notes calls of random durations and compares with the slowest of all.
 func TestSlowest(t *testing.T) {
@@ -26,7 +28,7 @@ func TestSlowest(t *testing.T) {
 	var want []time.Duration
 	for range 10_000 {
 		took := time.Duration(rand.Int64N(int64(100 * time.Millisecond)))
-		l.Note(took, at(time.Hour), describe("ns", ""))
+		note(&l, "ns", "", took, time.Hour)
 		if took >= SlowThreshold {
 			want = append(want, took)
 		}
@@ -55,11 +57,12 @@ func TestSlowest(t *testing.T) {
 func TestFastCallsCostNothing(t *testing.T) {
 	var l SlowList
 	for i := range mostSlow {
-		l.Note(time.Second, at(time.Duration(i)), describe("ns", ""))
+		note(&l, "ns", "", time.Second, time.Duration(i))
 	}
+	ns := []byte("ns")
 	never := func() SlowCall { t.Error("described"); return SlowCall{} }
 	for _, took := range []time.Duration{0, SlowThreshold - 1, SlowThreshold, time.Second} {
-		testenv.Allocates(t, took.String(), 0, 100, func() { l.Note(took, at(SlowAge), never) })
+		testenv.Allocates(t, took.String(), 0, 100, func() { l.Note(ns, took, at(SlowAge), never) })
 	}
 }
 
@@ -67,21 +70,63 @@ func TestFastCallsCostNothing(t *testing.T) {
 func TestAge(t *testing.T) {
 	var l SlowList
 	for i := range mostSlow {
-		l.Note(time.Second, at(time.Duration(i)*time.Second), describe("old", ""))
+		note(&l, "ns", "old", time.Second, time.Duration(i)*time.Second)
 	}
-	l.Note(SlowThreshold, at(SlowAge), describe("new", "early"))
-	l.Note(SlowThreshold, at(SlowAge+time.Second), describe("new", "late")) // the first old one has left
-	count := func(now time.Duration) (n int) {
-		return len(l.Slowest(1000, now, func(ns string) bool { return ns == "old" }))
+	note(&l, "ns", "early", SlowThreshold, SlowAge)
+	note(&l, "ns", "late", SlowThreshold, SlowAge+time.Second) // the first old one has left
+	count := func(now time.Duration, key string) (n int) {
+		for _, c := range l.Slowest(1000, now, all) {
+			if string(c.Key) == key {
+				n++
+			}
+		}
+		return n
 	}
-	if got := l.Slowest(1000, SlowAge+time.Second, func(ns string) bool { return ns == "new" }); len(got) != 1 || string(got[0].Key) != "late" {
-		t.Errorf("new calls: %v", got)
+	if count(SlowAge+time.Second, "early") != 0 || count(SlowAge+time.Second, "late") != 1 {
+		t.Errorf("new calls: %v", l.Slowest(1000, SlowAge+time.Second, all))
 	}
-	if n := count(SlowAge + time.Second); n != mostSlow-1 {
+	if n := count(SlowAge+time.Second, "old"); n != mostSlow-1 {
 		t.Errorf("%d old calls", n)
 	}
-	if n := count(2*SlowAge + time.Minute); n != 0 {
+	if n := count(2*SlowAge+time.Minute, "old"); n != 0 {
 		t.Errorf("%d old calls after their time", n)
+	}
+}
+
+// TestSlowShares checks that the slow calls of a namespace are not hidden by slower ones of others, and that those
+// that are kept are its slowest.
+func TestSlowShares(t *testing.T) {
+	var l SlowList
+	flood := func(ns string) {
+		for range 1000 {
+			note(&l, ns, "", time.Second+time.Duration(rand.Int64N(1000)), time.Hour)
+		}
+	}
+	flood("a")
+	for i := range 40 {
+		note(&l, "mine", "", SlowThreshold+time.Duration(i), time.Hour)
+		if i == 10 {
+			flood("b")
+		}
+	}
+	flood("a")
+	flood("c")
+	got := l.Slowest(1000, time.Hour, only("mine"))
+	if len(got) < mostSlow/4 || len(l.calls) > mostSlow {
+		t.Fatalf("%d calls are kept, of %d in all", len(got), len(l.calls))
+	}
+	for i := range got {
+		if want := SlowThreshold + time.Duration(39-i); got[i].Took != want {
+			t.Errorf("call %d took %v, want %v", i, got[i].Took, want)
+		}
+	}
+	for i := range 2 * mostSlow { // more namespaces than places
+		note(&l, fmt.Sprint(i), "", SlowThreshold+time.Duration(i), time.Hour)
+	}
+	for i, c := range l.Slowest(1000, time.Hour, all) {
+		if i >= 3 && c.Took != SlowThreshold+time.Duration(2*mostSlow+2-i) {
+			t.Errorf("call %d of many namespaces took %v", i, c.Took)
+		}
 	}
 }
 

@@ -142,7 +142,7 @@ func TestHotRights(t *testing.T) {
 func TestSlowRights(t *testing.T) {
 	h := doors.Serve(t, onehost.Config{Access: administered})
 	for _, ns := range []string{"mine", "theirs", ""} {
-		h.Admin.Requests.Note(time.Second, h.Clock.Read(), func() inspect.SlowCall { return inspect.SlowCall{Op: "GET", Namespace: ns} })
+		h.Admin.Requests.Note([]byte(ns), time.Second, h.Clock.Read(), func() inspect.SlowCall { return inspect.SlowCall{Op: "GET"} })
 	}
 	calls := func(c *doors.Conn, limit uint32) (a wire.Slow) {
 		t.Helper()

@@ -153,11 +153,10 @@ func (w *Waiting) noteSlow(r *wire.Reply) {
 	if s.from.Node != "" || !q.Op.Watched() {
 		return
 	}
-	now := s.Core.Clock.Read()
-	s.Core.Admin.Requests.Note(now.Boot-w.Since, now, func() inspect.SlowCall {
+	now, ns := s.Core.Clock.Read(), truncate(q.Namespace, kv.MaxNamespaceLen)
+	s.Core.Admin.Requests.Note(ns, now.Boot-w.Since, now, func() inspect.SlowCall {
 		c := inspect.SlowCall{
-			Op: q.Op.String(), Namespace: string(truncate(q.Namespace, kv.MaxNamespaceLen)),
-			Keys: q.Subjects(), Result: r.Status.String(), Parts: w.Trace.Parts(),
+			Op: q.Op.String(), Keys: q.Subjects(), Result: r.Status.String(), Parts: w.Trace.Parts(),
 		}
 		if key := q.Key; key != nil || len(q.Keys) > 0 {
 			if key == nil {
