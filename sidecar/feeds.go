@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,6 +139,18 @@ func (c *Config) keyForms(ctx context.Context, name string) ([]string, error) {
 	return forms, errors.Join(err, o.Close())
 }
 
+// askFeed is what to do about a feed that has failed, if its kind of failure says no more.
+const askFeed = "`cachesidecar config check --ask-origins FILE` asks it and shows its answer"
+
+// feedRemedies are what to do about a feed that has failed, by the kind of failure: see origin.Told.
+var feedRemedies = map[string]string{
+	"misfit": askFeed + ", and `cachesidecar changes sql FILE` the statements that prepare it",
+	"gap": "the feed flushes its namespaces and goes on; if that comes again and again, make transactions shorter, " +
+		"and see that standbys answer",
+	"unreachable": "see that it runs, and that the DSN leads to it",
+	"timeout":     "see that it runs and is not overloaded, and that the DSN leads to it",
+}
+
 // followers follow the feeds of a sidecar.
 type followers []*changes.Follower
 
@@ -150,9 +163,9 @@ func newFollowers(c *Config, e *engine.Engine, feeds map[string]loader.Feed) (li
 	}
 	for _, name := range slices.Sorted(maps.Keys(feeds)) {
 		hide := origin.Secrets(feeds[name].Secrets())
-		tell := func(err error) (told string, logged error) {
-			_, told = origin.Told(err)
-			return told, hide.Hide(err)
+		tell := func(err error) (told, remedy string, logged error) {
+			kind, told := origin.Told(err)
+			return told, cmp.Or(feedRemedies[kind], askFeed), hide.Hide(err)
 		}
 		times := changes.Times{MaxLag: c.Feeds[name].MaxLag, Heard: 2 * c.MaxStaleness}
 		list = append(list, changes.New(name, feeds[name], times, e, c.Log, tell))

@@ -14,6 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -104,6 +105,15 @@ func TestNoWordsOfServers(t *testing.T) {
 				return n.KeyFilter.Configured && n.KeyFilter.Error == ""
 			})
 	})
+	for _, f := range st.Changes {
+		want := askFeed
+		if f.Name == "gap" {
+			want = "the feed flushes its namespaces and goes on"
+		}
+		if health := telemetry.ConditionLine(&cachesidecar.Stats{Changes: []cachesidecar.ChangesStats{f}}); !strings.Contains(health, want) || strings.Contains(health, "changes sql") != (f.Name == "misfit") {
+			t.Errorf("what to do about feed %s: %s", f.Name, health)
+		}
+	}
 	all, err1 := c.ClusterStats(ctx)
 	members, err2 := c.Members(ctx)
 	hot, err3 := c.Hot(ctx, cachesidecar.HotOptions{})

@@ -49,9 +49,9 @@ type Times struct {
 	Heard  time.Duration // in which all hosts hear of a certificate
 }
 
-// Tell returns what apps may be told of an error, which is no words of the server, and the error for the log,
-// without secrets.
-type Tell func(err error) (told string, logged error)
+// Tell returns what apps may be told of an error and what to do about it, which are no words of the server, and the
+// error for the log, without secrets.
+type Tell func(err error) (told, remedy string, logged error)
 
 // New returns a Follower that does not run yet.
 func New(name string, feed loader.Feed, times Times, host Host, log *slog.Logger, tell Tell) *Follower {
@@ -95,8 +95,9 @@ func (f *Follower) Run(ctx context.Context) {
 
 // wait waits after an error, while this host is the one to follow. It returns the next pause.
 func (f *Follower) wait(lead context.Context, err error, began time.Time, pause time.Duration) time.Duration {
-	told, logged := f.tell(err)
-	f.counts.failed("its server " + told + `; this host's log has its words: look for "the feed of changes has ended"`)
+	told, remedy, logged := f.tell(err)
+	f.counts.failed("its server " + told + ": " + remedy +
+		`; this host's log has its words: look for "the feed of changes has ended"`)
 	if text := logged.Error(); text != f.told {
 		f.told = text
 		f.log.Warn("the feed of changes has ended: what changes is found out when it goes on", "error", logged)
@@ -120,7 +121,7 @@ func (f *Follower) missed(err error) {
 	case errors.Is(err, loader.ErrFeed): // a table was out of the publication, for example
 		f.gap = "the server did not fit the settings for some time"
 	case errors.Is(err, loader.ErrGap):
-		told, _ := f.tell(err)
+		told, _, _ := f.tell(err)
 		f.gap = loader.Gap("the server " + told)
 	}
 }

@@ -294,7 +294,7 @@ func TestPauses(t *testing.T) {
 			w.Errorf("pauses %v, want %v", got, want)
 		}
 		w.is(Failed)
-		if s := w.f.Stats(); !strings.HasPrefix(s.Error, "its server is told of; ") || strings.Contains(s.Error, "refused") || s.Failures != 8 {
+		if s := w.f.Stats(); !strings.HasPrefix(s.Error, "its server is told of: mend it; ") || strings.Contains(s.Error, "refused") || s.Failures != 8 {
 			w.Errorf("%d failures, %s; want 8", s.Failures, s.Error)
 		}
 		w.server.do(func() { w.server.refuses = nil })

@@ -390,7 +390,9 @@ type world struct {
 	stop   func() // ends Run, and waits for that
 }
 
-func tell(err error) (told string, logged error) { return "is told of", fmt.Errorf("hidden: %w", err) }
+func tell(err error) (told, remedy string, logged error) {
+	return "is told of", "mend it", fmt.Errorf("hidden: %w", err)
+}
 
 // add adds a host that does not lead.
 func add(t *testing.T, s *server) *world {

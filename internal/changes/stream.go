@@ -127,7 +127,7 @@ func (f *Follower) giveUp(stream loader.FeedStream) {
 	ctx, cancel := context.WithTimeout(context.Background(), giveUpTime)
 	defer cancel()
 	if err := stream.GiveUp(ctx); err != nil {
-		_, err = f.tell(err)
+		_, _, err = f.tell(err)
 		f.log.Warn("changes may be missing, and another host that follows will not know: "+
 			"flush the namespaces of the feed", "reason", string(f.gap), "error", err)
 	}
