@@ -122,6 +122,7 @@ type Guard struct {
 	source Source
 	queue  *Queue
 	rate   *rate.Limiter
+	turns  *Queue // for the rate
 	budget *Budget
 
 	// Counts may be those of another Guard, whose place this one takes. They are set before the first Load.
@@ -143,6 +144,7 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 		Config: cfg,
 		queue:  NewQueue(cfg.Concurrency, cfg.Queue, cfg.QueueTime),
 		rate:   rate.NewLimiter(limit, cfg.Burst),
+		turns:  NewQueue(1, cfg.Concurrency, cfg.QueueTime),
 		budget: NewBudget(cfg.RetryShare, retryReserve),
 		Counts: &GuardCounts{},
 	}
@@ -223,15 +225,23 @@ func (g *Guard) ask(ctx context.Context) (*asker, error) {
 	return a, g.checkOpen(a, now)
 }
 
-// takeRate waits for the rate. The caller keeps its place, so the number of places
-// limits how many calls wait here.
+// takeRate waits for the rate. One caller at a time does so, and the others for their turns, as for a place: no tenant
+// or process uses up the rate. The caller keeps its place, so the number of places limits how many calls wait here.
 func (g *Guard) takeRate(ctx context.Context) error {
+	if g.rate.Limit() == rate.Inf {
+		return nil
+	}
 	waitCtx, cancel := context.WithTimeout(ctx, g.Config.QueueTime)
 	defer cancel()
-	if err := g.rate.Wait(waitCtx); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	leave, err := g.turns.Enter(waitCtx)
+	if err == nil {
+		err = g.rate.Wait(waitCtx)
+		leave()
+	}
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
 		return g.shed("its rate of %v/s leaves no room within %v", g.Config.Rate, g.Config.QueueTime)
 	}
 	return nil

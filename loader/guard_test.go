@@ -197,6 +197,43 @@ func TestRate(t *testing.T) {
 	})
 }
 
+// TestRateInTurns: a process that asks far more than the rate leaves another one, of its tenant or of another one,
+// its part of it.
+func TestRateInTurns(t *testing.T) {
+	for _, tenant := range []string{"uid 1", "uid 2"} {
+		bubble.Test(t, func(t *testing.T) {
+			g := newGuard(t, GuardConfig{Rate: 20}, func(context.Context, []byte) (Value, error) { return Value{}, nil })
+			hog, honest := as(t, "uid 1", "pid 1"), as(t, tenant, "pid 2")
+			end := time.Now().Add(20 * time.Second)
+			var over sync.WaitGroup
+			for range 200 {
+				over.Go(func() {
+					for time.Now().Before(end) {
+						if _, err := g.Load(hog, nil); err != nil {
+							time.Sleep(50 * time.Millisecond)
+						}
+					}
+				})
+			}
+			time.Sleep(time.Second)
+			refused, began := 0, time.Now()
+			for range 100 { // five a second, as much as it would alone
+				if _, err := g.Load(honest, nil); err != nil {
+					refused++
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			if took := time.Since(began); refused > 0 || took > 20*time.Second {
+				t.Errorf("of %s: %d of 100 are refused, in %v", tenant, refused, took)
+			}
+			over.Wait()
+			if n := g.Counts.Calls.Load(); n < 380 {
+				t.Errorf("%d calls, want 400", n)
+			}
+		})
+	}
+}
+
 func TestBreaker(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		var up atomic.Bool
