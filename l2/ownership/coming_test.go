@@ -221,3 +221,26 @@ func TestRefusedAndRestarted(t *testing.T) {
 		}
 	}
 }
+
+// TestHopes: a node that gives up what it owns waits for a process that is about to join or is in, and not for one
+// that has been in and is not any more, has no weight, or is dead.
+func TestHopes(t *testing.T) {
+	c := kv.Process{Node: "c", Epoch: 1}
+	for _, tc := range []struct {
+		name  string
+		do    func(w *two)
+		hopes bool
+	}{
+		{"none", func(w *two) {}, false},
+		{"about to join", func(w *two) { w.Seen(w.now, c, 0, 1, false) }, true},
+		{"about to join, and dead", func(w *two) { w.Seen(w.now, c, 0, 1, false); w.Left(w.now, c) }, false},
+		{"leaves", func(w *two) { w.Seen(w.now, c, 0, 1, true) }, false},
+		{"in", func(w *two) { w.comesIn() }, true},
+		{"in, and gone", func(w *two) { w.comesIn(); w.Left(w.now, w.b) }, false},
+	} {
+		w := newTwo(t)
+		if tc.do(w); w.Hopes() != tc.hopes {
+			t.Errorf("%s: %v, want %v", tc.name, w.Hopes(), tc.hopes)
+		}
+	}
+}
