@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"slices"
@@ -60,6 +61,25 @@ func ownerOf(c net.Conn) string {
 	}
 	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 	return host
+}
+
+// ownerKey is the key of the owner in the context of a connection's requests.
+type ownerKey struct{}
+
+// withOwner tells the requests of a connection its owner.
+func (g *gate) withOwner(ctx context.Context, c net.Conn) context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if at := slices.IndexFunc(g.open, func(p *place) bool { return p.conn == c }); at >= 0 {
+		return context.WithValue(ctx, ownerKey{}, g.open[at].owner)
+	}
+	return ctx // another connection has its place
+}
+
+// ownerOfRequest returns the owner of the connection of a request; "": it came over none of the gate.
+func ownerOfRequest(r *http.Request) string {
+	owner, _ := r.Context().Value(ownerKey{}).(string)
+	return owner
 }
 
 // enter gives a connection a place, if necessary the place of another connection.

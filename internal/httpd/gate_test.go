@@ -1,10 +1,17 @@
 package httpd
 
 import (
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/quota"
+	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
 
 // closes is a connection that says when it is closed.
@@ -48,5 +55,28 @@ func TestGate(t *testing.T) {
 		if got := strings.Join(closed, " "); got != step.want || g.len() > 4 {
 			t.Fatalf("step %d: closed %q, want %q, of %d", i, got, step.want, g.len())
 		}
+	}
+}
+
+// TestOwnerOfRequest checks that a request knows the owner of its connection, by which the page counts streams.
+func TestOwnerOfRequest(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	testenv.Must(t, err)
+	g := newGate(ln, 4)
+	srv := &http.Server{ConnContext: g.withOwner, ConnState: g.state, Handler: http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, ownerOfRequest(r)) })}
+	go srv.Serve(g) // ends with Close
+	defer srv.Close()
+	r, err := http.Get("http://" + ln.Addr().String())
+	testenv.Must(t, err)
+	defer r.Body.Close()
+	got, err := io.ReadAll(r.Body)
+	testenv.Must(t, err)
+	want := "127.0.0.1"
+	if runtime.GOOS == "linux" {
+		want = quota.UserTenant(os.Getuid())
+	}
+	if string(got) != want {
+		t.Errorf("the owner of a request is %q, want %q", got, want)
 	}
 }

@@ -126,6 +126,7 @@ func New(c Config) (*Server, error) {
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          errorLog,
 		ConnState:         s.gate.state,
+		ConnContext:       s.gate.withOwner,
 	}
 	return s, nil
 }

@@ -99,7 +99,7 @@ func (p *page) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	s := p.streams.enter(r.RemoteAddr, p.most)
+	s := p.streams.enter(ownerOfRequest(r), p.most)
 	defer p.streams.leave(s)
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{}) // the server's own is for requests

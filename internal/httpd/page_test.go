@@ -226,9 +226,9 @@ func (l *streams) len() int {
 	return len(l.open)
 }
 
-// TestStreamsOfOneAddress checks that an address which takes all streams loses its own to
+// TestStreamsOfOneOwner checks that an owner which takes all streams loses its own to
 // others, and keeps the rest.
-func TestStreamsOfOneAddress(t *testing.T) {
+func TestStreamsOfOneOwner(t *testing.T) {
 	var l streams
 	ended := func(s *stream) bool {
 		select {
@@ -238,12 +238,12 @@ func TestStreamsOfOneAddress(t *testing.T) {
 			return false
 		}
 	}
-	first := l.enter("10.0.0.1:1", 4)
+	first := l.enter("uid 1", 4)
 	var greedy []*stream
 	for range 10 {
-		greedy = append(greedy, l.enter("10.0.0.2:1", 4))
+		greedy = append(greedy, l.enter("uid 2", 4))
 	}
-	other := l.enter("[::1]:1", 4)
+	other := l.enter("10.0.0.1", 4)
 	if ended(first) || ended(other) || ended(greedy[9]) || ended(greedy[8]) || !ended(greedy[7]) || l.len() != 4 {
 		t.Errorf("of four streams others have lost theirs; %d are open", l.len())
 	}

@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"net"
 	"slices"
 	"sync"
 
@@ -9,25 +8,24 @@ import (
 )
 
 // streams are the event streams that are open. One more than the most ends the oldest of the
-// address that has the most, so that no address can hold all of them.
+// user that has the most, or of the address, as for connections: see gate.
 type streams struct {
 	mu   sync.Mutex
 	open []*stream // oldest first
 }
 
 type stream struct {
-	address string
-	ended   chan struct{} // closed: another one has its place
+	owner string
+	ended chan struct{} // closed: another one has its place
 }
 
-// enter returns a stream for a client at an address and port.
-func (l *streams) enter(client string, most int) *stream {
-	address, _, _ := net.SplitHostPort(client)
-	s := &stream{address, make(chan struct{})}
+// enter returns a stream of an owner.
+func (l *streams) enter(owner string, most int) *stream {
+	s := &stream{owner, make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open = append(l.open, s); len(l.open) > most {
-		at := quota.OldestOfMost(l.open, func(s *stream) string { return s.address })
+		at := quota.OldestOfMost(l.open, func(s *stream) string { return s.owner })
 		close(l.open[at].ended)
 		l.open = slices.Delete(l.open, at, at+1)
 	}
