@@ -21,7 +21,7 @@ const fewConnections = 1000
 func (c *Config) sizes() memorySizes {
 	s := memorySizes{
 		l1: int64(c.L1Size), l2: int64(c.L2Size), buffers: int64(c.BufferSize), shared: int64(max(c.SharedSize, 0)),
-		connections: c.MaxConnections, tcp: c.Memcached != "" && !isPath(c.Memcached),
+		feeds: len(c.Feeds), connections: c.MaxConnections, tcp: c.Memcached != "" && !isPath(c.Memcached),
 	}
 	for _, ns := range c.Namespaces {
 		if ns.ExistingKeys == nil {
@@ -64,9 +64,9 @@ func (c *Config) withMemory() (memorySizes, error) {
 		return s, nil
 	}
 	s.connections = min(wanted, fewConnections)
-	return s, fmt.Errorf("l1_size %s, l2_size %s, buffer_size %s, shared_size %s, key filters of %s and "+
+	return s, fmt.Errorf("l1_size %s, l2_size %s, buffer_size %s, shared_size %s, key filters of %s, %d feeds and "+
 		"%d connections need %s, but %s %s: lower the sizes, or set ignore_memory_limit",
-		c.L1Size, c.L2Size, c.BufferSize, max(c.SharedSize, 0), Size(s.filters), s.connections,
+		c.L1Size, c.L2Size, c.BufferSize, max(c.SharedSize, 0), Size(s.filters), s.feeds, s.connections,
 		Size(s.need().total()), what, Size(have))
 }
 

@@ -4,6 +4,7 @@ package sidecar
 type memorySizes struct {
 	l1, l2, buffers, shared, filters int64
 
+	feeds       int  // of changes
 	connections int  // of apps
 	tcp         bool // apps connect over TCP, too
 }
@@ -12,6 +13,7 @@ type memorySizes struct {
 const (
 	restOfHeap   = 96 << 20  // of Go's heap: the process at rest, garbage, what batches need
 	restOfKernel = 32 << 20  // the program, page tables, threads, sockets of HTTP, gossip and hosts
+	feedOfHeap   = 40 << 20  // of Go's heap, for a feed: see docs/SECURITY.md, "postgres, a feed"
 	connOfHeap   = 12 << 10  // of Go's heap, for a connection
 	connOfKernel = 16 << 10  // a socket, and a send buffer that has not grown
 	connReceived = 128 << 10 // what a socket has received, which over TCP is no memory of the app
@@ -28,7 +30,7 @@ const (
 
 // memoryFormula is memoryNeed.total in the words of the settings.
 const memoryFormula = "l2_size + 2 × l1_size + 1.25 × buffer_size + shared_size + 28 KiB × connections + " +
-	"2 × key filters + 128 MiB"
+	"2 × key filters + 40 MiB × feeds + 128 MiB"
 
 // memoryNeed is the memory that a sidecar needs at most, in bytes.
 type memoryNeed struct {
@@ -45,7 +47,8 @@ func (need memoryNeed) total() int64 { return need.heap + need.mapped + need.ker
 func (sizes memorySizes) need() memoryNeed {
 	connections := int64(sizes.connections)
 	n := memoryNeed{
-		heap:   2*sizes.l1 + sizes.buffers + 2*sizes.filters + connOfHeap*connections + restOfHeap,
+		heap: 2*sizes.l1 + sizes.buffers + 2*sizes.filters + feedOfHeap*int64(sizes.feeds) +
+			connOfHeap*connections + restOfHeap,
 		mapped: sizes.l2 + sizes.shared,
 		kernel: sizes.buffers/socketsPart + connOfKernel*connections + restOfKernel,
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestMemoryFormula holds the formula to what need computes, unit by unit.
@@ -28,12 +30,27 @@ func TestMemoryFormula(t *testing.T) {
 	terms = append(terms,
 		fmt.Sprintf("%g KiB × connections", of(memorySizes{connections: 1 << 10})),
 		fmt.Sprintf("%g × key filters", of(memorySizes{filters: unit})),
+		fmt.Sprintf("%d MiB × feeds", int(of(memorySizes{feeds: 1}))),
 		fmt.Sprintf("%d MiB", rest>>20))
 	if want := strings.Join(terms, " + "); memoryFormula != want {
 		t.Errorf("the formula is\n%s\nand what is computed\n%s", memoryFormula, want)
 	}
 	if n := of(memorySizes{connections: 1 << 10, tcp: true}); n != 156 {
 		t.Errorf("a connection needs %g KiB where apps connect over TCP", n)
+	}
+}
+
+// TestFeedsMemory checks that what a feed is counted with is enough for what it keeps at its bounds, and that it is
+// counted: keys of the transaction that comes, of those received and of those that no reader sees yet, and 16 MiB for
+// its tables and for transactions that wait.
+func TestFeedsMemory(t *testing.T) {
+	if least := 3*loader.MaxSize + 16<<20; feedOfHeap < least {
+		t.Errorf("a feed is counted with %d bytes, and keeps %d", feedOfHeap, least)
+	}
+	with := Config{Feeds: map[string]Feed{"shop": {}, "stock": {}}}
+	without := (&Config{}).sizes()
+	if s := with.sizes(); s.need().heap-without.need().heap != 2*feedOfHeap {
+		t.Errorf("two feeds are counted as %d", s.feeds)
 	}
 }
 
