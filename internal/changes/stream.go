@@ -32,6 +32,7 @@ const (
 const (
 	checkEvery = 5 * time.Second       // between two questions whether the stream is whole
 	roundEvery = 2 * time.Millisecond  // between two rounds at least: each asks the server a statement
+	flushEvery = 20 * time.Millisecond // the same after a round that flushes
 	flushRest  = time.Millisecond      // after each flushesAtOnce
 	seenFirst  = time.Millisecond      // until the next look at a transaction that no reader sees
 	seenMost   = 50 * time.Millisecond // the wait doubles up to that
@@ -47,7 +48,7 @@ type following struct {
 	unseen   []*pending   // in the order of their commits
 	waiting  int          // Size of these
 	order    []*pending   // not confirmed yet, in that order
-	last     time.Time    // the round
+	after    time.Time    // which the next round begins
 	deleting errgroup.Group
 
 	broken loader.Gap      // why changes may be missing, until the namespaces are flushed
@@ -239,11 +240,11 @@ func (s *following) run(ctx context.Context) error {
 		if len(s.unseen) == 0 || !fresh && !due {
 			continue
 		}
-		if wait := time.Until(s.last.Add(roundEvery)); wait > 0 {
+		if wait := time.Until(s.after); wait > 0 {
 			look.Reset(wait)
 			continue
 		}
-		s.last = time.Now()
+		s.after = time.Now().Add(roundEvery)
 		if err := s.round(ctx); err != nil {
 			return err
 		}
@@ -334,6 +335,9 @@ func (s *following) delete(ctx context.Context, all *loader.Transaction, of []*p
 		for keys := range slices.Chunk(slices.Collect(maps.Keys(c.Keys)), keysEach) {
 			parts = append(parts, func() error { return s.outdate(ctx, namespace, keys) })
 		}
+	}
+	if len(flushes) > 0 {
+		s.after = s.after.Add(flushEvery - roundEvery)
 	}
 	left, keyParts := atomic.Int64{}, len(parts)
 	left.Store(int64(len(parts) + len(flushes)))

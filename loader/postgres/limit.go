@@ -67,13 +67,13 @@ type messageLimiter struct {
 	maxRows  int          // of rows in one answer; below zero: no limit
 	conn     *timeoutConn // has the memory of the rows
 	head     [5]byte
-	begun    int // bytes of head read so far
-	skip     int // remaining bytes of a message
-	rows     int // bytes of rows in the current answer
-	other    int // bytes of its other messages
-	settings int // bytes of settings in all answers
-	stream   bool
-	refused  error // why no more is read
+	begun    int           // bytes of head read so far
+	skip     int           // remaining bytes of a message
+	rows     int           // bytes of rows in the current answer
+	other    int           // bytes of its other messages
+	settings int           // bytes of settings in all answers
+	stream   *bufio.Reader // of copied data; nil: none has begun
+	refused  error         // why no more is read
 }
 
 // streamBuffer is the buffer of a stream, in bytes.
@@ -82,7 +82,8 @@ const streamBuffer = 32 << 10
 // beginStream says that the next request begins a stream of copied data. A message of that may have any length:
 // its reader must read it in parts. So each Read ends with the head of a message, or with its body.
 func (l *messageLimiter) beginStream() {
-	l.r, l.stream = bufio.NewReaderSize(&restingReader{r: l.r}, streamBuffer), true
+	l.stream = bufio.NewReaderSize(&turnReader{r: &restingReader{r: l.r}}, streamBuffer)
+	l.r = l.stream
 }
 
 // restingReader rests a tenth of the time if there is always more to read: Go looks for what other connections have
@@ -118,7 +119,7 @@ func (l *messageLimiter) Write(p []byte) (int, error) {
 }
 
 func (l *messageLimiter) Read(p []byte) (int, error) {
-	if l.stream {
+	if l.stream != nil {
 		part := l.skip
 		if part == 0 {
 			part = len(l.head) - l.begun
@@ -164,7 +165,7 @@ func (l *messageLimiter) pass(b []byte) error {
 
 // count adds a message with its announced length, in bytes.
 func (l *messageLimiter) count(kind byte, bytes int) error {
-	if kind == 'd' && l.stream {
+	if kind == 'd' && l.stream != nil {
 		return nil
 	}
 	if kind == 'D' {

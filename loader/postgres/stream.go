@@ -190,13 +190,16 @@ func (st *stream) readError(ctx context.Context, message *fields) error {
 // read reads what comes within half of statusEvery.
 func (st *stream) read(ctx context.Context, b []byte) (int, error) {
 	conn := st.conn.Conn()
-	if err := conn.SetReadDeadline(time.Now().Add(statusEvery / 2)); err != nil {
-		return 0, err
+	messages := timeoutConnBelow(conn).messages
+	if messages.stream.Buffered() == 0 { // what has come needs no deadline: to set one takes longer than to read it
+		if err := conn.SetReadDeadline(time.Now().Add(statusEvery / 2)); err != nil {
+			return 0, err
+		}
+		if ctx.Err() != nil { // it may have ended before the deadline was set
+			return 0, ctx.Err()
+		}
 	}
-	if ctx.Err() != nil { // it may have ended before the deadline was set
-		return 0, ctx.Err()
-	}
-	return timeoutConnBelow(conn).messages.Read(b)
+	return messages.Read(b)
 }
 
 // readOn fills b with what follows in a message, and tells the server meanwhile that this host lives.

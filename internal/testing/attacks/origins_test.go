@@ -2,6 +2,7 @@ package attacks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,7 +43,7 @@ var originAttacks = []attack{
 		name:   "feeds that lie",
 		tries:  "a PostgreSQL sends a feed answers, rows, tables, keys and transactions that are too long, or never end",
 		bound:  "what a feed has in memory is bounded, and more is a gap or a flush",
-		config: lyingFeeds, lasts: longer,
+		config: lyingFeeds, lasts: longer, shown: flushesArePaced,
 		run: func(ctx context.Context, _ *job) error { <-ctx.Done(); return nil }, // the servers attack
 	},
 	{
@@ -100,6 +103,24 @@ func lyingFeeds(t testing.TB, _, dir string) string {
 		feeds += fmt.Sprintf("  f%d: {postgres: {dsn_file: %s, tables: {public.t: {namespace: n%d, key: \"{id}\"}}}}\n", i, dsn, i)
 	}
 	return names + feeds
+}
+
+// flushesArePaced checks that the flushes of a feed were made together, however fast its server asks for them.
+func flushesArePaced(h *house, _ report) error {
+	_, text, err := h.hosts[0].get("/metrics")
+	socket, err2 := os.Stat(h.hosts[0].Socket) // as old as the host
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	const each = 20 * time.Millisecond
+	most := 10 + int(time.Since(socket.ModTime())/each) // some are of gaps
+	name := fmt.Sprintf("changes_flushes_total{feed=\"f%d\"} ", slices.Index(origintest.FeedLies, "flushes"))
+	_, text, _ = strings.Cut(text, name)
+	text, _, _ = strings.Cut(text, "\n")
+	if n, err := strconv.Atoi(text); err != nil || n == 0 || n > most {
+		return fmt.Errorf("%q flushes were made, want 1 to %d", text, most)
+	}
+	return nil
 }
 
 const failsAlone = "the places of an origin in fair shares, and a breaker for each process and user"
