@@ -158,7 +158,7 @@ func (w *Window) most(now time.Time) int {
 	if now.Before(w.shared) {
 		return w.few
 	}
-	return aloneWork
+	return max(aloneWork, w.few)
 }
 
 func (w *Window) take(k *Work) {

@@ -98,6 +98,16 @@ func TestWindowAlone(t *testing.T) {
 	})
 }
 
+// TestWindowOfManyProcessors checks that one process alone may have no less under way than several.
+func TestWindowOfManyProcessors(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		f.w.few = 2 * aloneWork
+		if begun, _ := f.fill(b.Open("a", "1"), 1); len(begun) < f.w.few {
+			t.Errorf("%d under way, want %d", len(begun), f.w.few)
+		}
+	})
+}
+
 // TestWindowShared checks that a process with nothing under way need not wait for one that has as much as it may, and
 // that few requests are under way from then on.
 func TestWindowShared(t *testing.T) {
