@@ -11,7 +11,8 @@ import (
 // each of another process: the processors, and the connections between hosts, serve in the order of arrival.
 //
 // While one process alone has work under way, a thousand requests may be. Once another process has some too, few may
-// be, and the rest takes turns. As few again are kept for processes with nothing under way, which so hardly ever wait.
+// be, and the rest takes turns. As few again are kept for tenants with nothing under way, or less than half of an equal
+// share, and half of them also for such processes. So these hardly ever wait, whatever others have under way.
 //
 // A request that is under way for long waits for something slow: an origin, or a host that does not answer. It
 // counts no more from then on, so that it keeps no others from their turns.
@@ -28,8 +29,8 @@ type Window struct {
 
 // generation is the work that has begun within some time, and that counts.
 type generation struct {
-	size, first int              // of all requests; of those that were their process's first
-	of          map[*Account]int // requests of each process
+	size, kept int                 // of all requests; of those in places that are kept
+	of         [2]map[*Account]int // of each process's, and of each tenant's
 }
 
 // Work is the work of one request in a Window. The zero value has none.
@@ -37,7 +38,7 @@ type Work struct {
 	window  *Window
 	process *Account
 	size    int
-	first   bool        // in a place that is kept for a process with nothing under way
+	kept    bool        // in a place that is kept for those that have little
 	in      *generation // nil: it waits
 	waiter  Waiter
 	since   time.Time // when it began to wait
@@ -59,7 +60,9 @@ func NewWindow() *Window {
 	return &Window{few: processWork * runtime.GOMAXPROCS(0), young: newGeneration(), old: newGeneration()}
 }
 
-func newGeneration() *generation { return &generation{of: map[*Account]int{}} }
+func newGeneration() *generation {
+	return &generation{of: [2]map[*Account]int{{}, {}}}
+}
 
 // Begin begins the work k of an account's request, and returns true. Or it returns false, and waiter is told once it is
 // the request's turn. size is 1 for the work of one key; more than may be under way counts as that. A nil account is
@@ -77,8 +80,8 @@ func (w *Window) Begin(k *Work, by *Account, size int, waiter Waiter) (begun boo
 	}
 	switch {
 	case w.queue.Len() == 0 && w.used()+k.size <= w.most(now):
-	case w.young.of[k.process]+w.old.of[k.process] == 0 && w.young.first+w.old.first+k.size <= w.few:
-		k.first = true
+	case w.mayHaveKept(k):
+		k.kept = true
 	default:
 		k.since = now
 		w.queue.Push(by, k)
@@ -120,7 +123,7 @@ func (k *Work) End() {
 func (w *Window) Share() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.young.of)+len(w.old.of) > 0 {
+	if w.others(nil) {
 		w.shared = time.Now().Add(sharedTime)
 	}
 }
@@ -134,15 +137,28 @@ func (w *Window) Waiting() int {
 
 // The rest is called with the lock held.
 
-// used returns how much is under way in places that are not kept for a process's first.
-func (w *Window) used() int { return w.young.size - w.young.first + w.old.size - w.old.first }
+// used returns how much is under way in places that are not kept.
+func (w *Window) used() int { return w.young.size - w.young.kept + w.old.size - w.old.kept }
+
+// mayHaveKept says whether a request may have one of the places that are kept.
+func (w *Window) mayHaveKept(k *Work) bool {
+	kept := w.young.kept + w.old.kept + k.size
+	return kept <= w.few && w.hasLittle(1, k.process.up, k.size) || kept <= w.few/2 && w.hasLittle(0, k.process, k.size)
+}
+
+// hasLittle says whether a process or a tenant has little under way, with a request of a size.
+func (w *Window) hasLittle(level int, a *Account, size int) bool {
+	young, old := w.young.of[level], w.old.of[level]
+	has := young[a] + old[a]
+	return has == 0 || has+size <= w.few/2/max(len(young), len(old))
+}
 
 // most returns how much may be under way now.
 func (w *Window) most(now time.Time) int {
 	if now.Before(w.shared) {
 		return w.few
 	}
-	return aloneWork
+	return max(aloneWork, w.few)
 }
 
 func (w *Window) take(k *Work) {
@@ -153,11 +169,13 @@ func (w *Window) take(k *Work) {
 // add counts n more of a request's work.
 func (g *generation) add(k *Work, n int) {
 	g.size += n * k.size
-	if k.first {
-		g.first += n * k.size
+	if k.kept {
+		g.kept += n * k.size
 	}
-	if g.of[k.process] += n; g.of[k.process] == 0 {
-		delete(g.of, k.process)
+	for level, a := range [...]*Account{k.process, k.process.up} {
+		if g.of[level][a] += n * k.size; g.of[level][a] == 0 {
+			delete(g.of[level], a)
+		}
 	}
 }
 
@@ -167,7 +185,8 @@ func (w *Window) others(process *Account) bool {
 }
 
 func (g *generation) others(process *Account) bool {
-	return len(g.of) > 1 || len(g.of) == 1 && g.of[process] == 0
+	of := g.of[0]
+	return len(of) > 1 || len(of) == 1 && of[process] == 0
 }
 
 // age begins another generation if it is time to. What was old counts no more.

@@ -98,6 +98,16 @@ func TestWindowAlone(t *testing.T) {
 	})
 }
 
+// TestWindowOfManyProcessors checks that one process alone may have no less under way than several.
+func TestWindowOfManyProcessors(t *testing.T) {
+	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+		f.w.few = 2 * aloneWork
+		if begun, _ := f.fill(b.Open("a", "1"), 1); len(begun) < f.w.few {
+			t.Errorf("%d under way, want %d", len(begun), f.w.few)
+		}
+	})
+}
+
 // TestWindowShared checks that a process with nothing under way need not wait for one that has as much as it may, and
 // that few requests are under way from then on.
 func TestWindowShared(t *testing.T) {
@@ -129,20 +139,67 @@ func TestWindowShared(t *testing.T) {
 	})
 }
 
-// TestWindowOfFirsts checks that the first requests of many processes are few too.
+// TestWindowOfFirsts checks that the first requests of many processes are few too, and leave some of the places to the
+// first ones of tenants.
 func TestWindowOfFirsts(t *testing.T) {
 	testWindow(t, func(t *testing.T, f *flow, b *Budget) {
 		f.fill(b.Open("a", "0"), 1)
-		n := 0
-		for ; n < 1000; n++ {
-			if _, now := f.begin(b.Open("a", strconv.Itoa(n+1)), 4, ""); !now {
-				break
+		firsts := func(nameOf func(i int) (tenant, process string)) (n int) {
+			for ; n < 1000; n++ {
+				if _, now := f.begin(b.Open(nameOf(n)), 4, ""); !now {
+					break
+				}
 			}
+			return n
 		}
-		if n != f.w.few/4 {
-			t.Errorf("the first requests of %d processes begin, want %d", n, f.w.few/4)
+		want := f.w.few / 2 / 4
+		n := firsts(func(i int) (string, string) { return "a", strconv.Itoa(i + 1) })
+		if n != want {
+			t.Errorf("the first requests of %d processes begin, want %d", n, want)
+		}
+		if n = firsts(func(i int) (string, string) { return strconv.Itoa(i), "1" }); n != want {
+			t.Errorf("the first requests of %d tenants begin, want %d", n, want)
 		}
 	})
+}
+
+// TestWindowBesideSlowWork checks that a process that has little under way at a time hardly waits for its turns while
+// processes have more slow requests than may be under way: one of its user's, or many of another's.
+func TestWindowBesideSlowWork(t *testing.T) {
+	for _, c := range []struct {
+		tenant    string
+		processes int
+	}{{"victim", 1}, {"other", 1}, {"other", 200}} {
+		t.Run(c.tenant+strconv.Itoa(c.processes), func(t *testing.T) {
+			testWindow(t, func(t *testing.T, f *flow, b *Budget) {
+				var all sync.WaitGroup
+				stop := time.Now().Add(500 * time.Millisecond)
+				asks := func(by *Account, takes time.Duration) (waited time.Duration) {
+					for time.Now().Before(stop) {
+						var k Work
+						waited = max(waited, f.w.Wait(&k, by, 1))
+						time.Sleep(takes)
+						k.End()
+					}
+					return waited
+				}
+				for i := range 2_000 {
+					a := b.Open(c.tenant, strconv.Itoa(i%c.processes))
+					all.Go(func() { asks(a, longWork*10) })
+				}
+				victim := b.Open("victim", "victim")
+				for range 8 {
+					all.Go(func() {
+						time.Sleep(longWork * 5) // the others have begun
+						if d := asks(victim, longWork/10); d > longWork/10 {
+							t.Errorf("beside %d processes of %q it waits %v", c.processes, c.tenant, d)
+						}
+					})
+				}
+				all.Wait()
+			})
+		})
+	}
 }
 
 // TestWindowOfHosts checks that few requests are under way while apps of another host ask this one.
@@ -197,8 +254,8 @@ func TestWindowOfSlowWork(t *testing.T) {
 			t.Errorf("the next one begins after %v, want %v", d, 2*longWork)
 		}
 		end(begun...) // they count for nothing
-		if f.w.used() < 0 || len(f.w.young.of)+len(f.w.old.of) > 1 {
-			t.Errorf("%d under way, of %d and %d processes", f.w.used(), len(f.w.young.of), len(f.w.old.of))
+		if f.w.used() < 0 || len(f.w.young.of[0])+len(f.w.old.of[0]) > 1 {
+			t.Errorf("%d under way, of %d and %d processes", f.w.used(), len(f.w.young.of[0]), len(f.w.old.of[0]))
 		}
 	})
 }

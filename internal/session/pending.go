@@ -76,7 +76,15 @@ func (p *Pending) startInTurn() {
 func (p *Pending) TurnCame(waited time.Duration) {
 	p.handler.queued.Add(int64(-workOf(&p.Request)))
 	p.Trace.Add(inspect.Turn, "", waited)
-	p.start()
+	err := p.takeStack()
+	if err == nil {
+		p.start()
+		return
+	}
+	p.Conn.Run(func() ([]byte, bool) { // the end begins others: not all those without memory on this goroutine
+		r := wire.ErrorReply(err)
+		return p.endRequest(nil, &r), true
+	})
 }
 
 // start serves the request on a goroutine of its own, if there is memory for it. Else the request is

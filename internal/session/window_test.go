@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,7 +13,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/testing/doors"
-	"github.com/cachesidecar/cachesidecar/internal/testing/memcachedtest"
 	"github.com/cachesidecar/cachesidecar/internal/testing/onehost"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -23,14 +23,20 @@ type begun struct{}
 
 func (begun) TurnCame(time.Duration) {}
 
-// busy has two other processes fill the host's window.
-func busy(t *testing.T, h *doors.Host) {
+// busy has two other processes fill the host's window, and returns their work.
+func busy(t *testing.T, h *doors.Host) (work []*quota.Work) {
 	t.Helper()
 	for _, process := range []string{"1", "2"} {
 		a := h.Budget.Open("others", process)
-		for h.Work.Begin(&quota.Work{}, a, 1, begun{}) {
+		for {
+			k := &quota.Work{}
+			if !h.Work.Begin(k, a, 1, begun{}) {
+				break
+			}
+			work = append(work, k)
 		}
 	}
+	return work
 }
 
 // through is an origin to which writes go.
@@ -97,20 +103,18 @@ func TestTextWaitsForItsTurn(t *testing.T) {
 	cfg := onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) { s.Origin = loader.Custom{Source: g} })}
 	doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
 		g.asked, g.open = make(chan struct{}, 16), make(chan struct{}) // of this bubble
-		first, second := h.Text(), h.Text()
-		first.Send("get a\r\n")
-		synctest.Wait()
 		busy(t, h)
-		others := h.Work.Waiting()
-		second.Send("get b\r\n")
+		a := h.Budget.Open(quota.App{User: quota.Nobody}.Names("")) // more of the client itself
+		for h.Work.Begin(&quota.Work{}, a, 1, begun{}) {
+		}
+		others, c := h.Work.Waiting(), h.Text()
+		c.Send("get b\r\n")
 		if synctest.Wait(); h.Work.Waiting() != others+1 {
 			t.Errorf("%d wait for their turn, want 1", h.Work.Waiting()-others)
 		}
 		close(g.open)
-		for _, c := range []*memcachedtest.Conn{first, second} {
-			if got := c.Line(); got != "END" {
-				t.Errorf("%q, want END", got)
-			}
+		if got := c.Line(); got != "END" {
+			t.Errorf("%q, want END", got)
 		}
 	})
 }
@@ -132,6 +136,49 @@ func TestAppsOfOtherHostsShareTheWindow(t *testing.T) {
 				t.Errorf("beside a request of %d: %d under way", by, n)
 			}
 			time.Sleep(100 * time.Millisecond) // none of them counts any more
+		}
+	})
+}
+
+// depth notes how many calls are under way on its goroutine when its turn comes.
+type depth chan int
+
+func (d depth) TurnCame(time.Duration) { d <- runtime.Callers(0, make([]uintptr, 1_000)) }
+
+// TestTurnsWithoutMemory checks that requests whose turn comes when there is no memory for them are not all answered
+// on the goroutine of the one that has ended.
+func TestTurnsWithoutMemory(t *testing.T) {
+	cfg := onehost.Config{Namespaces: onehost.One(func(s *namespaces.Settings) {
+		s.Origin, s.WriteThrough = loader.Custom{Source: through{}, Writer: through{}}, true
+	})}
+	doors.Virtually(t, cfg, func(t *testing.T, h *doors.Host) {
+		const conns, each = 8, 250
+		app := quota.App{User: 7}
+		var apps []*doors.Conn
+		for range conns {
+			apps = append(apps, h.User(app.User))
+		}
+		others := busy(t, h)
+		for i, c := range apps {
+			for j := range each {
+				c.Begin(wire.Request{Op: wire.OpSet, Key: fmt.Appendf(nil, "%d %d", i, j), TTLMS: wire.TTLDefault})
+			}
+		}
+		synctest.Wait()
+		hog, last := h.Budget.Open("hog", "1"), make(depth, 1)
+		hog.Force(quota.ForRequests, h.Budget.Size())
+		a := h.Budget.Open(app.Names(""))
+		h.Work.Begin(&quota.Work{}, a, 1, begun{})
+		h.Work.Begin(&quota.Work{}, a, 1_000, last) // too much for what has one under way
+		for _, k := range others {
+			k.End()
+		}
+		if n := <-last; n > 30 {
+			t.Errorf("the last one begins with %d calls under way", n)
+		}
+		hog.Give(quota.ForRequests, h.Budget.Size())
+		if synctest.Wait(); h.Waiting.Load() != 0 {
+			t.Errorf("%d requests wait", h.Waiting.Load())
 		}
 	})
 }
