@@ -171,6 +171,12 @@ func (place tokenPlace) Take(handed bool) error {
 // Give gives the place back.
 func (place tokenPlace) Give() { place.by.Release(quota.LeaseTokens) }
 
+// YieldsTo says whether the place's connection has ended, and the other is of the same tenant.
+func (place tokenPlace) YieldsTo(other flight.Place) bool {
+	to, ok := other.(tokenPlace)
+	return ok && place.by.Ended() && place.by.Tenant() == to.by.Tenant()
+}
+
 // newClaim returns the claim of a key on behalf of an account, or of this process.
 func (tokens *Tokens) newClaim(ns *namespaces.Namespace, key kv.Key, epoch uint32, by *quota.Account) flight.Claim {
 	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: tokens.loads.Stamp, Time: ns.LeaseTime}

@@ -30,7 +30,8 @@ type Claim struct {
 	// at every hand-over, and by Try to tell the time. It must not call Leases.
 	Begin func() Stamp
 	Time  time.Duration // for the holder to fill; zero: leaseTime
-	// Usual is the time after which the token ends if others want its place; zero: it does not.
+	// Usual is the time after which the token ends if others want its place; zero: it does not. It ends before that
+	// if its place yields to theirs.
 	Usual time.Duration
 	// Place limits the claimant's share of the tokens; nil: no limit. Its methods are
 	// also called with Leases' lock held.
@@ -47,6 +48,8 @@ type Place interface {
 	// succeed.
 	Take(handed bool) error
 	Give()
+	// YieldsTo says that the claimant has gone, and that another one may have its share of the places.
+	YieldsTo(other Place) bool
 }
 
 // Grant is the result of a claim: a token to fill, or the fill of another caller.
@@ -118,13 +121,13 @@ func (l *Leases) findLocked(c *Claim) (*lease, error) {
 
 // addLocked issues the first token of a key.
 func (l *Leases) addLocked(c Claim) (Token, error) {
-	if l.stats.Out >= MaxLeases && !l.endOldLocked(c.Begin().At) {
+	if l.stats.Out >= MaxLeases && !l.endOldLocked(c) {
 		l.stats.Shed++
 		return Token{}, fmt.Errorf("%w: %d keys have a token out already", loader.ErrBusy, MaxLeases)
 	}
 	if c.Place != nil {
 		err := c.Place.Take(false)
-		if err != nil && l.endOldLocked(c.Begin().At) {
+		if err != nil && l.endOldLocked(c) {
 			err = c.Place.Take(false)
 		}
 		if err != nil {
@@ -147,14 +150,18 @@ func (l *Leases) addLocked(c Claim) (Token, error) {
 // places because of such tokens, they are many.
 const oldLooks = 64
 
-// endOldLocked ends some tokens that have lasted for their usual time, and reports whether there were any.
-func (l *Leases) endOldLocked(now time.Duration) (ended bool) {
-	looks := 0
+// endOldLocked ends some tokens whose place c may have, and reports whether there were any.
+func (l *Leases) endOldLocked(c Claim) (ended bool) {
+	now, looks := c.Begin().At, 0
 	for _, e := range l.byToken { // begins anywhere
 		if looks++; looks > oldLooks {
 			break
 		}
-		if u := e.claim.Usual; u > 0 && now-e.token.At >= u && e.waiters.Len() == 0 {
+		u := e.claim.Usual
+		if u == 0 || e.waiters.Len() > 0 {
+			continue
+		}
+		if now-e.token.At >= u || e.claim.Place != nil && e.claim.Place.YieldsTo(c.Place) {
 			ended = true
 			l.stats.Expired++
 			l.takeLeaseLocked(e.token)

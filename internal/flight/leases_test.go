@@ -410,7 +410,10 @@ func TestLeasesGiveTheirTableBack(t *testing.T) {
 }
 
 // places is a number of places for tokens.
-type places struct{ free int }
+type places struct {
+	free int
+	heir Place // may have these places, since the claimant has gone
+}
 
 func (p *places) Take(handed bool) error {
 	if p.free <= 0 && !handed {
@@ -421,6 +424,8 @@ func (p *places) Take(handed bool) error {
 }
 
 func (p *places) Give() { p.free++ }
+
+func (p *places) YieldsTo(other Place) bool { return p.heir != nil && p.heir == other }
 
 // TestOldTokensEndFirst: a token that has lasted for its usual time ends when others lack its place, and not before; nor
 // does one that its key's callers wait for.
@@ -465,4 +470,33 @@ func TestOldTokensEndFirst(t *testing.T) {
 		stop()
 		<-waited
 	})
+}
+
+// TestTokensYield: the token of a claimant that has gone ends when one that may have its place lacks one, and for no
+// other; nor does a token that ends with its time only.
+func TestTokensYield(t *testing.T) {
+	l, v := newLeases(t), &versions{}
+	of, heir := &places{free: 2}, &places{}
+	claim := func(key string, usual time.Duration, of *places) (Out, error) {
+		return l.Try(Claim{Key: keyOf(key), Begin: v.begin, Time: time.Hour, Usual: usual, Place: of})
+	}
+	for key, usual := range map[string]time.Duration{"a": time.Minute, "lasting": 0} {
+		if out, err := claim(key, usual, of); err != nil || !out.Won {
+			t.Fatalf("%s: %+v, %v", key, out, err)
+		}
+	}
+	refused := func(why string) {
+		t.Helper()
+		if _, err := claim("c", time.Minute, heir); !errors.Is(err, loader.ErrBusy) {
+			t.Errorf("%s: %v", why, err)
+		}
+	}
+	refused("the claimant is there")
+	of.heir = of
+	refused("another may have the places")
+	of.heir = heir
+	refused("no place is free for it")
+	if st := l.Stats(); st.Out != 1 || st.Expired != 1 || !l.IsIssued(keyOf("lasting")) {
+		t.Errorf("%+v", st)
+	}
 }

@@ -165,6 +165,9 @@ func (a *Account) Process() *Account {
 	return a.up
 }
 
+// Ended says whether the account of a connection is closed.
+func (a *Account) Ended() bool { return a.closed.Load() }
+
 // Tenant returns the name of the account's tenant; "" is this process.
 func (a *Account) Tenant() string {
 	if a == nil {

@@ -82,31 +82,8 @@ const streamBuffer = 32 << 10
 // beginStream says that the next request begins a stream of copied data. A message of that may have any length:
 // its reader must read it in parts. So each Read ends with the head of a message, or with its body.
 func (l *messageLimiter) beginStream() {
-	l.stream = bufio.NewReaderSize(&turnReader{r: &restingReader{r: l.r}}, streamBuffer)
+	l.stream = bufio.NewReaderSize(&turnReader{r: l.r}, streamBuffer)
 	l.r = l.stream
-}
-
-// restingReader rests a tenth of the time if there is always more to read: Go looks for what other connections have
-// received while a processor rests.
-type restingReader struct {
-	r      io.Reader
-	rested time.Time
-}
-
-// restEvery is how long a restingReader works.
-const restEvery = time.Millisecond
-
-func (r *restingReader) Read(p []byte) (int, error) {
-	if time.Since(r.rested) >= restEvery {
-		time.Sleep(restEvery / 10)
-		r.rested = time.Now()
-	}
-	began := time.Now()
-	n, err := r.r.Read(p)
-	if now := time.Now(); now.Sub(began) >= restEvery/10 { // it has waited
-		r.rested = now
-	}
-	return n, err
 }
 
 // Write begins a request, and resets the counts of its answer. A password is not a

@@ -97,29 +97,6 @@ func TestLimitOfStream(t *testing.T) {
 	}
 }
 
-// TestRests checks that a reader rests each millisecond if there is always more, and not if it waits for more.
-func TestRests(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
-		for _, tc := range []struct{ takes, want time.Duration }{
-			{10 * time.Microsecond, 1000 * 10 * time.Microsecond * 11 / 10}, {restEvery / 5, 1000 * restEvery / 5},
-		} {
-			r := &restingReader{r: slowReader(tc.takes), rested: time.Now()}
-			began := time.Now()
-			for range 1000 {
-				_, _ = r.Read(nil)
-			}
-			if took := time.Since(began); took < tc.want*99/100 || took > tc.want*101/100 {
-				t.Errorf("1000 reads of %v take %v, want %v", tc.takes, took, tc.want)
-			}
-		}
-	})
-}
-
-// slowReader takes a time for each read.
-type slowReader time.Duration
-
-func (r slowReader) Read([]byte) (int, error) { time.Sleep(time.Duration(r)); return 0, nil }
-
 func passes(answer []byte, most, step int) error {
 	l := &messageLimiter{maxRows: most}
 	for len(answer) > 0 {
