@@ -68,7 +68,7 @@ func call(
 			grace = leaseGrace
 		}
 		if a.call, err = a.conn.Do(ctx, timeout+grace, q); err == nil {
-			if err = wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
+			if err = a.call.Decode(q, &a.Reply); err != nil {
 				return a, fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
 			}
 			return a, calls.Err(&a.Reply)

@@ -29,6 +29,7 @@ func fromOwnerships(list []wire.Promise) []ownership.Ownership {
 }
 
 func toEvents(list []invalidation.Event) (w wire.Events) {
+	w.Grow(len(list))
 	for i := range list {
 		invalidation.PeerCodec.Append(&w, &list[i])
 	}

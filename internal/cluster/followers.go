@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/sched"
 	"github.com/cachesidecar/cachesidecar/internal/transport"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // How events are gathered.
@@ -39,7 +40,8 @@ type followers struct {
 	waiting []waiting // calls without an answer, by order of arrival
 	ended   bool      // no call waits any more
 	readers readers
-	moved   chan struct{} // closed when a reader has applied more; nil if no caller waits
+	events  []invalidation.Event // of the latest answer: the next one's come into the same array
+	moved   chan struct{}        // closed when a reader has applied more; nil if no caller waits
 }
 
 // follower is one connection that follows this process's log. Its places in the log are
@@ -184,12 +186,12 @@ func (f *followers) answerOne(a *transport.Answers, b *batch, w *waiting, tell b
 // and the place that it leads to.
 func (f *followers) eventsAfter(place uint64, tell bool) (r *wire.Reply, to uint64) {
 	w := wire.Followed{Tell: tell}
-	events, ok := f.cfg.Events.After(place, maxFollowed, nil)
+	events, ok := f.cfg.Events.After(place, maxFollowed, f.events[:0])
 	for !ok && failpoint.Out(failpoint.Tail) { // what is still there
 		place++
-		events, ok = f.cfg.Events.After(place, maxFollowed, nil)
+		events, ok = f.cfg.Events.After(place, maxFollowed, f.events[:0])
 	}
-	if ok {
+	if f.events = events; ok {
 		w.After, w.To, w.Events = place, place+uint64(len(events)), toEvents(events)
 	} else {
 		r := f.cfg.Events.Reset(place)

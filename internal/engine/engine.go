@@ -65,7 +65,7 @@ func (e *Engine) ExecuteTo(q *wire.Request, pins *namespaces.Pins, now kv.Moment
 			*r = Moved()
 			return
 		}
-		*r = e.Local.deleteKeys(q, pins, now)
+		e.Local.deleteKeys(q, pins, now, r)
 	case wire.OpFlush:
 		if q.Has(wire.Cluster) && !e.Node.SingleNode() {
 			*r = Moved()

@@ -218,11 +218,12 @@ func (m *Remote) delete(
 	ctx context.Context, owner *cluster.Host, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration,
 ) {
 	out := &wire.Request{
-		Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, ReplicaLagMS: q.ReplicaLagMS,
-		UntilNS: executeBeforeAtOwner(owner, q, deadline), Compare: q.Compare, StaleMS: q.StaleMS, By: q.By,
+		Op: wire.OpDelete, Namespace: q.Namespace, Keys: make([][]byte, len(list)), Options: q.Options &^ wire.AckAll,
+		ReplicaLagMS: q.ReplicaLagMS, UntilNS: executeBeforeAtOwner(owner, q, deadline), Compare: q.Compare,
+		StaleMS: q.StaleMS, By: q.By,
 	}
-	for _, i := range list {
-		out.Keys = append(out.Keys, q.Keys[i])
+	for n, i := range list {
+		out.Keys[n] = q.Keys[i]
 	}
 	var a peer.Answer
 	defer a.Release()

@@ -71,14 +71,14 @@ func (e *Engine) deleteMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
-	ns := e.writeThroughOf(q)
+	ns, named := e.writeThroughOf(q), kv.ValidNamespace(string(q.Namespace))
 	e.rounds(ctx, len(items), pins, e.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Host][]int{}
 		var slow []int // keys that are deleted at the origin first, or whose entries are on their way here
 		for _, i := range todo {
 			partition := e.Namespaces.Hash(q.Namespace, q.Keys[i]).Partition()
 			owned := e.Node.OwnershipEpoch(partition) != 0
-			if ns == nil || !owned {
+			if items[i] = Moved(); ns == nil && owned || !named || !kv.ValidKey(q.Keys[i]) {
 				if items[i] = e.Local.Delete(q, q.Keys[i], pins, now, 0); items[i].Status != wire.Moved {
 					continue
 				}

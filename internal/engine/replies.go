@@ -82,11 +82,7 @@ func owned(r *wire.Reply) wire.Reply {
 	n := *r
 	n.Value, n.Message = slices.Clone(r.Value), slices.Clone(r.Message)
 	n.Token, n.Body = slices.Clone(r.Token), slices.Clone(r.Body)
-	n.Attested, n.Owner = false, nil
-	n.Items = nil
-	for i := range r.Items {
-		n.Items = append(n.Items, owned(&r.Items[i]))
-	}
+	n.Attested, n.Owner, n.Items = false, nil, nil
 	return n
 }
 

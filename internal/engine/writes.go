@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -219,24 +220,26 @@ func (c *Local) incr(ns *namespaces.Namespace, k kv.Key, q *wire.Request, now kv
 }
 
 // deleteKeys deletes all keys of a request here, or none: then the answer is MOVED. Their
-// number is bounded.
-func (c *Local) deleteKeys(q *wire.Request, pins *namespaces.Pins, now kv.Moment) wire.Reply {
+// number is bounded. The items come into the array of those that r has had.
+func (c *Local) deleteKeys(q *wire.Request, pins *namespaces.Pins, now kv.Moment, r *wire.Reply) {
+	items := r.Items[:0]
+	*r = Moved()
 	for _, key := range q.Keys {
 		if _, k := c.keyOf(q, key, pins); c.epochFor(q, k, 0, now) == 0 {
-			return Moved()
+			return
 		}
 	}
-	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
+	items = slices.Grow(items, len(q.Keys))[:len(q.Keys)]
 	for i, key := range q.Keys {
-		switch r.Items[i] = c.Delete(q, key, pins, now, 0); {
-		case r.Items[i].Status != wire.Moved:
+		switch items[i] = c.Delete(q, key, pins, now, 0); {
+		case items[i].Status != wire.Moved:
 		case i == 0:
-			return Moved()
+			return
 		case q.App: // it cannot ask the next owner, as another host does
-			r.Items[i] = failed(wire.Unavailable, "the key's partition went to another host in this moment: try again")
+			items[i] = failed(wire.Unavailable, "the key's partition went to another host in this moment: try again")
 		}
 	}
-	return r
+	*r = wire.Reply{Items: items}
 }
 
 // keyOf returns the namespace and a key of a deletion. A namespace without a slot has no such

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -196,4 +197,33 @@ func TestNamespaceSlotsChurn(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestDeleteReusesItems checks that deletions of many keys, one after the other, leave no garbage for each key, and
+// that no outcome is one of before.
+func TestDeleteReusesItems(t *testing.T) {
+	h := onehost.New(t, onehost.Config{})
+	h.Set("b", "value")
+	pins := namespaces.Pins{Table: h.Namespaces}
+	defer pins.Release()
+	var r wire.Reply
+	remove := func(keys ...string) (outcomes []wire.Status, array *wire.Reply) {
+		q := &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespaces.Default)}
+		for _, key := range keys {
+			q.Keys = append(q.Keys, []byte(key))
+		}
+		h.ExecuteTo(q, &pins, h.Engine.Clock.Read(), 0, &r)
+		for i := range r.Items {
+			outcomes = append(outcomes, r.Items[i].Status)
+		}
+		return outcomes, &r.Items[0]
+	}
+	first, at := remove("a", "b", "")
+	again, atAgain := remove("b", "a")
+	if want := []wire.Status{wire.Miss, wire.OK, wire.BadRequest}; !slices.Equal(first, want) {
+		t.Errorf("the outcomes are %v, want %v", first, want)
+	}
+	if want := []wire.Status{wire.Miss, wire.Miss}; !slices.Equal(again, want) || at != atAgain {
+		t.Errorf("the next outcomes are %v, want %v; in the same array: %v", again, want, at == atAgain)
+	}
 }

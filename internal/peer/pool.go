@@ -190,7 +190,7 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 		} else if err != nil {
 			return err
 		}
-		if err := wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
+		if err := a.call.Decode(q, &a.Reply); err != nil {
 			return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
 		}
 		return p.Admit(id, a.NewestVersion())

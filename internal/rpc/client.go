@@ -269,6 +269,7 @@ func (c *Client) Release(call *Call) {
 	if cap(call.frame) > transport.BufferSize {
 		call.frame = nil
 	}
+	clear(call.items) // they name what is in the frame
 	call.giveBack()
 	c.pool.Put(call)
 }
@@ -323,7 +324,8 @@ func (c *Client) expire() {
 // Call is a call whose caller waits for the answer. Calls are reused: see Client.Release.
 type Call struct {
 	over    chan struct{}
-	frame   []byte // the answer, without its length
+	frame   []byte       // the answer, without its length
+	items   []wire.Reply // of the answer, see Decode
 	err     error
 	account *quota.Account // of the client for which the call is made; may be nil
 	held    int64          // bytes charged to account for the answer
@@ -347,6 +349,17 @@ func (call *Call) Account() *quota.Account { return call.account }
 
 // Frame returns the answer. Its bytes are valid until Release.
 func (call *Call) Frame() []byte { return call.frame }
+
+// Decode decodes the answer to q into r, which is valid until Release: the next call's items
+// come into the same array.
+func (call *Call) Decode(q *wire.Request, r *wire.Reply) error {
+	r.Items, call.items = call.items[:0], nil
+	err := wire.DecodeAnswer(q, call.frame, r)
+	if err == nil {
+		call.items = r.Items
+	}
+	return err
+}
 
 // Keep returns the answer. Its bytes belong to the caller from then on.
 func (call *Call) Keep() []byte {

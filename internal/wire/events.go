@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Events is a list of log events, in order. Packed has 17 bytes for each event: its kind
@@ -28,6 +29,9 @@ const (
 )
 
 const eventSize = 17
+
+// Grow makes room for n more events.
+func (events *Events) Grow(n int) { events.Packed = slices.Grow(events.Packed, n*eventSize) }
 
 // Add appends an event. detail is nil for EventChanged.
 func (events *Events) Add(kind uint8, hash, version uint64, detail *EventDetail) {

@@ -14,16 +14,20 @@ import (
 // Reply is an answer of any kind. Its status and the op of its request determine which
 // fields it uses; see the package comment. Byte fields alias the frame.
 type Reply struct {
-	ID     uint64
-	Status Status
-	Value  []byte
+	ID uint64
 	kv.Attributes
-	Version uint64
-	TTLMS   int64 // remaining; zero: no expiry
-	Source  Source
-	AgeMS   uint64 // for which the value may have been outdated, at most, milliseconds
-	Why     Why
-	Token   []byte
+	Status   Status // the short fields stand together: a reply of many keys has an array of replies
+	Source   Source
+	Why      Why
+	Attested bool       // the request has the option Attest, and AsOf, Owner and Epoch are set
+	Unsigned bool       // of INCR: the bits of Number are those of a number above 2^63-1
+	Read     bool       // of METAGET: the value has been read before this request
+	Claim    ClaimState // of METAGET
+	Value    []byte
+	Version  uint64
+	TTLMS    int64  // remaining; zero: no expiry
+	AgeMS    uint64 // for which the value may have been outdated, at most, milliseconds
+	Token    []byte
 	// Number is the sum of INCR. In an answer to METAGET its bits are the number of a claim,
 	// an unsigned one.
 	Number  int64
@@ -31,24 +35,19 @@ type Reply struct {
 	Items   []Reply // of MGET and DELETE, in the order of the keys
 	Body    []byte  // one msgpack value, checked by checkMsgpack
 
-	// Set if the request has the option Attest: the owner that attests the value, its
-	// process epoch, and as of when on its clock.
-	Attested bool
-	AsOf     uint64
-	Owner    []byte
-	Epoch    uint64
+	// Of an attested answer: the owner that attests the value, its process epoch, and as of
+	// when on its clock.
+	AsOf  uint64
+	Owner []byte
+	Epoch uint64
 
 	// Event is the version of the change, if that is not the version of the entry: always in
 	// an answer to TOUCH or METAGET; zero in one to SET or FILL: they are the same.
 	Event uint64
 
-	Unsigned bool // of INCR: the bits of Number are those of a number above 2^63-1
-
 	// Of METAGET.
 	Size   uint64 // of the value, bytes, also if it is left out
-	Read   bool   // the value has been read before this request
 	IdleMS uint64 // since the value was written
-	Claim  ClaimState
 }
 
 // Changed returns the version below which copies of a written key are outdated.
@@ -193,6 +192,9 @@ func (d *decoder) value(r *Reply) {
 	d.attestation(r)
 }
 
+// leastItem is the length of the shortest item: its head and its status.
+const leastItem = 2
+
 // itemDepth is the nesting depth of an item's fields: answer, items, item.
 const itemDepth = 3
 
@@ -220,6 +222,7 @@ func (d *decoder) items(op Op, r *Reply) {
 	}
 	outer := d.left - 1
 	d.b = rest
+	r.Items = slices.Grow(r.Items, min(int(n), len(rest)/leastItem))
 	for range n {
 		m, rest, err := msgp.ReadArrayHeaderBytes(d.b)
 		if err != nil {
@@ -239,7 +242,7 @@ func (d *decoder) items(op Op, r *Reply) {
 // AppendReply appends an answer as a complete frame. The server's hot path uses the
 // functions below; tests check that they produce the same bytes.
 func AppendReply(dst []byte, op Op, r *Reply) []byte {
-	if n := r.sizeBound(); n > longReply {
+	if n := r.sizeBound(op); n > longReply {
 		dst = slices.Grow(dst, n) // repeated growth would leave as much garbage
 	}
 	at := len(dst)
@@ -255,15 +258,21 @@ func AppendReply(dst []byte, op Op, r *Reply) []byte {
 // once.
 const longReply = 4 << 10
 
-// replySlack is an upper bound, in bytes, for the fields of a reply without a length of
-// their own.
-const replySlack = 128
+// replySlack and deleteSlack are upper bounds, in bytes, for the fields of a reply or an item
+// without a length of their own: of any op, and of DELETE.
+const (
+	replySlack  = 128
+	deleteSlack = 24
+)
 
 // sizeBound returns an upper bound for the encoded size of a reply, in bytes.
-func (r *Reply) sizeBound() int {
+func (r *Reply) sizeBound(op Op) int {
 	n := replySlack + len(r.Value) + len(r.Message) + len(r.Token) + len(r.Body) + len(r.Owner)
+	if op == OpDelete {
+		n = deleteSlack + len(r.Message)
+	}
 	for i := range r.Items {
-		n += r.Items[i].sizeBound()
+		n += r.Items[i].sizeBound(op)
 	}
 	return n
 }

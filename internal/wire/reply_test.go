@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/tinylib/msgp/msgp"
@@ -47,11 +48,12 @@ func TestAnswersAreToTheKeysAskedFor(t *testing.T) {
 func TestLongReplies(t *testing.T) {
 	item := Reply{Value: make([]byte, 100_000), TTLMS: 1 << 40, Version: 1 << 63, Attested: true, AsOf: 1 << 63, Owner: []byte("node1")}
 	for op, r := range map[Op]*Reply{
-		OpGet:  &item,
-		OpMGet: {Items: []Reply{item, item, {Status: Busy, Message: make([]byte, 5000)}, {Status: Miss}}},
+		OpGet:    &item,
+		OpMGet:   {Items: []Reply{item, item, {Status: Busy, Message: make([]byte, 5000)}, {Status: Miss}}},
+		OpDelete: {ID: 1 << 63, Items: slices.Repeat([]Reply{{Version: 1 << 63}, {Status: Busy, Message: make([]byte, 300)}}, 100)},
 	} {
-		if b := AppendReply(nil, op, r); cap(b) > len(b)+16<<10 || r.sizeBound() < len(b) {
-			t.Errorf("%s: %d bytes in %d, measured as %d", op, len(b), cap(b), r.sizeBound())
+		if b := AppendReply(nil, op, r); cap(b) > len(b)+16<<10 || r.sizeBound(op) < len(b) {
+			t.Errorf("%s: %d bytes in %d, measured as %d", op, len(b), cap(b), r.sizeBound(op))
 		}
 	}
 }
