@@ -52,6 +52,16 @@
 // Shards start with 8 to 15 pages each, so that they double at different sizes and the
 // slack of all tables together stays near its mean.
 //
+// # Bits of the hash
+//
+//	63…50  partition; what samples or lists keys by partitions selects words by it
+//	63…38  tag of an index word; of it 49…44 home bucket
+//	55…24  branch of the index's directory, from below as deep as it is
+//	49…34  fingerprint of a ghost
+//	33… 8  bucket of a ghost
+//	23… 8  root of the index's directory
+//	 7… 0  shard, from below as many as there are
+//
 // # Keys of one hash
 //
 // A client that knows the seed of a namespace can compute keys of one hash, and keys

@@ -27,6 +27,9 @@ const (
 	ghostShare    = 0.9 // ghosts per entry, as in the paper
 	ghostFill     = 0.8 // share of the slots in use at a full window
 	ghostTickBits = 12
+	// Bits of the hash for the bucket; the fingerprint takes those above. The keys of a bucket share its bits.
+	ghostBucketLow  = 8
+	ghostBucketBits = 26
 )
 
 // fits reports whether the table suits a number of entries: not too small, not far too
@@ -61,11 +64,11 @@ func (g *ghosts) release() {
 
 func (g *ghosts) bucket(h kv.Hash) []byte {
 	n := uint64(len(g.held)) * ghostBuckets
-	b := uint64(uint32(h>>8)) * n >> 32
+	b := uint64(h) >> ghostBucketLow & (1<<ghostBucketBits - 1) * n >> ghostBucketBits
 	return g.pages.bytes(g.held[b/ghostBuckets])[b%ghostBuckets*4*ghostSlots:][:4*ghostSlots]
 }
 
-func fingerprint(h kv.Hash) uint32 { return uint32(h>>34)&0xffff | 1 }
+func fingerprint(h kv.Hash) uint32 { return max(1, uint32(h>>(ghostBucketLow+ghostBucketBits))&0xffff) }
 
 // live reports whether a slot's time lies within the window.
 func (g *ghosts) live(slot uint32) bool {
