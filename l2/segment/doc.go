@@ -88,10 +88,11 @@
 // Segcache (Yang et al., NSDI 2021). New entries go to the admission queue (10 % of a
 // shard's segments). Entries that were hit twice there move to the main queue. The others
 // leave a fingerprint in the ghost table, and a key found in that table goes to the main
-// queue at once. The main queue reinserts entries that were hit, with one hit less, so
-// that at least 1/16 of each evicted segment becomes free, and at least 1/4 after 16
-// evictions without success. Segments of which overwrites have left less than half alive
-// are compacted before anything is evicted.
+// queue at once. The main queue reinserts entries that were hit, with one hit less. After
+// 16 evictions that made no segment free, at least 1/4 of each evicted segment becomes
+// free: entries of one TTL class are moved at most 21 segments long for one that becomes
+// free. Segments of which overwrites have left less than half alive are compacted before
+// anything is evicted.
 //
 // # What is not served
 //

@@ -46,7 +46,7 @@ func TestMovesOfAChain(t *testing.T) {
 			s.Get(nil, k, NoLimit, testNow.Boot)
 		}
 		sh := s.shard(k.Hash)
-		sh.evictOne(testNow.Boot, minGain, sh.holds())
+		sh.evictOne(testNow.Boot, false, sh.holds())
 		want.Reinserted, want.SegmentEvictions = step.reinserted, step.ended
 		if st := s.Stats(); st.Promoted != step.promoted || st.Evicted != step.ended || st.moves != want {
 			t.Errorf("%s: %d promoted, %d evicted, %+v", step.name, st.Promoted, st.Evicted, st.moves)
