@@ -86,13 +86,13 @@
 //
 // S3-FIFO (Yang et al., SOSP 2023) at the granularity of segments, on the layout of
 // Segcache (Yang et al., NSDI 2021). New entries go to the admission queue (10 % of a
-// shard's segments). Entries that were hit twice there move to the main queue. The others
-// leave a fingerprint in the ghost table, and a key found in that table goes to the main
-// queue at once. The main queue reinserts entries that were hit, with one hit less. After
-// 16 evictions that made no segment free, at least 1/4 of each evicted segment becomes
-// free: entries of one TTL class are moved at most 21 segments long for one that becomes
-// free. Segments of which overwrites have left less than half alive are compacted before
-// anything is evicted.
+// shard's segments). Entries that were hit twice there move to the main queue, and those
+// that were hit once go round again without hits. The others leave a fingerprint in the
+// ghost table, and a key found in that table goes to the main queue at once. The main queue
+// reinserts entries that were hit, with one hit less. After 16 evictions that made no
+// segment free, at least 1/4 of each evicted segment becomes free: of entries of one TTL
+// class at most 21 segments are moved for one that becomes free. Segments of which
+// overwrites have left less than half alive are compacted before anything is evicted.
 //
 // # What is not served
 //

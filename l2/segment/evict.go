@@ -8,8 +8,8 @@ import (
 
 // Most keys are read once and never again. They must not push out those that are read often, so a new entry waits in
 // a queue for admission, which has a tenth of the segments. An entry that is read twice there goes on to the main
-// queue, and so does a new one whose key was evicted not long ago: the ghosts remember such keys. The main queue goes
-// round. An entry that was read stays for one more pass for each read, the others go. Doc.go names the algorithm.
+// queue, and so does a new one whose key was evicted not long ago: the ghosts remember such keys. Both queues go round.
+// An entry that was read stays for one more pass for each read, the others go. Doc.go names the algorithm.
 
 const (
 	admissionShare = 10 // one in this many of a shard's segments is for admission
@@ -82,7 +82,7 @@ func (sh *shard) evictOne(now time.Duration, pressed bool, before int) (freed, m
 	case sh.store.meta[id].state == stateChain:
 		sh.evictChain(id, q, now)
 	case sh.store.meta[id].sparse:
-		sh.move(id, q, now, sh.keepAll)
+		sh.move(id, now, func(_ kv.Hash, _ header, hits int) (int, int, bool) { return q, hits, true })
 		sh.n.Compactions++
 	default:
 		sh.evictSegment(id, q, now, pressed)
@@ -174,27 +174,26 @@ func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, pressed bo
 	if pressed {
 		left -= left / minGain
 	}
-	sh.move(id, mainQueue, now, func(hash kv.Hash, h header, hits int) (int, bool) {
+	sh.move(id, now, func(hash kv.Hash, h header, hits int) (to, hitsLeft int, stays bool) {
 		if left < h.size() {
 			hits = 0
 		}
-		_, hits, stays := sh.pass(hash, q, hits)
-		if stays {
+		if to, hitsLeft, stays = sh.pass(hash, q, hits); stays {
 			left -= h.size()
 		}
-		return hits, stays
+		return to, hitsLeft, stays
 	})
 }
 
 // pass decides on an entry of queue q whose turn it is: whether it stays, where, and with how many hits.
 func (sh *shard) pass(hash kv.Hash, q, hits int) (to, left int, stays bool) {
 	switch {
-	case q == mainQueue && hits > 0:
-		sh.n.Reinserted++
-		return mainQueue, hits - 1, true
 	case q == admission && hits >= promoteHits:
 		sh.n.Promoted++
 		return mainQueue, 0, true
+	case hits > 0:
+		sh.n.Reinserted++
+		return q, hits - 1, true
 	case q == admission:
 		sh.ghosts.drop(hash)
 	}

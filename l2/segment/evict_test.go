@@ -43,6 +43,40 @@ func TestWhatIsReadStays(t *testing.T) {
 	}
 }
 
+// TestAnotherLap follows entries through admission, by how often they were read there.
+func TestAnotherLap(t *testing.T) {
+	s, put, read := evictStore(t)
+	sh := s.shards[0]
+	put("once")
+	read("once", 1)
+	put("twice")
+	read("twice", promoteHits)
+	for i := range 10 {
+		put(fmt.Sprintf("%08d", i)) // seals the segment of both
+	}
+	sh.evictOne(testNow.Boot, false, 0)
+	where := func(name string) string {
+		_, w, _, _, ok := sh.find(testKey(name))
+		if !ok {
+			return "gone"
+		}
+		id, _ := s.split(w.loc())
+		return fmt.Sprintf("queue %d, %d hits", s.meta[id].queue, w.hits())
+	}
+	if got, want := where("once"), fmt.Sprintf("queue %d, 0 hits", admission); got != want {
+		t.Errorf("read once: %s, want %s", got, want)
+	}
+	if got, want := where("twice"), fmt.Sprintf("queue %d, 0 hits", mainQueue); got != want {
+		t.Errorf("read twice: %s, want %s", got, want)
+	}
+	for i := range 3000 {
+		put(fmt.Sprintf("new%05d", i))
+	}
+	if got := where("once"); got != "gone" {
+		t.Errorf("read once, another lap later: %s", got)
+	}
+}
+
 // TestSegmentsMovedForOne reads every entry of a full store more often than its hits can count. However often that
 // happens, few segments are moved for one that becomes free.
 func TestSegmentsMovedForOne(t *testing.T) {

@@ -41,7 +41,7 @@ func TestMovesOfAChain(t *testing.T) {
 		name                        string
 		reads                       int
 		promoted, reinserted, ended int64
-	}{{"read often", promoteHits, 1, 0, 0}, {"read once", 1, 1, 1, 0}, {"not read", 0, 1, 1, 1}} {
+	}{{"new, read once", 1, 0, 1, 0}, {"read often", promoteHits, 1, 1, 0}, {"read once", 1, 1, 2, 0}, {"not read", 0, 1, 2, 1}} {
 		for range step.reads {
 			s.Get(nil, k, NoLimit, testNow.Boot)
 		}
