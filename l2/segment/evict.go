@@ -7,13 +7,12 @@ import (
 )
 
 // Most keys are read once and never again. They must not push out those that are read often, so a new entry waits in
-// a queue for admission, which has a tenth of the segments. An entry that is read twice there goes on to the main
-// queue, and so does a new one whose key was evicted not long ago: the ghosts remember such keys. Both queues go round.
-// An entry that was read stays for one more pass for each read, the others go. Doc.go names the algorithm.
+// a queue for admission, whose share of the segments each shard learns. An entry that is read twice there goes on to
+// the main queue, and so does a new one whose key was evicted not long ago: the ghosts remember such keys. Both queues
+// go round. An entry that was read stays for one more pass for each read, the others go. Doc.go names the algorithm.
 
 const (
-	admissionShare = 10 // one in this many of a shard's segments is for admission
-	promoteHits    = 2  // hits in admission that lead to the main queue
+	promoteHits = 2 // hits in admission that lead to the main queue
 	// To move what was read costs time, and frees nothing. So once patience evictions in a row made no segment free,
 	// each frees at least 1/minGain of a segment, whatever was read: that ends after minGain+1 more.
 	patience = 16
@@ -88,7 +87,46 @@ func (sh *shard) evictOne(now time.Duration, pressed bool, before int) (freed, m
 		sh.evictSegment(id, q, now, pressed)
 	}
 	// The memory of the ghost table, and of its growth, comes from evicted segments.
-	return sh.held < before && (sh.ghosts.fits(sh.index.count) || sh.ghosts.fit(sh.index.count)), true
+	n := sh.index.count
+	return sh.held < before && sh.ghosts.provide(n) && sh.lost.provide(n), true
+}
+
+// learn moves the share of admission when a key is written anew, and spends its ghost. A queue that dropped the key
+// only lately was too short for it. Main takes half as much again, since it loses keys that were read already.
+func (sh *shard) learn(k kv.Key, ghost []byte) {
+	step := 0.0
+	if ghost == nil {
+		if ghost = sh.lost.find(k.Hash); ghost == nil {
+			return
+		}
+		sh.n.Shorter++
+		step = -1.5
+	} else if sh.ghosts.fresh(ghost) {
+		sh.n.Longer++
+		step = 1
+	}
+	clear(ghost)
+	if c := &sh.counts[k.Namespace]; c.part > 0 {
+		before := c.lean
+		c.lean = min(mostShare-firstShare, max(leastShare-firstShare, before+step/float64(sh.index.count)/c.part))
+		sh.share += (c.lean - before) * c.part
+	}
+}
+
+// weigh sets the parts that the namespaces have in the share: those of the hits that pass has seen lately. A namespace
+// moves the share by its part of the range at most, and one without hits not at all, whatever it writes.
+func (sh *shard) weigh() {
+	sum := 0
+	for i := range sh.counts {
+		sum += sh.counts[i].hits
+	}
+	sh.hitsSeen, sh.share = sum/2, firstShare
+	for i := range sh.counts {
+		c := &sh.counts[i]
+		c.part = float64(c.hits) / float64(max(sum, 1))
+		c.hits /= 2
+		sh.share += c.lean * c.part
+	}
 }
 
 // victim returns the next segment to evict and its queue. A sparse segment comes first, since nothing of use is lost
@@ -104,7 +142,7 @@ func (sh *shard) victim() (segmentID, int) {
 		return id, int(sh.store.meta[id].queue)
 	}
 	q := mainQueue
-	if sh.queues[admission].segments*admissionShare >= sh.held {
+	if float64(sh.queues[admission].segments) >= max(1, sh.share*float64(sh.held)) {
 		q = admission
 	}
 	if sh.queues[q].head == noSegment {
@@ -150,7 +188,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		sh.removeEntry(hash, at, w, h)
 		return
 	}
-	to, hits, stays := sh.pass(hash, q, w.hits())
+	to, hits, stays := sh.pass(hash, h.namespace, q, w.hits())
 	if !stays {
 		sh.n.SegmentEvictions++
 		sh.countEvicted(hash, h)
@@ -178,7 +216,7 @@ func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, pressed bo
 		if left < h.size() {
 			hits = 0
 		}
-		if to, hitsLeft, stays = sh.pass(hash, q, hits); stays {
+		if to, hitsLeft, stays = sh.pass(hash, h.namespace, q, hits); stays {
 			left -= h.size()
 		}
 		return to, hitsLeft, stays
@@ -186,7 +224,11 @@ func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, pressed bo
 }
 
 // pass decides on an entry of queue q whose turn it is: whether it stays, where, and with how many hits.
-func (sh *shard) pass(hash kv.Hash, q, hits int) (to, left int, stays bool) {
+func (sh *shard) pass(hash kv.Hash, ns kv.NamespaceID, q, hits int) (to, left int, stays bool) {
+	sh.counts[ns].hits += hits
+	if sh.hitsSeen += hits; sh.hitsSeen > sh.index.count/4 {
+		sh.weigh()
+	}
 	switch {
 	case q == admission && hits >= promoteHits:
 		sh.n.Promoted++
@@ -196,6 +238,8 @@ func (sh *shard) pass(hash kv.Hash, q, hits int) (to, left int, stays bool) {
 		return q, hits - 1, true
 	case q == admission:
 		sh.ghosts.drop(hash)
+	default:
+		sh.lost.drop(hash)
 	}
 	return 0, 0, false
 }

@@ -43,6 +43,13 @@ const (
 	mainQueue = 1
 )
 
+// The part of a shard's segments that is for admission: see learn.
+const (
+	firstShare = 0.1
+	leastShare = 0.01
+	mostShare  = 0.9
+)
+
 // classes is the number of TTL classes. The TTL of an entry, grace included, is at most
 // classTTL of its class, but for the rounding of its deadline (kv.After); the last class is
 // for entries that never expire. The steps are
