@@ -208,6 +208,8 @@ type L2Stats struct {
 	FreeSegments int64 `json:"free_segments"`
 	// Shards of the store.
 	Shards int64 `json:"shards"`
+	// Share of the memory that is for new entries, as eviction has learnt it.
+	Admission ShardShares `json:"admission_share" sum:"-"`
 
 	// Of the evicted entries: for room.
 	EvictedForRoom int64 `json:"evicted_for_room" metric:"evictions_total{tier=l2,reason=capacity}"`
@@ -215,6 +217,16 @@ type L2Stats struct {
 	SplitsRefused int64 `json:"splits_refused" metric:"index_splits_refused_total"`
 	// What this process has taken over from the one before, with keep_memory.
 	Kept *KeptStats `json:"kept,omitempty" sum:"-"`
+}
+
+// ShardShares are shares that each shard of the store has of its own.
+type ShardShares struct {
+	// In the shard with the least.
+	Least float64 `json:"least" metric:"admission_share{of=least}"`
+	// The median of the shards.
+	Median float64 `json:"median" metric:"admission_share{of=median}"`
+	// In the shard with the most.
+	Most float64 `json:"most" metric:"admission_share{of=most}"`
 }
 
 // L2Counts counts what has happened in the store.

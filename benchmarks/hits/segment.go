@@ -27,6 +27,9 @@ const (
 	unitEntry = 24 + keySize + unitValue // header, key, value
 	segments  = 128
 	perLeast  = 4 // entries per segment
+
+	// A TTL at the edge of two of the store's classes would depend on how deadlines are rounded.
+	ttl = 50 * time.Minute
 )
 
 // newSegment returns a segment store. If bytes are counted, the other policies pay for
@@ -64,6 +67,6 @@ func (c *segmentCache) access(key uint64, size uint32) bool {
 		}
 		c.value = c.value[:size]
 	}
-	c.store.Put(k, segment.Write{Value: c.value, Facts: kv.Facts{Deadline: kv.After(c.now.Boot, time.Hour)}}, c.now)
+	c.store.Put(k, segment.Write{Value: c.value, Facts: kv.Facts{Deadline: kv.After(c.now.Boot, ttl)}}, c.now)
 	return false
 }

@@ -128,14 +128,12 @@ func overloadGoals(*record.Parameters) []goal {
 // lessLRU is the difference of the store's hits and LRU's, in percentage points.
 const lessLRU = hits.Segment + " less " + hits.LRU + ", points"
 
-// cache2k-orm-busy at 760 entries has a target of its own. Its requests come in bursts within a few hundred entries,
-// where plain recency is hard to beat. The targets are for equal entries.
+// The targets are for equal entries.
 func hitsGoals(*record.Parameters) []goal {
 	of := func(shape, target string) goal { return goal{shape, lessLRU, lessLRU, "", nil, "%+.2f", target} }
 	return []goal{
-		of("mean of all at equal entries", "≥ 2"),
-		of("cache2k-orm-busy, 760 entries", "≥ −2.5"),
-		of(".* entries", "≥ −1"),
+		of("mean of all at equal entries", "≥ 4.55"),
+		of(".* entries", "≥ −0.5"),
 		of(".* bytes", ""),
 	}
 }

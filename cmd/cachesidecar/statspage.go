@@ -76,6 +76,8 @@ func (page *statsPage) l2(store *cachesidecar.L2Stats) {
 	page.line("", "keys and values %v, headers %v, index %v, ghosts %v, dead %v, unfilled %v",
 		table.Size(memory.Payload), table.Size(memory.Headers+memory.Alignment), table.Size(memory.Index),
 		table.Size(memory.Ghosts), table.Size(memory.Dead), table.Size(memory.Open+memory.Tails))
+	page.line("", "for new entries %.1f %% (of the shards %.1f to %.1f %%)",
+		100*store.Admission.Median, 100*store.Admission.Least, 100*store.Admission.Most)
 	page.line("", "gone: %v evicted, %v expired, %v flushed, %v moved away, %v over quota",
 		store.Evicted, store.Expired, store.Flushed, store.Moved, store.QuotaEvicted)
 	switch kept := store.Kept; {

@@ -34,6 +34,7 @@ var adviceOf = map[string]string{
 	"memory_limit_bytes":         "–",
 	"entries":                    "–",
 	"evictions_total":            "`capacity` with a falling hit ratio: raise `l2_size`. `moved`: hosts came or went.",
+	"admission_share":            "Near 0.01: much is written that none reads. Near 0.9: most is read once or twice, soon.",
 	"no_room_total":              "If it rises, values are too long for `l2_size` or the quota: raise them.",
 	"index_splits_refused_total": "If it rises, raise `l2_size`: the index has no room.",
 	"copies_total":               "`outdated` high: what is written often is read often.",

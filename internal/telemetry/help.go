@@ -34,6 +34,7 @@ var helpOf = map[string]string{
 	"memory_limit_bytes":         "Memory that a tier may use in bytes, by tier.",
 	"entries":                    "Entries, by tier.",
 	"evictions_total":            "Entries removed, by tier and reason.",
+	"admission_share":            "Share of L2's memory that is for new entries: least, median and most of its shards.",
 	"no_room_total":              "Writes refused because there was no room.",
 	"index_splits_refused_total": "New keys that came to a full page of the index that could not be split.",
 	"copies_total":               "Lookups of copies of entries that other hosts own, by result.",

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -16,7 +17,7 @@ func (s *Store) check() error {
 		sh.mu.Lock()
 		err := sh.check(&nsBytes)
 		held += sh.held
-		pageCount += len(sh.ghosts.held)
+		pageCount += len(sh.ghosts.held) + len(sh.lost.held)
 		for _, q := range sh.quotas {
 			pageCount += len(q.held)
 		}
@@ -85,6 +86,9 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 		return fmt.Errorf("namespaces count %d entries evicted and %d over quota, the shard %d and %d",
 			evicted, over, sh.n.Evicted, sh.n.QuotaEvicted)
 	}
+	if err := sh.checkShare(); err != nil {
+		return err
+	}
 	a := &audit{
 		shard: sh, nsBytes: nsBytes,
 		found: map[segmentID]*tally{}, marks: map[kv.NamespaceID]map[mark]int{},
@@ -96,6 +100,19 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 		if err := step(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkShare verifies that the share of admission is that of all namespaces' lessons.
+func (sh *shard) checkShare() error {
+	share, hits := firstShare, 0
+	for i := range sh.counts {
+		share += sh.counts[i].lean * sh.counts[i].part
+		hits += sh.counts[i].hits
+	}
+	if math.Abs(share-sh.share) > 1e-6 || share < leastShare-1e-6 || share > mostShare+1e-6 || hits > sh.hitsSeen {
+		return fmt.Errorf("share %v, %d hits seen; by namespaces %v and %d", sh.share, sh.hitsSeen, share, hits)
 	}
 	return nil
 }

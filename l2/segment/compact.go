@@ -6,13 +6,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// keepAll is the keep function of a compaction.
-func (sh *shard) keepAll(_ kv.Hash, _ header, hits int) (int, bool) { return hits, true }
-
 // move empties a sealed segment. The entries that keep chooses go, with the hits that it
-// returns, to the open segment of queue q and the segment's class. If that one fills up,
-// the emptied segment itself becomes the open one, so moving never needs another segment.
-func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash, header, int) (int, bool)) {
+// returns, to the open segment of the queue that it returns and of the segment's class. If
+// that one fills up, the emptied segment itself becomes the open one, so moving never needs
+// another segment. What then has no room in another queue goes along.
+func (sh *shard) move(id segmentID, now time.Duration, keep func(kv.Hash, header, int) (q, hits int, stays bool)) {
 	s := sh.store
 	class := int(s.meta[id].class)
 	rest := squeezed{id: id}
@@ -29,15 +27,18 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 			sh.forget(hash, at, h)
 			return true
 		}
-		hits, ok := keep(hash, h, w.hits())
-		if !ok {
+		q, hits, stays := keep(hash, h, w.hits())
+		if !stays {
 			sh.countEvicted(hash, h)
 			sh.forget(hash, at, h)
 			return true
 		}
 		to := noSegment
-		if rest.entries == 0 {
+		if rest.entries == 0 || rest.q != q {
 			to = sh.openFor(q, class, len(b))
+		}
+		if to == noSegment && rest.entries == 0 {
+			rest.q = q
 		}
 		if to == noSegment {
 			loc = rest.add(s, h, b)
@@ -52,7 +53,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		sh.free(id)
 		return
 	}
-	sh.reopen(rest, q, class)
+	sh.reopen(rest, class)
 }
 
 // appendMoved copies an entry to the end of an open segment that has room for it.
@@ -71,6 +72,7 @@ func (sh *shard) appendMoved(to segmentID, h header, b []byte) location {
 // squeezed are the entries of a segment that stay in it, moved to its beginning.
 type squeezed struct {
 	id      segmentID
+	q       int    // the queue that they go to
 	fill    uint32 // bytes
 	entries uint32
 	last    kv.Deadline
@@ -86,9 +88,9 @@ func (sq *squeezed) add(s *Store, h header, b []byte) location {
 	return loc
 }
 
-// reopen makes the segment of squeezed entries the open one of a queue and a class.
-func (sh *shard) reopen(rest squeezed, q, class int) {
-	m := &sh.store.meta[rest.id]
+// reopen makes the segment of squeezed entries the open one of their queue and a class.
+func (sh *shard) reopen(rest squeezed, class int) {
+	m, q := &sh.store.meta[rest.id], rest.q
 	sh.queues[m.queue].remove(rest.id)
 	sh.queues[m.queue].segments--
 	sh.n.used -= int64(m.used) - int64(rest.fill)

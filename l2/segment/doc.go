@@ -52,6 +52,16 @@
 // Shards start with 8 to 15 pages each, so that they double at different sizes and the
 // slack of all tables together stays near its mean.
 //
+// # Bits of the hash
+//
+//	63…50  partition; what samples or lists keys by partitions selects words by it
+//	63…38  tag of an index word; of it 49…44 home bucket
+//	55…24  branch of the index's directory, from below as deep as it is
+//	49…34  fingerprint of a ghost
+//	33… 8  bucket of a ghost
+//	23… 8  root of the index's directory
+//	 7… 0  shard, from below as many as there are
+//
 // # Keys of one hash
 //
 // A client that knows the seed of a namespace can compute keys of one hash, and keys
@@ -75,13 +85,25 @@
 // # Eviction
 //
 // S3-FIFO (Yang et al., SOSP 2023) at the granularity of segments, on the layout of
-// Segcache (Yang et al., NSDI 2021). New entries go to the admission queue (10 % of a
-// shard's segments). Entries that were hit twice there move to the main queue. The others
-// leave a fingerprint in the ghost table, and a key found in that table goes to the main
-// queue at once. The main queue reinserts entries that were hit, with one hit less, so
-// that at least 1/16 of each evicted segment becomes free, and at least 1/4 after 16
-// evictions without success. Segments of which overwrites have left less than half alive
+// Segcache (Yang et al., NSDI 2021). New entries go to the admission queue. Entries that
+// were hit twice there move to the main queue, and those that were hit once go round again
+// without hits. The others leave a fingerprint in the ghost table, and a key found in that
+// table goes to the main queue at once. The main queue reinserts entries that were hit,
+// with one hit less. After 16 evictions that made no segment free, at least 1/4 of each
+// evicted segment becomes free: of entries of one TTL class at most 21 segments are moved
+// for one that becomes free. Segments of which overwrites have left less than half alive
 // are compacted before anything is evicted.
+//
+// Each shard learns the admission queue's share of its segments, from 10 % on. A queue was
+// too short if a key comes back that it dropped only lately, within as many drops as a
+// tenth of the entries. For a key of admission the share grows by one entry; for a key of
+// the main queue, which has a table of ghosts of its own for this, it shrinks by 1.5. It
+// stays within 1 % and 90 %. The tables take about 4.5 and 0.5 bytes an entry.
+//
+// The shard's share is 10 % and what each namespace leans from that, weighed by its part of
+// the hits that evictions have seen lately. So an app that writes to push the share moves
+// it by its part of the hits at most, and by nothing if it only writes; the lessons of
+// others can make up for that.
 //
 // # What is not served
 //

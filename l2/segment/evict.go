@@ -7,18 +7,16 @@ import (
 )
 
 // Most keys are read once and never again. They must not push out those that are read often, so a new entry waits in
-// a queue for admission, which has a tenth of the segments. An entry that is read twice there goes on to the main
-// queue, and so does a new one whose key was evicted not long ago: the ghosts remember such keys. The main queue goes
-// round. An entry that was read stays for one more pass for each read, the others go. Doc.go names the algorithm.
+// a queue for admission, whose share of the segments each shard learns. An entry that is read twice there goes on to
+// the main queue, and so does a new one whose key was evicted not long ago: the ghosts remember such keys. Both queues
+// go round. An entry that was read stays for one more pass for each read, the others go. Doc.go names the algorithm.
 
 const (
-	admissionShare = 10 // one in this many of a shard's segments is for admission
-	promoteHits    = 2  // hits in admission that lead to the main queue
-	// To move what was read costs time, and frees nothing. So an eviction frees at least 1/minGain of a segment's
-	// bytes, whatever was read, and 1/minGainPressed once patience evictions made too little room.
-	minGain        = 16
-	minGainPressed = 4
-	patience       = 16
+	promoteHits = 2 // hits in admission that lead to the main queue
+	// To move what was read costs time, and frees nothing. So once patience evictions in a row made no segment free,
+	// each frees at least 1/minGain of a segment, whatever was read: that ends after minGain+1 more.
+	patience = 16
+	minGain  = 4
 )
 
 // makeRoom frees at least one segment for the pool, and reports whether one is available. The shard that needs it
@@ -64,11 +62,7 @@ func (sh *shard) freeOne(now time.Duration, share int) bool {
 	// Each pass over the queues takes one hit from every entry that stays. So after a
 	// few passes something can be freed, unless everything is open or pinned.
 	for n := range (maxHits + 2) * (before + 1) {
-		gain := minGain
-		if n >= patience {
-			gain = minGainPressed
-		}
-		if freed, more := sh.evictOne(now, gain, before); freed || !more {
+		if freed, more := sh.evictOne(now, n >= patience, before); freed || !more {
 			return freed
 		}
 	}
@@ -78,7 +72,7 @@ func (sh *shard) freeOne(now time.Duration, share int) bool {
 // evictOne empties, or moves to the main queue, the segment or chain whose turn it is. It
 // reports whether the shard now has fewer segments than before, and whether anything is
 // left to evict.
-func (sh *shard) evictOne(now time.Duration, gain, before int) (freed, more bool) {
+func (sh *shard) evictOne(now time.Duration, pressed bool, before int) (freed, more bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	switch id, q := sh.victim(); {
@@ -87,13 +81,52 @@ func (sh *shard) evictOne(now time.Duration, gain, before int) (freed, more bool
 	case sh.store.meta[id].state == stateChain:
 		sh.evictChain(id, q, now)
 	case sh.store.meta[id].sparse:
-		sh.move(id, int(sh.store.meta[id].queue), now, sh.keepAll)
+		sh.move(id, now, func(_ kv.Hash, _ header, hits int) (int, int, bool) { return q, hits, true })
 		sh.n.Compactions++
 	default:
-		sh.evictSegment(id, q, now, gain)
+		sh.evictSegment(id, q, now, pressed)
 	}
 	// The memory of the ghost table, and of its growth, comes from evicted segments.
-	return sh.held < before && (sh.ghosts.fits(sh.index.count) || sh.ghosts.fit(sh.index.count)), true
+	n := sh.index.count
+	return sh.held < before && sh.ghosts.provide(n) && sh.lost.provide(n), true
+}
+
+// learn moves the share of admission when a key is written anew, and spends its ghost. A queue that dropped the key
+// only lately was too short for it. Main takes half as much again, since it loses keys that were read already.
+func (sh *shard) learn(k kv.Key, ghost []byte) {
+	step := 0.0
+	if ghost == nil {
+		if ghost = sh.lost.find(k.Hash); ghost == nil {
+			return
+		}
+		sh.n.Shorter++
+		step = -1.5
+	} else if sh.ghosts.fresh(ghost) {
+		sh.n.Longer++
+		step = 1
+	}
+	clear(ghost)
+	if c := &sh.counts[k.Namespace]; c.part > 0 {
+		before := c.lean
+		c.lean = min(mostShare-firstShare, max(leastShare-firstShare, before+step/float64(sh.index.count)/c.part))
+		sh.share += (c.lean - before) * c.part
+	}
+}
+
+// weigh sets the parts that the namespaces have in the share: those of the hits that pass has seen lately. A namespace
+// moves the share by its part of the range at most, and one without hits not at all, whatever it writes.
+func (sh *shard) weigh() {
+	sum := 0
+	for i := range sh.counts {
+		sum += sh.counts[i].hits
+	}
+	sh.hitsSeen, sh.share = sum/2, firstShare
+	for i := range sh.counts {
+		c := &sh.counts[i]
+		c.part = float64(c.hits) / float64(max(sum, 1))
+		c.hits /= 2
+		sh.share += c.lean * c.part
+	}
 }
 
 // victim returns the next segment to evict and its queue. A sparse segment comes first, since nothing of use is lost
@@ -109,7 +142,7 @@ func (sh *shard) victim() (segmentID, int) {
 		return id, int(sh.store.meta[id].queue)
 	}
 	q := mainQueue
-	if sh.queues[admission].segments*admissionShare >= sh.held {
+	if float64(sh.queues[admission].segments) >= max(1, sh.share*float64(sh.held)) {
 		q = admission
 	}
 	if sh.queues[q].head == noSegment {
@@ -155,11 +188,8 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		sh.removeEntry(hash, at, w, h)
 		return
 	}
-	hits := w.hits()
-	if q == admission && hits < promoteHits || q == mainQueue && hits == 0 {
-		if q == admission {
-			sh.ghosts.drop(hash)
-		}
+	to, hits, stays := sh.pass(hash, h.namespace, q, w.hits())
+	if !stays {
 		sh.n.SegmentEvictions++
 		sh.countEvicted(hash, h)
 		sh.removeEntry(hash, at, w, h)
@@ -168,44 +198,50 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 	m := &sh.store.meta[id]
 	sh.queues[q].remove(id)
 	sh.queues[q].segments -= int(m.length)
-	m.queue = mainQueue
-	sh.queues[mainQueue].push(id)
-	sh.queues[mainQueue].segments += int(m.length)
-	if q == admission {
-		sh.n.Promoted++
-		sh.index.setWord(at, w.withHits(0))
-	} else {
-		sh.n.Reinserted++
-		sh.index.setWord(at, w.withHits(hits-1))
-	}
+	m.queue = uint8(to)
+	sh.queues[to].push(id)
+	sh.queues[to].segments += int(m.length)
+	sh.index.setWord(at, w.withHits(hits))
 }
 
-// evictSegment drops the entries of a segment that were not hit, and moves the others to the main queue as far as the
-// gain allows it.
-func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, gain int) {
+// evictSegment drops the entries of a segment that were not hit, and moves the others on. If pressed, only as many as
+// the gain allows.
+func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, pressed bool) {
 	sh.n.SegmentEvictions++
-	limit := sh.store.cfg.SegmentSize - sh.store.cfg.SegmentSize/gain
-	kept := 0
-	if q == admission {
-		sh.move(id, mainQueue, now, func(hash kv.Hash, h header, hits int) (int, bool) {
-			if hits < promoteHits || kept+h.size() > limit {
-				sh.ghosts.drop(hash)
-				return 0, false
-			}
-			kept += h.size()
-			sh.n.Promoted++
-			return 0, true
-		})
-		return
+	left := sh.store.cfg.SegmentSize
+	if pressed {
+		left -= left / minGain
 	}
-	sh.move(id, mainQueue, now, func(_ kv.Hash, h header, hits int) (int, bool) {
-		if hits == 0 || kept+h.size() > limit {
-			return 0, false
+	sh.move(id, now, func(hash kv.Hash, h header, hits int) (to, hitsLeft int, stays bool) {
+		if left < h.size() {
+			hits = 0
 		}
-		kept += h.size()
-		sh.n.Reinserted++
-		return hits - 1, true
+		if to, hitsLeft, stays = sh.pass(hash, h.namespace, q, hits); stays {
+			left -= h.size()
+		}
+		return to, hitsLeft, stays
 	})
+}
+
+// pass decides on an entry of queue q whose turn it is: whether it stays, where, and with how many hits.
+func (sh *shard) pass(hash kv.Hash, ns kv.NamespaceID, q, hits int) (to, left int, stays bool) {
+	sh.counts[ns].hits += hits
+	if sh.hitsSeen += hits; sh.hitsSeen > sh.index.count/4 {
+		sh.weigh()
+	}
+	switch {
+	case q == admission && hits >= promoteHits:
+		sh.n.Promoted++
+		return mainQueue, 0, true
+	case hits > 0:
+		sh.n.Reinserted++
+		return q, hits - 1, true
+	case q == admission:
+		sh.ghosts.drop(hash)
+	default:
+		sh.lost.drop(hash)
+	}
+	return 0, 0, false
 }
 
 // expel removes all entries left in a sealed segment or chain and frees it.

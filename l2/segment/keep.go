@@ -215,6 +215,7 @@ func (s *Store) takeOver(h *keptHeader, meta []byte) error {
 			c.metered, c.served = false, c.floor // until SetLimits, and HoldBack
 			c.evicted, c.over = 0, 0
 		}
+		sh.weigh()
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/testing/testenv"
 )
@@ -52,8 +54,13 @@ func (m *model) restart() {
 		return nil
 	}}
 	entries := int64(0)
+	var share cachesidecar.ShardShares
 	if m.store != nil {
-		entries = m.store.Stats().Entries
+		for _, sh := range m.store.shards {
+			sh.counts[0].hits, sh.counts[0].lean = 1000, 0.2
+			sh.weigh()
+		}
+		entries, share = m.store.Stats().Entries, m.store.Stats().Admission
 		addStats(&m.carried, m.store.Stats())
 		for _, ns := range modelNamespaces {
 			m.store.HoldBack(ns.id, kv.Moment{}) // that ends with the process
@@ -65,6 +72,9 @@ func (m *model) restart() {
 	testenv.Must(m.t, err)
 	if got := s.Taken(); got.Entries != entries || got.Why != nil {
 		m.t.Fatalf("it takes over %d of %d entries: %v", got.Entries, entries, got.Why)
+	}
+	if got := s.Stats().Admission; entries > 0 && math.Abs(got.Median-share.Median) > 0.01 {
+		m.t.Errorf("the share of admission was %v, and is %v", share.Median, got.Median)
 	}
 	s.Own()
 	for p := range uint16(kv.Partitions) {

@@ -54,6 +54,7 @@ func TestAgainstModel(t *testing.T) {
 		{"entries evicted", total.Evicted}, {"of them for one hash", total.Collided}, {"expired", total.Expired}, {"flushed", total.Flushed}, {"moved", total.Moved},
 		{"over quota", total.QuotaEvicted}, {"overwritten", total.Overwritten}, {"deleted", total.Deleted},
 		{"promoted", total.Promoted}, {"reinserted", total.Reinserted}, {"ghost hits", total.GhostHits},
+		{"lessons of admission", total.Longer}, {"lessons of the main queue", total.Shorter},
 		{"index pages split", total.IndexSplits}, {"index pages merged", total.IndexMerges},
 		{"hits", total.Hits}, {"misses", total.Misses}, {"negative entries", total.Negative},
 		{"negative hits", seen.negative}, {"stale values, expired", seen.expired}, {"stale values, invalidated", seen.invalidated},
@@ -85,6 +86,8 @@ func addStats(t *Stats, s Stats) {
 	t.Promoted += s.Promoted
 	t.Reinserted += s.Reinserted
 	t.GhostHits += s.GhostHits
+	t.Longer += s.Longer
+	t.Shorter += s.Shorter
 	t.IndexSplits += s.IndexSplits
 	t.IndexMerges += s.IndexMerges
 	t.Hits += s.Hits

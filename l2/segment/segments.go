@@ -43,8 +43,16 @@ const (
 	mainQueue = 1
 )
 
+// The part of a shard's segments that is for admission: see learn.
+const (
+	firstShare = 0.1
+	leastShare = 0.01
+	mostShare  = 0.9
+)
+
 // classes is the number of TTL classes. The TTL of an entry, grace included, is at most
-// classTTL of its class; the last class is for entries that never expire. The steps are
+// classTTL of its class, but for the rounding of its deadline (kv.After); the last class is
+// for entries that never expire. The steps are
 // four-fold, so the memory of a segment comes back at most four TTLs of its entries late.
 const classes = 14
 
@@ -61,7 +69,7 @@ func classOf(d kv.Deadline, now time.Duration) int {
 	if d == never {
 		return classes - 1
 	}
-	ttl := d.Remaining(now)
+	ttl := d.Remaining(now) - (time.Millisecond - 1) // the most that rounding added
 	c := 0
 	for ttl > classTTL[c] {
 		c++

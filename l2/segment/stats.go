@@ -2,6 +2,7 @@ package segment
 
 import (
 	"math"
+	"slices"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -38,16 +39,18 @@ func (s *Store) Stats() Stats {
 	var t Stats
 	var c counters
 	var held int64
+	var shares []float64
 	size := int64(s.cfg.SegmentSize)
 	for _, sh := range s.shards {
 		sh.mu.Lock()
 		t.Entries += int64(sh.index.count)
 		t.BusiestShard = max(t.BusiestShard, int64(sh.index.count))
-		t.Memory.Ghosts += int64(len(sh.ghosts.held)) * pageSize
+		t.Memory.Ghosts += int64(len(sh.ghosts.held)+len(sh.lost.held)) * pageSize
 		for _, q := range sh.quotas {
 			t.Memory.Quotas += int64(len(q.held)) * pageSize
 		}
 		held += int64(sh.held)
+		shares = append(shares, math.Round(1000*sh.share)/1000)
 		t.Hits += sh.hits
 		t.Misses += sh.misses
 		t.IndexSplits += sh.index.splits
@@ -77,6 +80,8 @@ func (s *Store) Stats() Stats {
 	m.Index = pages - m.Ghosts - m.Quotas
 	m.Used = held*size + pages
 	m.Limit = s.cfg.Size
+	slices.Sort(shares)
+	t.Admission = cachesidecar.ShardShares{Least: shares[0], Median: shares[len(shares)/2], Most: shares[len(shares)-1]}
 	t.L2Counts, t.moves = c.L2Counts, c.moves
 	t.EvictedForRoom = t.Evicted - t.Collided - t.CrowdedOut
 	if t.Entries > 0 {
@@ -92,6 +97,8 @@ func (cs *counters) add(o *counters) {
 	cs.SegmentEvictions += o.SegmentEvictions
 	cs.SegmentExpirations += o.SegmentExpirations
 	cs.Chains += o.Chains
+	cs.Longer += o.Longer
+	cs.Shorter += o.Shorter
 	cs.live += o.live
 	cs.payload += o.payload
 	cs.headers += o.headers

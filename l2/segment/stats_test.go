@@ -41,12 +41,12 @@ func TestMovesOfAChain(t *testing.T) {
 		name                        string
 		reads                       int
 		promoted, reinserted, ended int64
-	}{{"read often", promoteHits, 1, 0, 0}, {"read once", 1, 1, 1, 0}, {"not read", 0, 1, 1, 1}} {
+	}{{"new, read once", 1, 0, 1, 0}, {"read often", promoteHits, 1, 1, 0}, {"read once", 1, 1, 2, 0}, {"not read", 0, 1, 2, 1}} {
 		for range step.reads {
 			s.Get(nil, k, NoLimit, testNow.Boot)
 		}
 		sh := s.shard(k.Hash)
-		sh.evictOne(testNow.Boot, minGain, sh.holds())
+		sh.evictOne(testNow.Boot, false, sh.holds())
 		want.Reinserted, want.SegmentEvictions = step.reinserted, step.ended
 		if st := s.Stats(); st.Promoted != step.promoted || st.Evicted != step.ended || st.moves != want {
 			t.Errorf("%s: %d promoted, %d evicted, %+v", step.name, st.Promoted, st.Evicted, st.moves)

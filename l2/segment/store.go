@@ -61,9 +61,12 @@ type shard struct {
 	open       [2][classes]segmentID // the segments appended to, or noSegment
 	opened     [2]int                // how many of them are not noSegment
 	sparse     sparseList            // sealed segments that are less than half alive
-	ghosts     ghosts
-	held       int         // segments that the shard owns
-	nextExpiry kv.Deadline // no segment with entries is due before it
+	ghosts     ghosts                // of keys that admission dropped
+	lost       ghosts                // of keys that the main queue dropped
+	share      float64               // of the segments that is for admission
+	hitsSeen   int                   // nsCount.hits of all namespaces
+	held       int                   // segments that the shard owns
+	nextExpiry kv.Deadline           // no segment with entries is due before it
 	counts     [kv.MaxNamespaces]nsCount
 	quotas     map[kv.NamespaceID]*quotaQueue
 	n          counters
@@ -84,11 +87,14 @@ type nsCount struct {
 	moved   kv.Version    // entries of older versions count as hidden; at most floor
 	entries int64         // until the sweep, may include flushed ones; see above
 	bytes   int64
-	hidden  int64 // entries that a flush has hidden and the sweep has not removed yet
-	all     int64 // bytes, of hidden entries too
-	evicted int64 // entries removed for others, since the name has the slot
-	over    int64 // entries removed because the namespace was above its quota, since then
-	metered bool  // all is part of namespace.bytes, and the keys are in the quota queue
+	hidden  int64   // entries that a flush has hidden and the sweep has not removed yet
+	all     int64   // bytes, of hidden entries too
+	evicted int64   // entries removed for others, since the name has the slot
+	over    int64   // entries removed because the namespace was above its quota, since then
+	hits    int     // that pass has seen lately
+	part    float64 // of the hits of all namespaces, when they were last weighed
+	lean    float64 // what its lessons would add to the share of admission if it had all hits
+	metered bool    // all is part of namespace.bytes, and the keys are in the quota queue
 }
 
 // counters are the counters of one shard, under its lock.
@@ -103,9 +109,9 @@ type counters struct {
 }
 
 // moves counts, beside L2Counts, the entries that were moved between the queues, the segments evicted and
-// expired, and the chains written.
+// expired, the chains written, and the lessons that the share of admission should be longer or shorter.
 type moves struct {
-	Admitted, Reinserted, SegmentEvictions, SegmentExpirations, Chains int64
+	Admitted, Reinserted, SegmentEvictions, SegmentExpirations, Chains, Longer, Shorter int64
 }
 
 type segmentID uint32
@@ -194,7 +200,9 @@ func (s *Store) makeShards() {
 		// 8 to 15 pages to start with: see the package comment.
 		base := int(8 * math.Exp2(float64(i)/float64(cfg.Shards)))
 		sh.index = newIndex(s.pages, base, 2*int(cfg.Size/shortest)/cfg.Shards)
-		sh.ghosts.pages = s.pages
+		sh.ghosts = ghosts{pages: s.pages, share: ghostShare}
+		sh.lost = ghosts{pages: s.pages, share: freshShare}
+		sh.share = firstShare
 		sh.sparse = sparseList{meta: s.meta, head: noSegment}
 		for q := range sh.queues {
 			sh.queues[q] = queue{meta: s.meta, head: noSegment, tail: noSegment}
@@ -232,6 +240,7 @@ func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64, l Limi
 	n.bytes.Store(0)
 	for _, sh := range s.shards {
 		sh.mu.Lock()
+		sh.share -= sh.counts[id].lean * sh.counts[id].part
 		sh.counts[id] = nsCount{}
 		sh.mu.Unlock()
 	}

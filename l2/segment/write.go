@@ -223,12 +223,11 @@ func (sh *shard) place(
 	}
 
 	// The queue of the key's last value; else main if admission has dropped the key lately.
-	q, hits := admission, 0
-	switch {
-	case old.live:
+	q, hits, ghost := admission, 0, []byte(nil)
+	if old.live {
 		seg, _ := sh.store.split(old.word.loc())
 		q, hits = int(sh.store.meta[seg].queue), old.word.hits()
-	case sh.ghosts.has(k.Hash), w.past != nil && w.past.hits >= promoteHits:
+	} else if ghost = sh.ghosts.find(k.Hash); ghost != nil || w.past != nil && w.past.hits >= promoteHits {
 		q = mainQueue
 	}
 	var loc location
@@ -259,7 +258,7 @@ func (sh *shard) place(
 		if old.found {
 			sh.countHidden(old.header, k.Hash.Partition())
 		}
-		sh.ghosts.forget(k.Hash)
+		sh.learn(k, ghost)
 		if q == mainQueue {
 			sh.n.GhostHits++
 		} else {
