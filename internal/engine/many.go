@@ -47,6 +47,29 @@ func (e *Engine) rounds(
 	}
 }
 
+// itemArrays has arrays of items of earlier answers, all zero. Without it those of a flood of DELETEs are most of what
+// the garbage collector finds.
+var itemArrays sync.Pool
+
+// newItems returns n items, all zero.
+func newItems(n int) []wire.Reply {
+	if a, _ := itemArrays.Get().(*[]wire.Reply); a != nil && cap(*a) >= n {
+		return (*a)[:n]
+	}
+	return make([]wire.Reply, n)
+}
+
+// FreeItems takes the items of an answer of Serve back, once it has been encoded.
+func FreeItems(r *wire.Reply) {
+	if len(r.Items) == 0 {
+		return
+	}
+	clear(r.Items)
+	items := r.Items[:0]
+	itemArrays.Put(&items)
+	r.Items = nil
+}
+
 // fetchesAtOnce bounds how many keys one request fetches, loads or writes through at a
 // time.
 const fetchesAtOnce = 16
@@ -70,7 +93,7 @@ func (e *Engine) eachAtOnce(n int, by *quota.Account, f func(i int, pins *namesp
 func (e *Engine) deleteMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
-	items := make([]wire.Reply, len(q.Keys))
+	items := newItems(len(q.Keys))
 	ns, named := e.writeThroughOf(q), kv.ValidNamespace(string(q.Namespace))
 	e.rounds(ctx, len(items), pins, e.waitLimit(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Host][]int{}
@@ -116,7 +139,7 @@ func (e *Engine) readMany(
 	ctx context.Context, q *wire.Request, pins *namespaces.Pins, deadline time.Duration,
 ) wire.Reply {
 	r := mget{
-		e: e, ctx: ctx, q: q, pins: pins, began: e.Clock.Read().Boot, items: make([]wire.Reply, len(q.Keys)),
+		e: e, ctx: ctx, q: q, pins: pins, began: e.Clock.Read().Boot, items: newItems(len(q.Keys)),
 		heard: make([]bool, len(q.Keys)),
 		wait:  patience{e.patience(e.Namespaces.Lookup(q.Namespace), q, deadline), deadline},
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/inspect"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc/server"
@@ -168,7 +169,9 @@ func (p *Pending) serve() (answer []byte, reads bool) {
 	}
 	r := p.Serve()
 	defer p.Held.Copy(ValuesOf(&r))()
-	return p.endRequest(nil, &r), p.Request.OnlyReads()
+	answer, reads = p.endRequest(nil, &r), p.Request.OnlyReads()
+	engine.FreeItems(&r)
+	return answer, reads
 }
 
 // long answers a read whose value was present and is long. If the value has gone by now,
