@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/quota"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -49,4 +50,17 @@ func TestItemsAreReused(t *testing.T) {
 		}
 	}
 	t.Error("no array was reused in a hundred times")
+}
+
+// TestPlacesYield: the place of a connection that has ended is for others of its tenant, and for no other tenant.
+func TestPlacesYield(t *testing.T) {
+	b := quota.NewBudget(1 << 20)
+	gone, same, other := b.Open("user", "1"), b.Open("user", "2"), b.Open("another", "1")
+	if (tokenPlace{gone}).YieldsTo(tokenPlace{same}) {
+		t.Error("a connection that is there yields its place")
+	}
+	gone.Close()
+	if !(tokenPlace{gone}).YieldsTo(tokenPlace{same}) || (tokenPlace{gone}).YieldsTo(tokenPlace{other}) || (tokenPlace{gone}).YieldsTo(nil) {
+		t.Error("the place of a connection that has ended is not for its tenant, or for others")
+	}
 }
